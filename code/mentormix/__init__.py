@@ -1,0 +1,1 @@
+"""MentorMix: training on noisy labels with a MentorNet and mixup."""

@@ -1,0 +1,191 @@
+"""The data sets: their names, their files on disk and what a record holds.
+
+    <data_dir>/<name>_train-*     the noisy training set
+    <data_dir>/<name>_test-*      the clean test set
+
+Every file is a TFRecord of tf.Example (the published schema):
+
+    image/encoded            PNG bytes, [H, W, 3]
+    image/format             b'png'
+    image/class/label        [1] int64, the label given: noisy in a training set
+    image/class/fine_label   [1] int64, cifar100 only: the clean fine label
+    image/class/clean_label  [1] int64, ours: the clean label; sets prepared
+                             elsewhere lack it
+"""
+import collections
+import os
+import struct
+
+from mentormix.errors import UserError
+from mentormix.runtime import slim
+from mentormix.runtime import tf
+
+IMAGE = 'image/encoded'
+FORMAT = 'image/format'
+LABEL = 'image/class/label'
+FINE_LABEL = 'image/class/fine_label'
+CLEAN_LABEL = 'image/class/clean_label'
+
+UNKNOWN_LABEL = -1  # What a record without a clean label decodes to.
+
+PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
+
+
+class Dataset(collections.namedtuple(
+    'Dataset', 'name num_classes image_size test_label')):
+  """A data set by name.
+
+  Attributes:
+    name: as on the command line and in the file names.
+    num_classes: K.
+    image_size: height and width in pixels.
+    test_label: the feature that the test split is scored on.
+  """
+  __slots__ = ()
+
+  def label_key(self, split):
+    return self.test_label if split == 'test' else LABEL
+
+
+DATASETS = {d.name: d for d in (
+    Dataset('cifar10', 10, 32, LABEL),
+    Dataset('cifar100', 100, 32, FINE_LABEL),
+    Dataset('digits', 10, 32, LABEL),
+)}
+
+
+def get(name):
+  """The `Dataset` called `name`; UserError names the known ones."""
+  if name not in DATASETS:
+    raise UserError('--dataset_name=%s is unknown; known are %s'
+                    % (name, ', '.join(sorted(DATASETS))))
+  return DATASETS[name]
+
+
+def find_files(dataset, split, data_dir):
+  """Sorted paths of the files of one split.
+
+  Raises:
+    UserError: `data_dir` is missing, empty or of another data set.
+  """
+  prefix = '%s_%s-' % (dataset.name, split)
+  if not os.path.isdir(data_dir):
+    raise UserError('--data_dir=%s is not a directory; make it with '
+                    'code/prepare_data.py --dataset_name=%s'
+                    % (data_dir, dataset.name))
+  names = sorted(n for n in os.listdir(data_dir) if not n.startswith('.'))
+  files = [os.path.join(data_dir, n) for n in names if n.startswith(prefix)]
+  if not files:
+    raise UserError(
+        '--data_dir=%s has no file %s*; it holds %s; check --data_dir, '
+        '--dataset_name and the split'
+        % (data_dir, prefix, ', '.join(names[:3]) or 'nothing'))
+  return files
+
+
+def count_records(dataset, split, files):
+  """Reads every record once, checks it, and returns how many there are.
+
+  An epoch, the learning rate and a whole evaluation pass rest on this number;
+  and a damaged file is better found now than in hour ten.
+
+  Raises:
+    UserError: a file or record is damaged, empty or of another data set; the
+      line names the file and the record.
+  """
+  label_key = dataset.label_key(split)
+  count = 0
+  for path in files:
+    in_file = 0
+    try:
+      for record in tf.python_io.tf_record_iterator(path):
+        _check_record(dataset, label_key, record, path, in_file)
+        in_file += 1
+    except (tf.errors.DataLossError, tf.errors.OpError) as error:
+      raise UserError('%s: record %d cannot be read (%s); the file is damaged, '
+                      'make it again' % (path, in_file, error.message))
+    if not in_file:
+      raise UserError('%s holds no record; make it again' % path)
+    count += in_file
+  return count
+
+
+def _check_record(dataset, label_key, record, path, index):
+  """Raises UserError unless `record` is a training or test example."""
+  def bad(what):
+    return UserError('%s: record %d %s' % (path, index, what))
+
+  try:
+    feature = tf.train.Example.FromString(record).features.feature
+  except Exception:  # protobuf has one exception class per implementation.
+    raise bad('is not a tf.Example')
+  image = feature[IMAGE].bytes_list.value
+  label = feature[label_key].int64_list.value
+  if len(image) != 1 or len(label) != 1:
+    raise bad('lacks %s or %s; it is not of data set %s'
+              % (IMAGE, label_key, dataset.name))
+  if not 0 <= label[0] < dataset.num_classes:
+    raise bad('has label %d; --dataset_name=%s has classes 0 to %d'
+              % (label[0], dataset.name, dataset.num_classes - 1))
+  if image[0].startswith(PNG_SIGNATURE):
+    size = struct.unpack('>II', image[0][16:24])
+    if size != (dataset.image_size, dataset.image_size):
+      raise bad('has an image of %d x %d pixels; --dataset_name=%s has %d x %d'
+                % (size + (dataset.name,) + (dataset.image_size,) * 2))
+
+
+def slim_dataset(dataset, split, files, num_samples):
+  """The split as a tf-slim dataset with items image, label and clean_label.
+
+  Returns:
+    A `slim.dataset.Dataset`; image is uint8 [H, W, 3], label int64 [], and
+    clean_label int64 [], UNKNOWN_LABEL where the record has none.
+  """
+  label_key = dataset.label_key(split)
+  scalar = lambda **kwargs: tf.FixedLenFeature([1], tf.int64, **kwargs)
+  keys_to_features = {
+      IMAGE: tf.FixedLenFeature([], tf.string),
+      FORMAT: tf.FixedLenFeature([], tf.string, default_value='png'),
+      label_key: scalar(),
+      CLEAN_LABEL: scalar(default_value=[UNKNOWN_LABEL]),
+  }
+  decode = slim.tfexample_decoder
+  shape = [dataset.image_size, dataset.image_size, 3]
+  items_to_handlers = {
+      'image': decode.Image(IMAGE, FORMAT, shape=shape),
+      'label': decode.Tensor(label_key, shape=[]),
+      'clean_label': decode.Tensor(CLEAN_LABEL, shape=[]),
+  }
+  return slim.dataset.Dataset(
+      data_sources=files,
+      reader=tf.TFRecordReader,
+      decoder=decode.TFExampleDecoder(keys_to_features, items_to_handlers),
+      num_samples=num_samples,
+      items_to_descriptions={
+          'image': 'the picture', 'label': 'the label given',
+          'clean_label': 'the true label, where known'},
+      num_classes=dataset.num_classes)
+
+
+def encode_example(png, label, clean_label, fine_label=None):
+  """One record in the published schema.
+
+  Args:
+    png: bytes of the encoded image.
+    label: the label given, an int.
+    clean_label: the true label, an int.
+    fine_label: for cifar100, the true fine label.
+
+  Returns:
+    Bytes, the same for the same arguments whatever the protobuf version.
+  """
+  integer = lambda x: tf.train.Feature(
+      int64_list=tf.train.Int64List(value=[int(x)]))
+  string = lambda x: tf.train.Feature(
+      bytes_list=tf.train.BytesList(value=[x]))
+  feature = {IMAGE: string(png), FORMAT: string(b'png'),
+             LABEL: integer(label), CLEAN_LABEL: integer(clean_label)}
+  if fine_label is not None:
+    feature[FINE_LABEL] = integer(fine_label)
+  example = tf.train.Example(features=tf.train.Features(feature=feature))
+  return example.SerializeToString(deterministic=True)

@@ -1,0 +1,62 @@
+"""What every entry script does with its command line and its user's slips.
+
+A slip of the user (a flag, a file, a value) is a `UserError`: one line that
+names it and says what to do. Anything else is a bug and keeps its traceback.
+
+Exit codes: 0 finished; 1 failed while running (the line says why); 2 bad input,
+nothing was started; 128 + n stopped by signal n after saving (130 Ctrl-C, 143
+SIGTERM).
+"""
+import os
+import sys
+
+from absl import app
+from absl import flags
+
+FAILED = 1
+BAD_INPUT = 2
+
+
+class UserError(Exception):
+  """Bad input: the message is the one line that the user reads."""
+
+
+class RunError(Exception):
+  """A run that cannot go on (disk full, NaN): one line, exit code 1."""
+
+
+def run(main):
+  """Parses flags strictly, calls `main()`, turns its errors into one line.
+
+  Args:
+    main: a callable without arguments; its result, if any, is the exit code.
+  """
+  app.run(lambda argv: _call(main), flags_parser=_parse_flags)
+
+
+def _parse_flags(argv):
+  program = os.path.basename(argv[0])
+  try:
+    rest = flags.FLAGS(argv)
+  except flags.Error as error:
+    _die(program, '%s; see --help' % error, BAD_INPUT)
+  if len(rest) > 1:
+    _die(program, 'unexpected argument %r (flags start with --); see --help'
+         % rest[1], BAD_INPUT)
+  return rest
+
+
+def _call(main):
+  program = os.path.basename(sys.argv[0])
+  try:
+    return main()
+  except UserError as error:
+    _die(program, error, BAD_INPUT)
+  except RunError as error:
+    _die(program, error, FAILED)
+
+
+def _die(program, message, code):
+  line = ' '.join(str(message).split())
+  sys.stderr.write('%s: error: %s\n' % (program, line))
+  sys.exit(code)
