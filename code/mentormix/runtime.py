@@ -17,7 +17,7 @@ import warnings
 # defaults: what the environment already says stays.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # Warnings are not errors.
 logging.getLogger('tensorflow').setLevel(logging.ERROR)
-warnings.filterwarnings('ignore', module=r'tensorflow|tf_slim|np_resource')
+warnings.filterwarnings('ignore', module=r'tensorflow|tf_slim')
 
 
 @contextlib.contextmanager

@@ -1,0 +1,32 @@
+"""The student networks, by name.
+
+    student = students.get('resnet32')
+    logits = student(images, num_classes, is_training)   # [B, K]
+
+A new student is one more row of `STUDENTS`: any callable with that signature
+and the keyword `update_statistics`.
+"""
+import functools
+
+from mentormix.errors import UserError
+from mentormix.students import resnet
+
+# The published "ResNet-32" is wide; the thin ones are the classic widths.
+STUDENTS = {
+    'resnet32': functools.partial(
+        resnet.resnet, depth=32, widths=(64, 128, 256, 512)),
+    'resnet32_thin': functools.partial(
+        resnet.resnet, depth=32, widths=(16, 16, 32, 64)),
+    'resnet14_thin': functools.partial(
+        resnet.resnet, depth=14, widths=(16, 16, 32, 64)),
+    'resnet8_thin': functools.partial(
+        resnet.resnet, depth=8, widths=(16, 16, 32, 64)),
+}
+
+
+def get(name):
+  """The student called `name`; UserError names the known ones."""
+  if name not in STUDENTS:
+    raise UserError('--studentnet=%s is unknown; known are %s'
+                    % (name, ', '.join(sorted(STUDENTS))))
+  return STUDENTS[name]
