@@ -1,0 +1,125 @@
+"""MentorMix: weight, sample, mix up, weight again.
+
+Algorithm 1 of "Beyond Synthetic Noise: Deep Learning on Controlled Noisy
+Labels" (ICML 2020), with the choices of the published code where it differs
+from the paper. Pure: tensors and callables in, tensors out.
+
+B is the batch size, K the number of classes. A `student` maps images
+[B, H, W, 3] to logits [B, K]; a `mentor` maps losses [B] to weights [B].
+"""
+import collections
+
+from mentormix.runtime import tf
+
+
+class Loss(collections.namedtuple('Loss', 'per_example v')):
+  """What a method returns.
+
+  Attributes:
+    per_example: [B], its mean is what training minimises, weight decay aside.
+    v: [B], the weight of each example of the batch before any mixing.
+  """
+  __slots__ = ()
+
+
+def cross_entropy(images, labels, student):
+  """Plain training: the labels are believed.
+
+  Args:
+    images: [B, H, W, 3].
+    labels: [B, K] one-hot.
+    student: a callable; updates its moving statistics.
+
+  Returns:
+    A `Loss`; every weight is 1.
+  """
+  loss = _softmax_cross_entropy(labels, student(images))
+  return Loss(loss, tf.ones_like(loss))
+
+
+def mentormix(images, labels, student, mentor, alpha, second_mentor=None,
+              seed=None):
+  """Algorithm 1. With v = 1 everywhere it is mixup with uniform partners.
+
+  Args:
+    images: [B, H, W, 3].
+    labels: [B, K] one-hot, noisy.
+    student: a callable with the keyword `update_statistics`: the mixed pass
+      alone moves the moving statistics.
+    mentor: a callable, losses -> weights; of the images as they are.
+    alpha: of Beta(alpha, alpha); 0 or less mixes nothing.
+    second_mentor: a callable, weights of the mixed images; None for no second
+      weighting.
+    seed: of the partners and of the mixing coefficients.
+
+  Returns:
+    A `Loss`.
+  """
+  # Step 1: weight each example by its loss. No gradient, no moving statistics.
+  loss = tf.stop_gradient(_softmax_cross_entropy(
+      labels, student(images, update_statistics=False)))  # [B]
+  v = tf.stop_gradient(mentor(loss))  # [B]
+
+  # Step 2: sample a partner for each, more often where the weight is high.
+  # Step 3: mix the pairs up.
+  if alpha > 0:
+    j = sample_partners(v, seed)  # [B]
+    lam = mixing_coefficients(sample_beta(alpha, tf.shape(v), seed), v)  # [B]
+    images, labels = mix(images, j, lam), mix(labels, j, lam)
+
+  # Step 4: train on the mixed examples, weighted again.
+  loss = _softmax_cross_entropy(labels, student(images))  # [B]
+  if second_mentor is not None:
+    loss *= tf.stop_gradient(second_mentor(loss))
+  return Loss(loss, v)
+
+
+def sample_partners(v, seed=None):
+  """Draws j ~ Categorical(softmax(v)), one for each example, [B] int32.
+
+  With replacement and at temperature 1 (published code; the paper has a
+  temperature).
+  """
+  partners = tf.random.categorical(
+      v[tf.newaxis, :], tf.size(v), seed=seed, dtype=tf.int32)
+  return partners[0]
+
+
+def sample_beta(alpha, shape, seed=None):
+  """Draws from Beta(alpha, alpha), as a ratio of Gamma(alpha) draws.
+
+  For an alpha near 0 both draws can underflow; the limit is then 0 or 1.
+  """
+  a, b = tf.unstack(tf.random.gamma(
+      tf.concat([[2], shape], axis=0), alpha, seed=seed))
+  return tf.where(a + b > 0, a / (a + b), tf.ones_like(a))
+
+
+def mixing_coefficients(beta, v):
+  """Share lam of the example itself: the larger one, unless v < 0.5.
+
+  An example that the mentor distrusts thus counts for less than its partner
+  (published code; the paper interpolates by v).
+
+  Args:
+    beta: [B] draws from Beta(alpha, alpha).
+    v: [B] weights.
+
+  Returns:
+    lam [B].
+  """
+  lam = tf.maximum(beta, 1 - beta)
+  return tf.where(v < 0.5, 1 - lam, lam)
+
+
+def mix(x, j, lam):
+  """lam * x_i + (1 - lam) * x_j along the first axis of `x`."""
+  lam = tf.reshape(lam, tf.concat(
+      [tf.shape(lam), tf.ones([x.shape.ndims - 1], tf.int32)], axis=0))
+  return lam * x + (1 - lam) * tf.gather(x, j)
+
+
+def _softmax_cross_entropy(labels, logits):
+  """Per-example cross-entropy [B]; labels may be soft."""
+  return tf.nn.softmax_cross_entropy_with_logits_v2(
+      labels=tf.stop_gradient(labels), logits=logits)

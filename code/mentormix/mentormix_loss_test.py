@@ -1,0 +1,190 @@
+"""Each step of the algorithm against the published numbers and by hand."""
+import numpy as np
+import pytest
+
+from mentormix import mentormix_loss as loss_lib
+from mentormix import testing
+from mentormix.runtime import tf
+
+B, K = 16, 10
+
+
+@pytest.fixture(scope='module')
+def golden():
+  return testing.golden()
+
+
+@pytest.fixture(autouse=True)
+def fresh_graph():
+  tf.reset_default_graph()
+
+
+def _run(fetches):
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    return session.run(fetches)
+
+
+@pytest.mark.parametrize('alpha', ['0.5', '2', '8'])
+@pytest.mark.parametrize('weights', ['mixed', 'ones', 'low'])
+def test_mixing_is_the_published_arithmetic(golden, alpha, weights):
+  key = lambda name: golden['mix/beta%s_%s/%s' % (alpha, weights, name)]
+  v = golden['mix/v_' + weights][:, 0]
+  lam = loss_lib.mixing_coefficients(
+      tf.constant(key('raw_beta').ravel()), tf.constant(v))
+  j = tf.constant(key('idx'))
+  x = loss_lib.mix(tf.constant(golden['mix/x']), j, lam)
+  l = loss_lib.mix(tf.constant(golden['mix/l']), j, lam)
+  lam, x, l = _run([lam, x, l])
+  np.testing.assert_allclose(lam, key('mix').ravel(), rtol=1e-6)
+  np.testing.assert_allclose(x, key('xmix'), rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(l, key('lmix'), rtol=1e-5, atol=1e-6)
+
+
+def test_the_switch_is_at_one_half():
+  beta = np.array([0.2, 0.8, 0.2, 0.8], np.float32)
+  below = np.nextafter(np.float32(0.5), np.float32(0))
+  v = np.array([0.5, 0.5, below, below], np.float32)
+  lam = _run(loss_lib.mixing_coefficients(tf.constant(beta), tf.constant(v)))
+  np.testing.assert_allclose(lam, [0.8, 0.8, 0.2, 0.2], rtol=1e-6)
+
+
+def test_mix_by_hand():
+  x = np.array([[1., 10.], [2., 20.], [4., 40.]], np.float32)
+  mixed = _run(loss_lib.mix(tf.constant(x), tf.constant([2, 1, 0]),
+                            tf.constant([0.75, 0.5, 1.0])))
+  np.testing.assert_allclose(mixed, [[1.75, 17.5], [2, 20], [4, 40]])
+
+
+def test_partners_follow_the_softmax_of_the_weights():
+  v = np.array([1.0, 0.0, 0.5, 0.0, 1.0], np.float32)
+  draws = tf.stack([loss_lib.sample_partners(tf.constant(v), seed=s)
+                    for s in range(4)])
+  counts = np.zeros(5)
+  with tf.Session() as session:
+    for _ in range(1000):
+      counts += np.bincount(session.run(draws).ravel(), minlength=5)
+  expected = np.exp(v) / np.exp(v).sum()
+  np.testing.assert_allclose(counts / counts.sum(), expected, atol=0.012)
+
+
+def test_constant_weights_give_uniform_partners():
+  draws = loss_lib.sample_partners(tf.fill([4], 0.3), seed=1)
+  counts = np.zeros(4)
+  with tf.Session() as session:
+    for _ in range(2000):
+      counts += np.bincount(session.run(draws), minlength=4)
+  np.testing.assert_allclose(counts / counts.sum(), np.full(4, 0.25),
+                             atol=0.02)
+
+
+@pytest.mark.parametrize('alpha', [0.5, 2.0, 8.0])
+def test_beta_has_its_mean_and_variance(alpha):
+  draws = _run(loss_lib.sample_beta(alpha, [20000], seed=3))
+  assert draws.min() >= 0 and draws.max() <= 1
+  assert abs(draws.mean() - 0.5) < 0.01
+  assert abs(draws.var() * 4 * (2 * alpha + 1) - 1) < 0.05
+
+
+def test_beta_near_zero_is_never_nan():
+  draws = _run(loss_lib.sample_beta(1e-3, [20000], seed=3))
+  assert np.isfinite(draws).all()
+
+
+class _Student(object):
+  """A linear student that remembers how it was called."""
+
+  def __init__(self):
+    self.images, self.updates = [], []
+    self.kernel = tf.get_variable('kernel', [12, K], dtype=tf.float32)
+
+  def __call__(self, images, update_statistics=True):
+    self.images.append(images)
+    self.updates.append(update_statistics)
+    return tf.matmul(tf.reshape(images, [-1, 12]), self.kernel)
+
+
+def _batch(seed=0):
+  rng = np.random.RandomState(seed)
+  images = tf.constant(rng.randn(B, 2, 2, 3).astype(np.float32))
+  labels = tf.constant(np.eye(K, dtype=np.float32)[rng.randint(K, size=B)])
+  return images, labels
+
+
+def test_no_mixing_and_one_weighting_is_cross_entropy():
+  images, labels = _batch()
+  student = _Student()
+  mixed = loss_lib.mentormix(images, labels, student, tf.ones_like, alpha=0)
+  plain = loss_lib.cross_entropy(images, labels, student)
+  mixed, plain = _run([mixed, plain])
+  np.testing.assert_array_equal(mixed.per_example, plain.per_example)
+  np.testing.assert_array_equal(plain.v, np.ones(B))
+
+
+def test_weights_of_one_give_mixup():
+  images, labels = _batch()
+  student = _Student()
+  loss_lib.mentormix(images, labels, student, tf.ones_like, 2.0, seed=5)
+  x, x_mix = _run([images, student.images[1]])
+  # Each mixed image lies on a segment from its own towards some image of the
+  # batch, nearer to its own.
+  for i in range(B):
+    residuals = []
+    for j in range(B):
+      direction = (x[j] - x[i]).ravel()
+      step = (x_mix[i] - x[i]).ravel()
+      norm = direction.dot(direction)
+      share = step.dot(direction) / norm if norm else 0.0
+      if 0 <= share <= 0.5:
+        residuals.append(np.abs(step - share * direction).max())
+    assert min(residuals) < 1e-5
+
+
+def test_only_the_mixed_pass_updates_statistics():
+  images, labels = _batch()
+  student = _Student()
+  loss_lib.mentormix(images, labels, student, tf.ones_like, 2.0)
+  assert student.updates == [False, True]
+
+
+def test_second_mentor_weighs_the_mixed_losses():
+  images, labels = _batch()
+  student = _Student()
+  second = lambda loss: tf.cast(loss > tf.reduce_mean(loss), tf.float32)
+  once = loss_lib.mentormix(images, labels, student, tf.ones_like, 0)
+  twice = loss_lib.mentormix(images, labels, student, tf.ones_like, 0, second)
+  once, twice = _run([once.per_example, twice.per_example])
+  np.testing.assert_allclose(twice, once * (once > once.mean()), rtol=1e-6)
+
+
+def test_no_gradient_through_either_weight():
+  images, labels = _batch()
+  student = _Student()
+  steep = lambda loss: tf.exp(loss)
+  loss = loss_lib.mentormix(images, labels, student, steep, 0, steep)
+  gradient, = tf.gradients(tf.reduce_sum(loss.per_example), [student.kernel])
+  logits = student(images)
+  xent = tf.nn.softmax_cross_entropy_with_logits_v2(labels=labels,
+                                                    logits=logits)
+  expected, = tf.gradients(
+      tf.reduce_sum(tf.stop_gradient(tf.exp(xent)) * xent), [student.kernel])
+  assert tf.gradients(loss.v, [student.kernel]) == [None]
+  gradient, expected = _run([gradient, expected])
+  np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_seed_fixes_partners_and_coefficients():
+  def draw(seed):
+    tf.reset_default_graph()
+    images, labels = _batch()
+    loss = loss_lib.mentormix(images, labels, lambda x, **_: tf.reshape(
+        x, [B, -1])[:, :K], tf.ones_like, 2.0, seed=seed)
+    return _run(loss.per_example)
+
+  np.testing.assert_array_equal(draw(1), draw(1))
+  assert np.abs(draw(1) - draw(2)).max() > 1e-3
+
+
+def test_under_150_lines():
+  with open(loss_lib.__file__) as f:
+    assert len(f.readlines()) < 150

@@ -1,0 +1,294 @@
+"""The MentorNet: a small frozen network that weights examples by their loss.
+
+    network = mentornet.load('mentornet_models/mentornet_pd')   # features -> v
+    mentor = mentornet.Mentor(network, epoch_percent, ...)      # loss -> v
+    v = mentor(loss)                                            # [B], in [0, 1]
+
+MentorNet paper, section 3, and published code. A network never has variables:
+it is a GraphDef of constants or a checkpoint turned into constants, so it can
+neither be trained nor land in a checkpoint. B is the batch size.
+"""
+import glob
+import os
+
+from mentormix import schedules
+from mentormix.errors import UserError
+from mentormix.runtime import tf
+
+FROZEN_GRAPH = 'mentornet.pb'
+THRESHOLD = 'threshold'  # Stands for a directory: no network, a plain cut.
+INPUT, OUTPUT = 'features', 'weight'  # Node names in a frozen graph.
+NUM_FEATURES = 4  # loss, loss - average, label, epoch percentage.
+AVERAGE_DECAY = 0.5
+
+# Shapes of the published network; variables are looked up by these names.
+_LSTM = 'bidirectional_rnn/%s/basic_lstm_cell/%s'
+_SHAPES = (
+    ('label_embedding', (2, 2)),
+    ('epoch_embedding', (100, 5)),
+    (_LSTM % ('fw', 'kernel'), (3, 4)),
+    (_LSTM % ('fw', 'bias'), (4,)),
+    (_LSTM % ('bw', 'kernel'), (3, 4)),
+    (_LSTM % ('bw', 'bias'), (4,)),
+    ('Variable', (9, 20)),
+    ('Variable_1', (20,)),
+    ('Variable_2', (20, 1)),
+    ('Variable_3', (1,)),
+)
+SHAPES = tuple(('mentornet/' + name, shape) for name, shape in _SHAPES)
+
+# An imported graph computes; it does not read, write, call or loop.
+ALLOWED_OPS = frozenset("""
+    Add AddV2 BiasAdd Cast ClipByValue ConcatV2 Const Exp ExpandDims Floor
+    GatherV2 Greater GreaterEqual Identity Less LessEqual MatMul Maximum Minimum
+    Mul Neg NoOp Pack Placeholder RealDiv Relu Reshape Select SelectV2 Shape
+    Sigmoid Slice Split SplitV Squeeze StridedSlice Sub Tanh""".split())
+
+
+def network(features, weights):
+  """The published architecture, up to its sigmoid.
+
+  Args:
+    features: [B, 4] float32: loss, loss minus its moving average, label, epoch
+      percentage. Label and epoch are truncated, the epoch clipped to 0..99.
+    weights: name -> tensor, with the names of `SHAPES`.
+
+  Returns:
+    Logits [B] float32; the weight is their sigmoid.
+  """
+  w = lambda name: weights['mentornet/' + name]
+  label = tf.gather(w('label_embedding'), tf.cast(features[:, 2], tf.int32))
+  epoch = tf.gather(w('epoch_embedding'), tf.clip_by_value(
+      tf.cast(features[:, 3], tf.int32), 0, schedules.NUM_EPOCH_PERCENTS - 1))
+  losses = features[:, :2]
+  cells = [_lstm_cell_state(losses, w(_LSTM % (direction, 'kernel')),
+                            w(_LSTM % (direction, 'bias')))
+           for direction in ('fw', 'bw')]
+  x = tf.concat([label, epoch] + cells, axis=1)  # [B, 9]
+  hidden = tf.tanh(tf.matmul(x, w('Variable')) + w('Variable_1'))  # [B, 20]
+  # The published network adds the bias to the weights, before the product.
+  return tf.squeeze(tf.matmul(hidden, w('Variable_2') + w('Variable_3')), 1)
+
+
+def _lstm_cell_state(x, kernel, bias):
+  """Cell state after one step of an LSTM from zero state, forget bias 0.
+
+  From zero, both the recurrent rows of `kernel` and the forget gate drop out.
+  """
+  gates = tf.matmul(x, kernel[:x.shape[1].value]) + bias
+  i, j, _, _ = tf.split(gates, 4, axis=1)
+  return tf.sigmoid(i) * tf.tanh(j)
+
+
+def freeze(weights, directory):
+  """Writes a network as `directory`/mentornet.pb, readable by 1.15 and 2.x.
+
+  Args:
+    weights: name -> NumPy array, with the names of `SHAPES`.
+    directory: an existing directory.
+  """
+  with tf.Graph().as_default() as graph:
+    features = tf.placeholder(tf.float32, [None, NUM_FEATURES], name=INPUT)
+    logits = network(features, _constants(weights))
+    tf.sigmoid(logits, name=OUTPUT)
+  # 2.x writes attributes that 1.15 does not know, but only with their defaults.
+  graph_def = tf.train.export_meta_graph(
+      graph=graph, strip_default_attrs=True).graph_def
+  path = os.path.join(directory, FROZEN_GRAPH)
+  with open(path + '.tmp', 'wb') as f:
+    f.write(graph_def.SerializeToString(deterministic=True))
+  os.rename(path + '.tmp', path)
+
+
+def load(path, loss_p_percentile=None):
+  """A frozen network from wherever `--trained_mentornet_dir` points.
+
+  Args:
+    path: a directory with mentornet.pb; a checkpoint prefix in the published
+      naming, or a directory with one; or `threshold`.
+    loss_p_percentile: for `threshold`, the share of examples it lets pass.
+
+  Returns:
+    A function: features [B, 4] -> v [B], both float32.
+
+  Raises:
+    UserError: there is no MentorNet at `path`; the line says what is missing.
+  """
+  if path == THRESHOLD:
+    return lambda features: threshold(features[:, 0], loss_p_percentile)
+  frozen = os.path.join(path, FROZEN_GRAPH)
+  if os.path.isfile(frozen):
+    graph_def = _read_graph(frozen)
+    return lambda features: _import(graph_def, features)
+  weights = read_checkpoint(_find_checkpoint(path))
+  return lambda features: tf.sigmoid(network(features, _constants(weights)))
+
+
+def threshold(loss, p):
+  """The simplest MentorNet: 1 where loss < its p-percentile, else 0, [B].
+
+  As published, 100 p is cut to whole percents in float64: 0.57 means 56%.
+  """
+  return tf.cast(tf.less(loss, percentile(loss, int(100 * p))), tf.float32)
+
+
+def percentile(x, q):
+  """The q-th percentile of `x` by nearest rank, 0 <= q <= 100, as published.
+
+  Ranks are counted from the top, rounded half to even in float64: from the
+  bottom, ties would fall on the other side.
+  """
+  last = tf.cast(tf.size(x) - 1, tf.float64)
+  rank = tf.cast(tf.round(last * (1.0 - q / 100.0)), tf.int32)
+  return tf.nn.top_k(x, k=tf.size(x)).values[rank]
+
+
+class Mentor(object):
+  """Turns the losses of a batch into weights; keeps their moving average.
+
+  Each call site of the algorithm has a Mentor of its own (published code). What
+  a step changes is one variable, the average; its update is in
+  tf.GraphKeys.UPDATE_OPS, so reading a weight moves nothing.
+  """
+
+  def __init__(self, network, epoch_percent, loss_p_percentile,
+               burn_in_epoch=0, dropout_rates=None, name='mentor', seed=None):
+    """Creates a Mentor.
+
+    Args:
+      network: features [B, 4] -> v [B], from `load`.
+      epoch_percent: int32 scalar, how far training is.
+      loss_p_percentile: which percentile of the losses is averaged, 0 to 1.
+      burn_in_epoch: v = 1 while epoch_percent < burn_in_epoch - 1.
+      dropout_rates: 100 rates by epoch percentage, or None for none.
+      name: of the variable scope.
+      seed: of the example dropout.
+    """
+    self._network = network
+    self._epoch_percent = epoch_percent
+    self._loss_p = loss_p_percentile
+    self._burn_in_epoch = burn_in_epoch
+    self._dropout_rates = dropout_rates
+    self._seed = seed
+    self._name = name
+    self.average = None  # float32 scalar, after the call.
+
+  def __call__(self, loss):
+    """Weights v [B] of losses [B]; no gradient passes through."""
+    loss = tf.stop_gradient(loss)
+    with tf.variable_scope(self._name):
+      average = tf.get_variable(
+          'loss_average', [], initializer=tf.zeros_initializer(),
+          trainable=False)
+      self.average = (AVERAGE_DECAY * average +
+                      (1 - AVERAGE_DECAY) * percentile(loss, 100 * self._loss_p))
+      tf.add_to_collection(tf.GraphKeys.UPDATE_OPS,
+                           average.assign(self.average))
+      epoch = tf.cast(self._epoch_percent, tf.float32)
+      features = tf.stack([
+          loss, loss - self.average, tf.zeros_like(loss),  # The label is unused.
+          epoch * tf.ones_like(loss)], axis=1)  # [B, 4]
+      v = self._network(features)
+      v = tf.cond(self._epoch_percent < self._burn_in_epoch - 1,
+                  lambda: tf.ones_like(v), lambda: v)
+      return tf.stop_gradient(self._drop(v))
+
+  def _drop(self, v):
+    """Zeroes a random share of the weights."""
+    if not self._dropout_rates or not any(self._dropout_rates):
+      return v
+    last = len(self._dropout_rates) - 1
+    rate = tf.gather(tf.constant(self._dropout_rates, tf.float32),
+                     tf.minimum(self._epoch_percent, last))
+    kept = tf.random.uniform(tf.shape(v), seed=self._seed) >= rate
+    return v * tf.cast(kept, tf.float32)
+
+
+def _constants(weights):
+  return {name: tf.constant(value, tf.float32)
+          for name, value in weights.items()}
+
+
+def _read_graph(path):
+  """Parses a frozen graph and refuses what is no MentorNet."""
+  graph_def = tf.GraphDef()
+  try:
+    with open(path, 'rb') as f:
+      graph_def.ParseFromString(f.read())
+  except Exception:  # protobuf has one exception class per implementation.
+    raise UserError('%s is not a frozen graph; remake it with '
+                    'code/train_mentornet.py' % path)
+  foreign = {node.op for node in graph_def.node} - ALLOWED_OPS
+  foreign.update(f.signature.name for f in graph_def.library.function)
+  if foreign:
+    raise UserError('%s holds %s, which no MentorNet needs; it is refused'
+                    % (path, ', '.join(sorted(foreign))))
+  ops = {node.name: node.op for node in graph_def.node}
+  if ops.get(INPUT) != 'Placeholder' or OUTPUT not in ops:
+    raise UserError('%s is no MentorNet: it needs a placeholder %r and a node '
+                    '%r' % (path, INPUT, OUTPUT))
+  try:
+    with tf.Graph().as_default():
+      v = _import(graph_def, tf.zeros([3, NUM_FEATURES]))
+      with tf.Session() as session:
+        value = session.run(v)
+  except (ValueError, TypeError, tf.errors.OpError) as error:
+    raise UserError('%s is no MentorNet: %s' % (path, error))
+  if value.shape != (3,) or not ((value >= 0) & (value <= 1)).all():
+    raise UserError('%s is no MentorNet: for 3 examples it gives %s of shape %s'
+                    % (path, value.ravel()[:3], value.shape))
+  return graph_def
+
+
+def _import(graph_def, features):
+  v, = tf.import_graph_def(graph_def, input_map={INPUT: features},
+                           return_elements=[OUTPUT + ':0'], name='mentornet')
+  if v.shape.ndims == 2:
+    v = tf.squeeze(v, 1)
+  return v
+
+
+def _find_checkpoint(path):
+  """The checkpoint prefix that `path` names or holds."""
+  if os.path.isfile(path + '.index'):
+    return path
+  if not os.path.isdir(path):
+    raise UserError('--trained_mentornet_dir=%s does not exist; give a '
+                    'directory such as mentornet_models/mentornet_pd, a '
+                    'checkpoint prefix, or %s' % (path, THRESHOLD))
+  latest = tf.train.latest_checkpoint(path)
+  found = sorted(glob.glob(os.path.join(glob.escape(path), '*.index')))
+  if not latest and len(found) == 1:
+    latest = found[0][:-len('.index')]
+  if not latest:
+    raise UserError(
+        '--trained_mentornet_dir=%s holds neither %s nor %s checkpoint'
+        % (path, FROZEN_GRAPH, 'one single' if found else 'a'))
+  return latest
+
+
+def read_checkpoint(prefix):
+  """Weights of a published-style checkpoint, name -> float32 array.
+
+  Layer and embedding sizes are free; the names are those of `SHAPES`.
+
+  Raises:
+    UserError: a variable is missing or misshapen; the line names it.
+  """
+  try:
+    reader = tf.train.load_checkpoint(prefix)
+    shapes = reader.get_variable_to_shape_map()
+  except (tf.errors.OpError, ValueError) as error:
+    raise UserError('%s cannot be read as a checkpoint: %s' % (prefix, error))
+  missing = [name for name, _ in SHAPES if name not in shapes]
+  if missing:
+    raise UserError('%s is no MentorNet: it lacks the variable%s %s' % (
+        prefix, 's' * (len(missing) > 1), ', '.join(missing)))
+  weights = {name: reader.get_tensor(name) for name, _ in SHAPES}
+  try:
+    with tf.Graph().as_default():
+      network(tf.zeros([1, NUM_FEATURES]), _constants(weights))
+  except (ValueError, TypeError) as error:
+    raise UserError('%s is no MentorNet: its variables do not fit together '
+                    '(%s)' % (prefix, error))
+  return weights

@@ -1,0 +1,86 @@
+"""Steps, epochs and percentages: the one place that turns one into another.
+
+Learning rate and epoch percentage follow the published code to the last bit of
+its float arithmetic; `testdata/` pins them.
+"""
+from mentormix.errors import UserError
+from mentormix.runtime import tf
+
+NUM_EPOCH_PERCENTS = 100
+WEIGHT_AVERAGE_DECAY = 0.9999
+
+
+def epoch_percent(step, max_steps):
+  """How far training is: floor(100 * step / max_steps), 0 to 100.
+
+  Args:
+    step: int64 scalar, steps done before this one.
+    max_steps: total number of steps.
+
+  Returns:
+    int32 scalar. In float64 and in this order, as published: three of 100 cuts
+    come one step later than in integers.
+  """
+  fraction = tf.cast(step, tf.float64) / tf.cast(max_steps, tf.float64)
+  return tf.cast(fraction * NUM_EPOCH_PERCENTS, tf.int32)
+
+
+def decay_steps(num_examples, batch_size, num_epochs_per_decay):
+  """Steps between two cuts of the learning rate; a fraction, as published."""
+  return num_examples / float(batch_size) * num_epochs_per_decay
+
+
+def learning_rate(step, initial, decay_factor, steps_per_decay):
+  """initial * decay_factor^floor(step / steps_per_decay), float32 scalar."""
+  return tf.train.exponential_decay(
+      initial, step, steps_per_decay, decay_factor, staircase=True)
+
+
+def weight_average_decay(step):
+  """Decay of the weights' moving average: min(0.9999, (1 + step)/(10 + step)).
+
+  Args:
+    step: int64 scalar, steps done before this one.
+
+  Returns:
+    float32 scalar.
+  """
+  step = tf.cast(step, tf.float32)
+  return tf.minimum(WEIGHT_AVERAGE_DECAY, (1.0 + step) / (10.0 + step))
+
+
+def dropout_table(text):
+  """Example dropout rate per epoch percentage.
+
+  Args:
+    text: 'rate,length,rate,length,...'; lengths in percent, summing to 100.
+      '0.5,17,0.05,78,1.0,5' drops half of the examples during the first 17%.
+
+  Returns:
+    A list of 100 rates.
+
+  Raises:
+    UserError: `text` is not such a list.
+  """
+  def bad(why):
+    return UserError('--example_dropout_rates=%s: %s; write rate,percent pairs '
+                     'that cover 100 percent, as in 0.5,17,0.0,83'
+                     % (text, why))
+
+  parts = text.split(',')
+  if len(parts) % 2:
+    raise bad('not pairs')
+  table = []
+  for rate, length in zip(parts[::2], parts[1::2]):
+    try:
+      rate, length = float(rate), int(length)
+    except ValueError:
+      raise bad('not numbers')
+    if not 0 <= rate <= 1:
+      raise bad('rate %g is not between 0 and 1' % rate)
+    if length < 0:
+      raise bad('percent %d is negative' % length)
+    table.extend([rate] * min(length, NUM_EPOCH_PERCENTS + 1))
+  if len(table) != NUM_EPOCH_PERCENTS:
+    raise bad('the percents do not sum to 100')
+  return table
