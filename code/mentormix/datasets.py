@@ -134,6 +134,12 @@ def _check_record(dataset, label_key, record, path, index):
                 % (size + (dataset.name,) + (dataset.image_size,) * 2))
 
 
+def has_clean_labels(files):
+  """Whether the records know their clean labels (the first one tells)."""
+  record = next(tf.python_io.tf_record_iterator(files[0]))
+  return CLEAN_LABEL in tf.train.Example.FromString(record).features.feature
+
+
 def slim_dataset(dataset, split, files, num_samples):
   """The split as a tf-slim dataset with items image, label and clean_label.
 

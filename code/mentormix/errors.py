@@ -9,6 +9,7 @@ SIGTERM).
 """
 import os
 import sys
+import time
 
 from absl import app
 from absl import flags
@@ -32,6 +33,11 @@ def run(main):
     main: a callable without arguments; its result, if any, is the exit code.
   """
   app.run(lambda argv: _call(main), flags_parser=_parse_flags)
+
+
+def log(line):
+  """Prints a line with the time before it, at once, also into a file."""
+  print(time.strftime('%Y-%m-%d %H:%M:%S'), line, flush=True)
 
 
 def _parse_flags(argv):

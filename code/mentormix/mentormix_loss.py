@@ -37,9 +37,10 @@ def cross_entropy(images, labels, student):
   return Loss(loss, tf.ones_like(loss))
 
 
-def mentormix(images, labels, student, mentor, alpha, second_mentor=None,
-              seed=None):
+def mentormix(images, labels, student, mentor, alpha, second_mentor=None):
   """Algorithm 1. With v = 1 everywhere it is mixup with uniform partners.
+
+  All random draws follow tf.set_random_seed.
 
   Args:
     images: [B, H, W, 3].
@@ -50,7 +51,6 @@ def mentormix(images, labels, student, mentor, alpha, second_mentor=None,
     alpha: of Beta(alpha, alpha); 0 or less mixes nothing.
     second_mentor: a callable, weights of the mixed images; None for no second
       weighting.
-    seed: of the partners and of the mixing coefficients.
 
   Returns:
     A `Loss`.
@@ -63,8 +63,8 @@ def mentormix(images, labels, student, mentor, alpha, second_mentor=None,
   # Step 2: sample a partner for each, more often where the weight is high.
   # Step 3: mix the pairs up.
   if alpha > 0:
-    j = sample_partners(v, seed)  # [B]
-    lam = mixing_coefficients(sample_beta(alpha, tf.shape(v), seed), v)  # [B]
+    j = sample_partners(v)  # [B]
+    lam = mixing_coefficients(sample_beta(alpha, tf.shape(v)), v)  # [B]
     images, labels = mix(images, j, lam), mix(labels, j, lam)
 
   # Step 4: train on the mixed examples, weighted again.
@@ -74,24 +74,24 @@ def mentormix(images, labels, student, mentor, alpha, second_mentor=None,
   return Loss(loss, v)
 
 
-def sample_partners(v, seed=None):
+def sample_partners(v):
   """Draws j ~ Categorical(softmax(v)), one for each example, [B] int32.
 
   With replacement and at temperature 1 (published code; the paper has a
   temperature).
   """
   partners = tf.random.categorical(
-      v[tf.newaxis, :], tf.size(v), seed=seed, dtype=tf.int32)
+      v[tf.newaxis, :], tf.size(v), dtype=tf.int32)
   return partners[0]
 
 
-def sample_beta(alpha, shape, seed=None):
+def sample_beta(alpha, shape):
   """Draws from Beta(alpha, alpha), as a ratio of Gamma(alpha) draws.
 
   For an alpha near 0 both draws can underflow; the limit is then 0 or 1.
   """
   a, b = tf.unstack(tf.random.gamma(
-      tf.concat([[2], shape], axis=0), alpha, seed=seed))
+      tf.concat([[2], shape], axis=0), alpha))
   return tf.where(a + b > 0, a / (a + b), tf.ones_like(a))
 
 

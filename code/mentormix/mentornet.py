@@ -152,7 +152,7 @@ class Mentor(object):
   """
 
   def __init__(self, network, epoch_percent, loss_p_percentile,
-               burn_in_epoch=0, dropout_rates=None, name='mentor', seed=None):
+               burn_in_epoch=0, dropout_rates=None, name='mentor'):
     """Creates a Mentor.
 
     Args:
@@ -162,14 +162,12 @@ class Mentor(object):
       burn_in_epoch: v = 1 while epoch_percent < burn_in_epoch - 1.
       dropout_rates: 100 rates by epoch percentage, or None for none.
       name: of the variable scope.
-      seed: of the example dropout.
     """
     self._network = network
     self._epoch_percent = epoch_percent
     self._loss_p = loss_p_percentile
     self._burn_in_epoch = burn_in_epoch
     self._dropout_rates = dropout_rates
-    self._seed = seed
     self._name = name
     self.average = None  # float32 scalar, after the call.
 
@@ -200,7 +198,7 @@ class Mentor(object):
     last = len(self._dropout_rates) - 1
     rate = tf.gather(tf.constant(self._dropout_rates, tf.float32),
                      tf.minimum(self._epoch_percent, last))
-    kept = tf.random.uniform(tf.shape(v), seed=self._seed) >= rate
+    kept = tf.random.uniform(tf.shape(v)) >= rate
     return v * tf.cast(kept, tf.float32)
 
 

@@ -1,0 +1,184 @@
+"""The settings of a run: one immutable value, checked, saved with the weights.
+
+Entry scripts turn flags into a `TrainConfig`; training writes it as config.json
+beside the checkpoints; evaluation reads it there, so nothing is said twice. No
+TensorFlow here: a bad value stops a run before TensorFlow starts.
+"""
+import collections
+import json
+import os
+import tempfile
+
+from mentormix.errors import UserError
+
+CONFIG_FILE = 'config.json'
+PUBLISHED_DEFAULTS = {'dataset_name': 'cifar100', 'studentnet': 'resnet32'}
+METHODS = ('mentormix', 'cross_entropy')
+
+
+class TrainConfig(collections.namedtuple('TrainConfig', [
+    'method', 'dataset_name', 'data_dir', 'studentnet', 'train_log_dir',
+    'trained_mentornet_dir', 'batch_size', 'max_number_of_steps',
+    'learning_rate', 'learning_rate_decay_factor', 'num_epochs_per_decay',
+    'loss_p_percentile', 'burn_in_epoch', 'example_dropout_rates',
+    'mixup_alpha', 'second_reweight', 'seed', 'save_summaries_secs',
+    'save_interval_secs', 'num_readers', 'num_preprocessing_threads', 'master',
+    'ps_tasks', 'task', 'device_id'])):
+  """Everything a training run depends on; named as its flags are."""
+  __slots__ = ()
+
+
+class EvalConfig(collections.namedtuple('EvalConfig', [
+    'dataset_name', 'data_dir', 'split_name', 'studentnet', 'checkpoint_dir',
+    'eval_dir', 'output_csv_file', 'batch_size', 'eval_interval_secs', 'once',
+    'master', 'device_id'])):
+  """Everything an evaluation depends on; named as its flags are.
+
+  dataset_name and studentnet are None where the command line does not say.
+  """
+  __slots__ = ()
+
+
+# What may differ when a run goes on: it does not change what is being trained.
+MAY_CHANGE = frozenset([
+    'data_dir', 'train_log_dir', 'trained_mentornet_dir', 'max_number_of_steps',
+    'save_summaries_secs', 'save_interval_secs', 'num_readers',
+    'num_preprocessing_threads', 'master', 'ps_tasks', 'task', 'device_id'])
+
+_AT_LEAST_ONE = ('batch_size', 'max_number_of_steps', 'num_readers',
+                 'num_preprocessing_threads', 'save_interval_secs')
+_AT_LEAST_ZERO = ('save_summaries_secs', 'ps_tasks', 'task', 'mixup_alpha',
+                  'seed')
+_POSITIVE = ('learning_rate', 'learning_rate_decay_factor',
+             'num_epochs_per_decay')
+
+
+def validate(config):
+  """Checks every value on its own; UserError names the flag and its range.
+
+  Args:
+    config: a `TrainConfig`.
+  """
+  _require_given(config, 'data_dir', 'train_log_dir')
+  _require(config, 'method', config.method in METHODS,
+           'one of %s' % ', '.join(METHODS))
+  for name in _AT_LEAST_ONE:
+    _require(config, name, getattr(config, name) >= 1, 'at least 1')
+  for name in _AT_LEAST_ZERO:
+    _require(config, name, 0 <= getattr(config, name) < float('inf'),
+             'at least 0')
+  for name in _POSITIVE:
+    _require(config, name, 0 < getattr(config, name) < float('inf'), 'above 0')
+  _require(config, 'loss_p_percentile', 0 <= config.loss_p_percentile <= 1,
+           'between 0 and 1')
+  _require(config, 'burn_in_epoch', 0 <= config.burn_in_epoch <= 100,
+           'between 0 and 100, in percent of the training')
+  if config.method == 'mentormix':
+    _require_given(config, 'trained_mentornet_dir')
+
+
+def validate_eval(config):
+  """As `validate`, for an `EvalConfig`."""
+  _require_given(config, 'data_dir', 'checkpoint_dir', 'eval_dir')
+  _require(config, 'batch_size', config.batch_size >= 1, 'at least 1')
+  _require(config, 'eval_interval_secs', config.eval_interval_secs >= 1,
+           'at least 1')
+  if not os.path.isdir(config.data_dir):
+    raise UserError('--data_dir=%s is not a directory' % config.data_dir)
+
+
+def _require(config, name, condition, what):
+  if not condition:
+    raise UserError('--%s=%s must be %s' % (name, getattr(config, name), what))
+
+
+def _require_given(config, *names):
+  for name in names:
+    _require(config, name, getattr(config, name), 'given')
+
+
+def writable_directory(path, flag):
+  """Makes the directory `path` where it is missing and tries to write there.
+
+  Raises:
+    UserError: it cannot be written; the line names `flag`.
+  """
+  try:
+    os.makedirs(path, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path):
+      pass
+  except OSError as error:
+    raise UserError('--%s=%s cannot be written: %s'
+                    % (flag, path, error.strerror))
+
+
+def save(config, directory):
+  """Writes `directory`/config.json, whole or not at all."""
+  path = os.path.join(directory, CONFIG_FILE)
+  temporary = '%s.tmp-%d' % (path, os.getpid())
+  with open(temporary, 'w') as f:
+    json.dump(config._asdict(), f, indent=2, sort_keys=True)
+    f.write('\n')
+  os.rename(temporary, path)
+
+
+def load(directory):
+  """The settings saved in `directory` as a dict, or None where there are none.
+
+  Raises:
+    UserError: the file is there but is not a JSON object.
+  """
+  path = os.path.join(directory, CONFIG_FILE)
+  if not os.path.isfile(path):
+    return None
+  try:
+    with open(path) as f:
+      saved = json.load(f)
+  except (ValueError, OSError) as error:
+    raise UserError('%s cannot be read: %s' % (path, error))
+  if not isinstance(saved, dict):
+    raise UserError('%s does not hold the settings of a run' % path)
+  return saved
+
+
+def check_resume(config):
+  """Refuses to go on with a run in `train_log_dir` under other settings.
+
+  Raises:
+    UserError: lists every setting that differs, with both values.
+  """
+  saved = load(config.train_log_dir)
+  if saved is None:
+    return
+  differing = [
+      '--%s is %s there, %s here' % (name, saved[name], value)
+      for name, value in sorted(config._asdict().items())
+      if name not in MAY_CHANGE and name in saved and saved[name] != value]
+  if differing:
+    raise UserError(
+        '--train_log_dir=%s holds a run with other settings: %s; repeat its '
+        'settings, or name another directory'
+        % (config.train_log_dir, '; '.join(differing)))
+
+
+def resolve_eval(config):
+  """Fills what the command line leaves open from the run's config.json.
+
+  Args:
+    config: an `EvalConfig`.
+
+  Returns:
+    (config, max_number_of_steps): the latter None where no config.json is.
+
+  Raises:
+    UserError: the command line contradicts the run; the line has both values.
+  """
+  saved = load(config.checkpoint_dir)
+  filled = {}
+  for name in ('dataset_name', 'studentnet'):
+    here, there = getattr(config, name), (saved or {}).get(name)
+    if here and there and here != there:
+      raise UserError('--%s=%s, but %s was trained with --%s=%s' % (
+          name, here, config.checkpoint_dir, name, there))
+    filled[name] = here or there or PUBLISHED_DEFAULTS[name]
+  return config._replace(**filled), (saved or {}).get('max_number_of_steps')

@@ -1,0 +1,240 @@
+"""Evaluation: averaged weights, every image once, a row per checkpoint.
+
+A process of its own: it shares nothing with training but the directory with the
+checkpoints and config.json. It knows neither mentor nor loss.
+"""
+import collections
+import csv
+import os
+import time
+
+import numpy as np
+
+from mentormix import config as config_lib
+from mentormix import datasets
+from mentormix import input_pipeline
+from mentormix import runtime
+from mentormix import schedules
+from mentormix import students
+from mentormix.errors import log
+from mentormix.errors import RunError
+from mentormix.errors import UserError
+from mentormix.runtime import tf
+
+RESULTS_FILE = 'results.csv'
+_TOP = 5
+
+
+class Result(collections.namedtuple(
+    'Result', 'step top1 top5 loss count wall_time')):
+  """One pass over the split; a row of results.csv.
+
+  Attributes:
+    step: global step of the checkpoint.
+    top1, top5: share of the images whose label is the first, or among the
+      first five, in [0, 1].
+    loss: mean cross-entropy.
+    count: number of images.
+    wall_time: seconds since 1970 when the pass ended.
+  """
+  __slots__ = ()
+
+  def __str__(self):
+    return 'step %d: top-1 %.2f%%  top-5 %.2f%%  loss %.4f  (%d images)' % (
+        self.step, 100 * self.top1, 100 * self.top5, self.loss, self.count)
+
+
+def evaluate(config):
+  """Evaluates every new checkpoint until training has finished.
+
+  Args:
+    config: a `config.EvalConfig`, validated.
+
+  Returns:
+    The `Result`s of all checkpoints so far, by step.
+
+  Raises:
+    UserError: data, student and checkpoint do not fit together.
+  """
+  runtime.select_device(config.device_id)
+  if config.once and not _checkpoints(config.checkpoint_dir):
+    raise UserError('--checkpoint_dir=%s holds no checkpoint'
+                    % config.checkpoint_dir)
+  _wait_for_first_checkpoint(config)
+  config, last_step = config_lib.resolve_eval(config)
+  dataset = datasets.get(config.dataset_name)
+  student = students.get(config.studentnet)
+  files = datasets.find_files(dataset, config.split_name, config.data_dir)
+  count = datasets.count_records(dataset, config.split_name, files)
+  log('TensorFlow %s: evaluating %s on %s, %d images, checkpoints from %s' % (
+      runtime.VERSION, config.studentnet, config.data_dir, count,
+      config.checkpoint_dir))
+
+  path = config.output_csv_file or os.path.join(config.eval_dir, RESULTS_FILE)
+  results = {r.step: r for r in read_results(path)}
+  with tf.Graph().as_default():
+    batch = input_pipeline.eval_batch(
+        dataset, config.split_name, files, count, config.batch_size)
+    evaluator = _Evaluator(config, student, dataset.num_classes, batch, count)
+    writer = tf.summary.FileWriter(config.eval_dir)
+    while True:
+      checkpoints = _checkpoints(config.checkpoint_dir)
+      for step in sorted(set(checkpoints) - set(results)):
+        result = evaluator.run(checkpoints[step], step)
+        if result is None:  # It was deleted while we looked at it.
+          log('step %d: the checkpoint is gone, skipped' % step)
+          continue
+        results[step] = result
+        _append(path, result)
+        _summarize(writer, result)
+        peak = max(results.values(), key=lambda r: r.top1)
+        log('%s  peak %.2f%% at step %d' % (result, 100 * peak.top1, peak.step))
+      finished = last_step is not None and max(results or [-1]) >= last_step
+      if config.once or finished:
+        break
+      time.sleep(config.eval_interval_secs)
+    writer.close()
+  results = [results[step] for step in sorted(results)]
+  if not results:
+    raise RunError('--checkpoint_dir=%s: every checkpoint was deleted before '
+                   'it could be read' % config.checkpoint_dir)
+  peak = max(results, key=lambda r: r.top1)
+  log('last %.2f%% at step %d, peak %.2f%% at step %d, %d checkpoints: %s' % (
+      100 * results[-1].top1, results[-1].step, 100 * peak.top1, peak.step,
+      len(results), path))
+  return results
+
+
+def _wait_for_first_checkpoint(config):
+  said = False
+  while not _checkpoints(config.checkpoint_dir):
+    if not said:
+      log('waiting for the first checkpoint in %s' % config.checkpoint_dir)
+      said = True
+    time.sleep(min(config.eval_interval_secs, 5))
+
+
+def _checkpoints(directory):
+  """Step -> prefix of every checkpoint that is there in full."""
+  state = tf.train.get_checkpoint_state(directory)
+  prefixes = state.all_model_checkpoint_paths if state else []
+  found = {}
+  for prefix in prefixes:
+    # By name: the directory may have been moved since it was written.
+    prefix = os.path.join(directory, os.path.basename(prefix))
+    step = prefix.rpartition('-')[2]
+    if step.isdigit() and os.path.isfile(prefix + '.index'):
+      found[int(step)] = prefix
+  return found
+
+
+class _Evaluator(object):
+  """The graph of one pass; runs it for one checkpoint after the other."""
+
+  def __init__(self, config, student, num_classes, batch, count):
+    self._config = config
+    self._count = count
+    logits = student(batch.images, num_classes, is_training=False)
+    average = tf.train.ExponentialMovingAverage(schedules.WEIGHT_AVERAGE_DECAY)
+    trainable = tf.trainable_variables()
+    # Averaged weights, raw moving statistics.
+    self._restored = {average.average_name(v): v for v in trainable}
+    self._restored.update(
+        {v.op.name: v for v in tf.model_variables() if v not in trainable})
+    self._saver = tf.train.Saver(self._restored)
+    hits = lambda k: tf.reduce_sum(tf.cast(
+        tf.nn.in_top_k(logits, batch.labels, k), tf.int64))
+    self._sums = (
+        hits(1), hits(min(_TOP, num_classes)),
+        tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(
+            labels=batch.labels, logits=logits)),
+        tf.size(batch.labels))
+    self._initialize = tf.local_variables_initializer()
+
+  def run(self, prefix, step):
+    """One pass; a `Result`, or None if the checkpoint has vanished."""
+    try:
+      self._check(prefix)
+      sums = self._one_pass(prefix)
+    except (tf.errors.OpError, ValueError) as error:
+      if not tf.train.checkpoint_exists(prefix):
+        return None
+      raise RunError('the checkpoint %s cannot be read: %s' % (prefix, error))
+    hits1, hits5, loss, count = sums
+    if count != self._count:
+      raise RunError('--data_dir=%s changed during the evaluation: %d images '
+                     'read, %d expected'
+                     % (self._config.data_dir, count, self._count))
+    return Result(step, hits1 / count, hits5 / count, loss / count, int(count),
+                  time.time())
+
+  def _check(self, prefix):
+    """Refuses the checkpoint of another student or number of classes."""
+    shapes = tf.train.load_checkpoint(prefix).get_variable_to_shape_map()
+    for name, variable in sorted(self._restored.items()):
+      expected = variable.shape.as_list()
+      if shapes.get(name) != expected:
+        raise UserError(
+            'the checkpoint %s is not of --studentnet=%s on '
+            '--dataset_name=%s: %s is %s there, %s here' % (
+                prefix, self._config.studentnet, self._config.dataset_name,
+                name, shapes.get(name, 'missing'), expected))
+
+  def _one_pass(self, prefix):
+    coordinator = tf.train.Coordinator()
+    with tf.Session(self._config.master,
+                    config=runtime.session_config()) as session:
+      session.run(self._initialize)
+      self._saver.restore(session, prefix)
+      threads = tf.train.start_queue_runners(session, coordinator)
+      sums = np.zeros(4, np.float64)
+      try:
+        while True:
+          sums += session.run(self._sums)
+      except tf.errors.OutOfRangeError:
+        pass
+      finally:
+        coordinator.request_stop()
+        coordinator.join(threads)
+    return sums
+
+
+def read_results(path):
+  """The `Result`s in a results.csv, in its order; [] where there is none.
+
+  Raises:
+    UserError: the file holds something else.
+  """
+  if not os.path.isfile(path) or not os.path.getsize(path):
+    return []
+  try:
+    with open(path, newline='') as f:
+      rows = csv.DictReader(f)
+      if tuple(rows.fieldnames) != Result._fields:
+        raise ValueError('columns %s' % rows.fieldnames)
+      return [Result(int(row['step']), float(row['top1']), float(row['top5']),
+                     float(row['loss']), int(row['count']),
+                     float(row['wall_time'])) for row in rows]
+  except (ValueError, TypeError, OSError, csv.Error) as error:
+    raise UserError('%s is not a results file of this program (%s); name '
+                    'another with --output_csv_file' % (path, error))
+
+
+def _append(path, result):
+  """Adds a row, and the header to a new file."""
+  new = not os.path.isfile(path) or not os.path.getsize(path)
+  with open(path, 'a', newline='') as f:
+    rows = csv.writer(f, lineterminator='\n')
+    if new:
+      rows.writerow(Result._fields)
+    rows.writerow([result.step, '%.6f' % result.top1, '%.6f' % result.top5,
+                   '%.6f' % result.loss, result.count,
+                   '%.1f' % result.wall_time])
+
+
+def _summarize(writer, result):
+  values = [tf.Summary.Value(tag='eval/' + name, simple_value=value)
+            for name, value in (('top1', result.top1), ('top5', result.top5),
+                                ('loss', result.loss))]
+  writer.add_summary(tf.Summary(value=values), result.step)
+  writer.flush()

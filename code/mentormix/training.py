@@ -1,0 +1,342 @@
+"""Training: the graph of one step, and the session that repeats it.
+
+    batch -> method (mentormix_loss) -> mean + decay -> momentum -> averages
+
+What a step changes, it changes once: weights, their averages, the moving
+statistics, the mentors' loss averages, the global step.
+"""
+import collections
+import functools
+import signal
+import sys
+import time
+
+import tqdm
+
+from mentormix import config as config_lib
+from mentormix import datasets
+from mentormix import input_pipeline
+from mentormix import mentormix_loss
+from mentormix import mentornet
+from mentormix import runtime
+from mentormix import schedules
+from mentormix import students
+from mentormix.errors import log
+from mentormix.errors import RunError
+from mentormix.errors import UserError
+from mentormix.runtime import tf
+from mentormix.students import resnet
+
+MOMENTUM = 0.9
+MAX_CHECKPOINTS = 5  # Kept on disk.
+_LOG_SECS = 30
+_SELECTED = 0.5  # An example counts as selected from this weight on.
+
+
+class Step(collections.namedtuple('Step', 'train_op loss v selected')):
+  """One training step.
+
+  Attributes:
+    train_op: runs the step.
+    loss: float32 scalar, the mean over the batch plus weight decay.
+    v: [B], the weight of each example.
+    selected: float32 scalar, share of the batch with v >= 0.5.
+  """
+  __slots__ = ()
+
+
+def build_step(config, dataset, num_examples, batch, network=None):
+  """Adds one training step to the graph, summaries included.
+
+  Args:
+    config: a `config.TrainConfig`.
+    dataset: a `datasets.Dataset`.
+    num_examples: size of an epoch.
+    batch: an `input_pipeline.Batch`.
+    network: the MentorNet, features [B, 4] -> v [B]; for mentormix.
+
+  Returns:
+    A `Step`.
+  """
+  global_step = tf.train.get_or_create_global_step()
+  step = tf.identity(global_step)  # Steps done before this one.
+  labels = tf.one_hot(batch.labels, dataset.num_classes)  # [B, K]
+  student = _student(config.studentnet, dataset.num_classes)
+
+  if config.method == 'cross_entropy':
+    result = mentormix_loss.cross_entropy(batch.images, labels, student)
+    reweighted = False
+  else:
+    new_mentor = functools.partial(
+        mentornet.Mentor, network,
+        schedules.epoch_percent(step, config.max_number_of_steps),
+        config.loss_p_percentile, config.burn_in_epoch,
+        schedules.dropout_table(config.example_dropout_rates))
+    mentor = new_mentor(name='mentor')
+    reweighted = config.second_reweight
+    second_mentor = new_mentor(name='second_mentor') if reweighted else None
+    result = mentormix_loss.mentormix(
+        batch.images, labels, student, mentor, config.mixup_alpha,
+        second_mentor)
+    tf.summary.scalar('loss_average', mentor.average)
+    if reweighted:
+      tf.summary.scalar('second_loss_average', second_mentor.average)
+
+  loss = tf.reduce_mean(result.per_example)
+  if not reweighted:  # With a second weighting, published: no weight decay.
+    loss += resnet.weight_decay()
+  rate = schedules.learning_rate(
+      step, config.learning_rate, config.learning_rate_decay_factor,
+      schedules.decay_steps(num_examples, config.batch_size,
+                            config.num_epochs_per_decay))
+  train_op = _update(loss, rate, step, global_step)
+
+  selected = tf.reduce_mean(tf.cast(result.v >= _SELECTED, tf.float32))
+  tf.summary.scalar('loss', loss)
+  tf.summary.scalar('learning_rate', rate)
+  tf.summary.scalar('v/mean', tf.reduce_mean(result.v))
+  tf.summary.scalar('v/selected', selected)
+  tf.summary.histogram('v', result.v)
+  return Step(train_op, loss, result.v, selected)
+
+
+def _student(name, num_classes):
+  """The student in training mode; every call shares the same variables."""
+  network = students.get(name)
+
+  def student(images, update_statistics=True):
+    with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
+      return network(images, num_classes, is_training=True,
+                     update_statistics=update_statistics)
+  return student
+
+
+def _update(loss, rate, step, global_step):
+  """Momentum step, then the weight averages; statistics beside them."""
+  momentum = tf.train.MomentumOptimizer(rate, MOMENTUM)
+  apply = momentum.minimize(loss, global_step)
+  # The average takes the weights *after* the step.
+  with tf.control_dependencies([apply]):
+    average = tf.train.ExponentialMovingAverage(
+        schedules.weight_average_decay(step)).apply(tf.trainable_variables())
+  return tf.group(average, *tf.get_collection(tf.GraphKeys.UPDATE_OPS))
+
+
+def summarize_separation(v, is_clean):
+  """Summaries of how well v tells clean from noisy labels.
+
+  Args:
+    v: [B] weights.
+    is_clean: [B] bool.
+
+  Returns:
+    (auc, precision, recall), float32 scalars: the chance that a clean example
+    outweighs a noisy one (ties count half), and of the selection v >= 0.5 the
+    share that is clean and the share of the clean that it finds. NaN where the
+    batch leaves a value undefined.
+  """
+  clean, noisy = tf.boolean_mask(v, is_clean), tf.boolean_mask(v, ~is_clean)
+  sign = tf.sign(clean[:, tf.newaxis] - noisy[tf.newaxis, :])
+  auc = tf.reduce_mean((sign + 1) / 2)
+  chosen = v >= _SELECTED
+  hits = tf.reduce_sum(tf.cast(chosen & is_clean, tf.float32))
+  precision = hits / tf.reduce_sum(tf.cast(chosen, tf.float32))
+  recall = hits / tf.reduce_sum(tf.cast(is_clean, tf.float32))
+  tf.summary.scalar('v/auc', auc)
+  tf.summary.scalar('v/precision', precision)
+  tf.summary.scalar('v/recall', recall)
+  return auc, precision, recall
+
+
+def train(config):
+  """Trains to `max_number_of_steps`, going on where the directory left off.
+
+  Args:
+    config: a `config.TrainConfig`, validated.
+
+  Returns:
+    0, or 128 + n when signal n ended the run, after a checkpoint.
+
+  Raises:
+    UserError: the data, the MentorNet or the directory do not fit; nothing was
+      started.
+    RunError: the run cannot go on.
+  """
+  runtime.select_device(config.device_id)
+  dataset = datasets.get(config.dataset_name)
+  students.get(config.studentnet)
+  config_lib.check_resume(config)
+  network = None
+  if config.method == 'mentormix':
+    network = mentornet.load(config.trained_mentornet_dir,
+                             config.loss_p_percentile)
+  files = datasets.find_files(dataset, 'train', config.data_dir)
+  num_examples = datasets.count_records(dataset, 'train', files)
+  start = _last_step(config.train_log_dir)
+  if start >= config.max_number_of_steps:
+    log('%s is already at step %d of %d' % (
+        config.train_log_dir, start, config.max_number_of_steps))
+    return 0
+  config_lib.save(config, config.train_log_dir)
+  log('TensorFlow %s: %s, %s on %s, %d examples, %s' % (
+      runtime.VERSION, config.method, config.studentnet, config.data_dir,
+      num_examples, 'from step %d' % start if start else 'a new run'))
+
+  with tf.Graph().as_default(), tf.device(
+      tf.train.replica_device_setter(config.ps_tasks)):
+    # A run that goes on must not draw again what it drew at its start.
+    tf.set_random_seed(config.seed + start)
+    batch = input_pipeline.train_batch(
+        dataset, files, num_examples, config.batch_size, config.num_readers,
+        config.num_preprocessing_threads)
+    step = build_step(config, dataset, num_examples, batch, network)
+    if datasets.has_clean_labels(files):
+      summarize_separation(step.v, tf.equal(batch.labels, batch.clean_labels))
+    stop = StopOnSignalHook()
+    hooks = _hooks(config, step, start) + [stop]
+    try:
+      _run(config, step, hooks)
+    except tf.train.NanLossDuringTrainingError:
+      raise RunError(
+          'the loss is not a number any more; the last checkpoint in '
+          '--train_log_dir=%s is from before; lower --learning_rate=%g'
+          % (config.train_log_dir, config.learning_rate))
+    except tf.errors.DataLossError as error:
+      datasets.count_records(dataset, 'train', files)  # Names the file.
+      raise RunError('--data_dir=%s: %s' % (config.data_dir, error.message))
+    except tf.errors.ResourceExhaustedError as error:
+      raise RunError('out of memory or disk: %s' % error.message)
+
+  last = _last_step(config.train_log_dir)
+  if stop.signal:
+    log('stopped by %s at step %d, checkpoint saved; the same command goes on '
+        'from there' % (signal.Signals(stop.signal).name, last))
+    return 128 + stop.signal
+  log('trained to step %d: %s' % (last, config.train_log_dir))
+  return 0
+
+
+def _run(config, step, hooks):
+  saver = tf.train.Saver(max_to_keep=MAX_CHECKPOINTS)
+  with tf.train.MonitoredTrainingSession(
+      master=config.master, is_chief=config.task == 0,
+      checkpoint_dir=config.train_log_dir,
+      scaffold=tf.train.Scaffold(saver=saver), hooks=hooks,
+      chief_only_hooks=[tf.train.CheckpointSaverHook(
+          config.train_log_dir, save_secs=config.save_interval_secs,
+          saver=saver)],
+      save_checkpoint_secs=None, save_summaries_steps=None,
+      save_summaries_secs=None, log_step_count_steps=None,
+      config=runtime.session_config()) as session:
+    while not session.should_stop():
+      session.run(step.train_op)
+
+
+def _hooks(config, step, start):
+  """Hooks in their order; NaN before any that saves."""
+  hooks = [
+      tf.train.NanTensorHook(step.loss),
+      tf.train.StopAtStepHook(last_step=config.max_number_of_steps),
+      ProgressHook(step, start, config.max_number_of_steps),
+  ]
+  if config.save_summaries_secs and config.task == 0:
+    # In the same session call as the step: state moves once.
+    hooks.append(tf.train.SummarySaverHook(
+        save_secs=config.save_summaries_secs, output_dir=config.train_log_dir,
+        summary_op=tf.summary.merge_all()))
+  return hooks
+
+
+def _last_step(directory):
+  """Global step of the newest checkpoint in `directory`, 0 without one."""
+  latest = tf.train.latest_checkpoint(directory)
+  if not latest:
+    return 0
+  try:
+    return int(tf.train.load_checkpoint(latest).get_tensor('global_step'))
+  except (tf.errors.OpError, ValueError) as error:
+    raise UserError('the checkpoint %s cannot be read: %s' % (latest, error))
+
+
+class ProgressHook(tf.train.SessionRunHook):
+  """A bar on a terminal; the same as log lines elsewhere, as under nohup."""
+
+  def __init__(self, step, start, end):
+    self._fetches = {'loss': step.loss, 'selected': step.selected}
+    self._start, self._end = start, end
+    self._done = start
+    self._bar = None
+
+  def begin(self):
+    self._begun = self._shown = time.time()
+    self._shown_at = self._start
+    if sys.stdout.isatty():
+      self._bar = tqdm.tqdm(total=self._end, initial=self._start, unit='step',
+                            file=sys.stdout, dynamic_ncols=True)
+
+  def before_run(self, run_context):
+    interval = 1 if self._bar else _LOG_SECS
+    due = time.time() - self._shown >= interval or self._done == self._start
+    return tf.train.SessionRunArgs(self._fetches) if due else None
+
+  def after_run(self, run_context, run_values):
+    self._done += 1
+    if run_values.results:
+      self._show(**run_values.results)
+
+  def _show(self, loss, selected):
+    now = time.time()
+    if self._bar:
+      self._bar.set_postfix(loss='%.3f' % loss, selected='%.0f%%' % (
+          100 * selected), refresh=False)
+      self._bar.update(self._done - self._bar.n)
+    else:
+      rate = (self._done - self._shown_at) / max(now - self._shown, 1e-9)
+      mean = (self._done - self._start) / max(now - self._begun, 1e-9)
+      log('step %d/%d (%.1f%%)  loss %.3f  selected %.0f%%  %.3g step/s  %s '
+          'left' % (self._done, self._end, 100.0 * self._done / self._end, loss,
+                    100 * selected, rate,
+                    _duration((self._end - self._done) / mean)))
+    self._shown, self._shown_at = now, self._done
+
+  def end(self, session):
+    if self._bar:
+      self._bar.update(self._done - self._bar.n)
+      self._bar.close()
+
+
+def _duration(seconds):
+  hours, rest = divmod(int(round(seconds)), 3600)
+  return '%d:%02d:%02d' % (hours, rest // 60, rest % 60)
+
+
+class StopOnSignalHook(tf.train.SessionRunHook):
+  """Ends training after the running step on SIGTERM or Ctrl-C.
+
+  The session then closes as at the end of training: with a checkpoint. A second
+  signal ends the process at once.
+  """
+
+  def __init__(self):
+    self.signal = None
+    self._previous = {}
+
+  def begin(self):
+    for number in (signal.SIGTERM, signal.SIGINT):
+      self._previous[number] = signal.signal(number, self._on_signal)
+
+  def _on_signal(self, number, frame):
+    del frame
+    self.signal = number
+    self._restore()
+
+  def after_run(self, run_context, run_values):
+    if self.signal:
+      run_context.request_stop()
+
+  def end(self, session):
+    self._restore()
+
+  def _restore(self):
+    while self._previous:
+      signal.signal(*self._previous.popitem())
