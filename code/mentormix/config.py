@@ -12,30 +12,70 @@ import tempfile
 from mentormix.errors import UserError
 
 CONFIG_FILE = 'config.json'
-PUBLISHED_DEFAULTS = {'dataset_name': 'cifar100', 'studentnet': 'resnet32'}
 METHODS = ('mentormix', 'cross_entropy')
 
+_TRAIN_DEFAULTS = (
+    # As published.
+    ('batch_size', 128),
+    ('master', ''),
+    ('data_dir', ''),
+    ('train_log_dir', ''),
+    ('dataset_name', 'cifar100'),
+    ('studentnet', 'resnet32'),
+    ('learning_rate', 0.1),
+    ('learning_rate_decay_factor', 0.9),
+    ('num_epochs_per_decay', 3.0),
+    ('save_summaries_secs', 120),
+    ('save_interval_secs', 1200),
+    ('max_number_of_steps', 100000),
+    ('ps_tasks', 0),
+    ('task', 0),
+    ('device_id', '0'),
+    ('trained_mentornet_dir', ''),
+    ('example_dropout_rates', '0.0,100'),
+    ('burn_in_epoch', 0),
+    ('loss_p_percentile', 0.7),
+    ('mixup_alpha', 8.0),
+    ('second_reweight', True),
+    # Ours.
+    ('method', 'mentormix'),
+    ('seed', 0),
+    ('num_readers', 4),
+    ('num_preprocessing_threads', 4),
+)
 
-class TrainConfig(collections.namedtuple('TrainConfig', [
-    'method', 'dataset_name', 'data_dir', 'studentnet', 'train_log_dir',
-    'trained_mentornet_dir', 'batch_size', 'max_number_of_steps',
-    'learning_rate', 'learning_rate_decay_factor', 'num_epochs_per_decay',
-    'loss_p_percentile', 'burn_in_epoch', 'example_dropout_rates',
-    'mixup_alpha', 'second_reweight', 'seed', 'save_summaries_secs',
-    'save_interval_secs', 'num_readers', 'num_preprocessing_threads', 'master',
-    'ps_tasks', 'task', 'device_id'])):
+_EVAL_DEFAULTS = (
+    # As published; None: what the run was trained with.
+    ('batch_size', 25),
+    ('master', ''),
+    ('data_dir', ''),
+    ('dataset_name', None),
+    ('studentnet', None),
+    ('split_name', 'test'),
+    ('checkpoint_dir', ''),
+    ('eval_dir', ''),
+    ('eval_interval_secs', 600),
+    ('output_csv_file', ''),
+    ('device_id', '0'),
+    # Ours.
+    ('once', False),
+)
+
+
+def _fields(defaults):
+  names, values = zip(*defaults)
+  return dict(field_names=names, defaults=values)
+
+
+class TrainConfig(collections.namedtuple(
+    'TrainConfig', **_fields(_TRAIN_DEFAULTS))):
   """Everything a training run depends on; named as its flags are."""
   __slots__ = ()
 
 
-class EvalConfig(collections.namedtuple('EvalConfig', [
-    'dataset_name', 'data_dir', 'split_name', 'studentnet', 'checkpoint_dir',
-    'eval_dir', 'output_csv_file', 'batch_size', 'eval_interval_secs', 'once',
-    'master', 'device_id'])):
-  """Everything an evaluation depends on; named as its flags are.
-
-  dataset_name and studentnet are None where the command line does not say.
-  """
+class EvalConfig(collections.namedtuple(
+    'EvalConfig', **_fields(_EVAL_DEFAULTS))):
+  """Everything an evaluation depends on; named as its flags are."""
   __slots__ = ()
 
 
@@ -83,6 +123,8 @@ def validate_eval(config):
   _require(config, 'batch_size', config.batch_size >= 1, 'at least 1')
   _require(config, 'eval_interval_secs', config.eval_interval_secs >= 1,
            'at least 1')
+  _require(config, 'split_name', config.split_name in ('test', 'train'),
+           'test or train')
   if not os.path.isdir(config.data_dir):
     raise UserError('--data_dir=%s is not a directory' % config.data_dir)
 
@@ -180,5 +222,5 @@ def resolve_eval(config):
     if here and there and here != there:
       raise UserError('--%s=%s, but %s was trained with --%s=%s' % (
           name, here, config.checkpoint_dir, name, there))
-    filled[name] = here or there or PUBLISHED_DEFAULTS[name]
+    filled[name] = here or there or getattr(TrainConfig(), name)
   return config._replace(**filled), (saved or {}).get('max_number_of_steps')

@@ -9,58 +9,66 @@ import collections
 import numpy as np
 
 
-class Curriculum(collections.namedtuple('Curriculum', 'v_star binary about')):
+class Curriculum(collections.namedtuple(
+    'Curriculum', 'v_star binary about phases')):
   """A weighting scheme.
 
   Attributes:
     v_star: (loss, d, e), arrays of one shape -> weights in [0, 1].
     binary: whether v* is always 0 or 1; decides the loss it is learned with.
     about: one line for a card.
+    phases: (first, last) epoch percentage of each stretch with one formula.
   """
   __slots__ = ()
 
 
 def baseline(loss, d, e):
-  """Every example counts."""
+  """1: every example counts."""
   del d, e
   return np.ones_like(loss)
 
 
 def self_paced(loss, d, e):
-  """Easy examples first: those below the moving average."""
+  """1 where d <= 0, else 0: easy examples, up to the moving average."""
   del loss, e
   return (d <= 0).astype(np.float64)
 
 
 def hard_example_mining(loss, d, e):
-  """Hard examples only: those above the moving average."""
+  """1 where d >= 0, else 0: hard examples, from the moving average on."""
   del loss, e
   return (d >= 0).astype(np.float64)
 
 
 def focal(loss, d, e, gamma=2.0):
-  """Focal loss: (1 - p)^gamma, where p = exp(-loss)."""
+  """Focal loss: (1 - p)^gamma, where p = exp(-loss) and gamma = 2."""
   del d, e
   return (1 - np.exp(-loss)) ** gamma
 
 
 def spcl_linear(loss, d, e, gamma=1.0):
-  """Self-paced curriculum learning, linear: the weight falls with d."""
+  """SPCL linear: 1 - d / gamma, cut to 0..1, where gamma = 1."""
   del loss, e
   return np.clip(1 - d / gamma, 0, 1)
 
 
 def mentornet_pd(loss, d, e):
-  """All examples to e = 18, then the easy ones, from e = 90 by SPCL linear."""
+  """1 to e = 18, then self-paced (1 where d <= 0), from e = 90 SPCL linear."""
   return np.where(e <= 18, baseline(loss, d, e),
                   np.where(e < 90, self_paced(loss, d, e),
                            spcl_linear(loss, d, e)))
 
 
+_ALWAYS = ((0, 99),)
 CURRICULA = {
-    f.__name__: Curriculum(f, binary, f.__doc__) for f, binary in (
-        (baseline, True), (self_paced, True), (hard_example_mining, True),
-        (focal, False), (spcl_linear, False), (mentornet_pd, False))
+    f.__name__: Curriculum(f, binary, f.__doc__, phases)
+    for f, binary, phases in (
+        (baseline, True, _ALWAYS),
+        (self_paced, True, _ALWAYS),
+        (hard_example_mining, True, _ALWAYS),
+        (focal, False, _ALWAYS),
+        (spcl_linear, False, _ALWAYS),
+        (mentornet_pd, False, ((0, 18), (19, 89), (90, 99))))
 }
 
 

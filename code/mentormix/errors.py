@@ -14,6 +14,8 @@ import time
 from absl import app
 from absl import flags
 
+flags.disclaim_key_flags()  # --help lists a script's flags as its own.
+
 FAILED = 1
 BAD_INPUT = 2
 
@@ -33,6 +35,26 @@ def run(main):
     main: a callable without arguments; its result, if any, is the exit code.
   """
   app.run(lambda argv: _call(main), flags_parser=_parse_flags)
+
+
+def define_flags(defaults, about):
+  """Defines one flag for each field of a config.
+
+  Args:
+    defaults: a namedtuple of default values, which also give the types; None
+      makes a string flag that may be left open.
+    about: field -> help text, for every field.
+  """
+  define = {bool: flags.DEFINE_boolean, int: flags.DEFINE_integer,
+            float: flags.DEFINE_float}
+  for name, default in defaults._asdict().items():
+    define.get(type(default), flags.DEFINE_string)(name, default, about[name])
+
+
+def from_flags(config_type):
+  """The config that the command line describes."""
+  return config_type(**{name: flags.FLAGS[name].value
+                        for name in config_type._fields})
 
 
 def log(line):

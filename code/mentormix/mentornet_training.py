@@ -1,0 +1,195 @@
+"""Learns a MentorNet: from points with a known weight v* to its variables.
+
+    weights = learn(features, v_star, binary=True)
+    mentornet.freeze(weights, directory)
+    errors = held_out_errors(mentornet.load(directory), held_out, v_star)
+
+The points may come from a predefined curriculum (`curriculum.training_set`) or
+from what a student saw; the learning is the same (MentorNet paper, section 3;
+published settings). N is the number of points.
+"""
+import collections
+
+import numpy as np
+
+from mentormix import mentornet
+from mentormix import schedules
+from mentormix.errors import RunError
+from mentormix.runtime import tf
+
+Settings = collections.namedtuple('Settings', [
+    'batch_size', 'max_number_of_steps', 'learning_rate',
+    'learning_rate_decay_factor', 'steps_per_decay', 'clip_norm', 'seed'])
+
+PUBLISHED = Settings(
+    batch_size=32, max_number_of_steps=30000, learning_rate=0.1,
+    learning_rate_decay_factor=0.9, steps_per_decay=1000, clip_norm=5.0, seed=0)
+
+INITIAL_STDDEV = 0.1  # Of the embeddings and dense layers.
+WORST_SHARE = 0.01
+REPORTS = 100
+
+
+def learn(features, v_star, binary, settings=PUBLISHED, on_step=None):
+  """Fits the network to v* by Adam.
+
+  The same arguments give the same weights on the same runtime. It runs on one
+  core of the CPU: the network is too small to gain from more.
+
+  Args:
+    features: [N, 4] float32: loss, difference, label, epoch percentage.
+    v_star: [N] float32, in [0, 1].
+    binary: v* is always 0 or 1, so sigmoid cross-entropy; else squared error.
+    settings: a `Settings`.
+    on_step: called about a hundred times with (steps done, loss of the batch).
+
+  Returns:
+    name -> array, with the names and shapes of `mentornet.SHAPES`.
+
+  Raises:
+    RunError: the loss or the weights are no longer finite.
+  """
+  with tf.Graph().as_default():
+    tf.set_random_seed(settings.seed)
+    variables = initial_variables()
+    # Drawn in the graph, so that a step needs nothing from Python.
+    rows = tf.random.uniform([settings.batch_size], maxval=len(features),
+                             dtype=tf.int32, seed=0)
+    batch, target = (tf.gather(tf.constant(x, tf.float32), rows)
+                     for x in (features, v_star))
+    loss = batch_loss(mentornet.network(batch, variables), target, binary)
+    step = tf.train.get_or_create_global_step()
+    train_op = minimize(loss, list(variables.values()), step, settings)
+    with tf.Session(config=_one_core()) as session:
+      session.run(tf.global_variables_initializer())
+      _run(session, train_op, loss, settings.max_number_of_steps, on_step)
+      weights = session.run(variables)
+  if not all(np.isfinite(value).all() for value in weights.values()):
+    raise RunError(_DIVERGED)
+  return weights
+
+
+_DIVERGED = ('learning diverged: the loss or a weight is no longer finite; '
+             'try a smaller learning rate')
+
+
+def _run(session, train_op, loss, num_steps, on_step):
+  """Runs the steps; a plain callable costs less per step than session.run."""
+  plain_step = session.make_callable(train_op)
+  step_with_loss = session.make_callable([loss, train_op])
+  every = max(1, num_steps // REPORTS)
+  for done in range(1, num_steps + 1):
+    if done % every and done < num_steps:
+      plain_step()
+      continue
+    value, _ = step_with_loss()
+    if not np.isfinite(value):
+      raise RunError(_DIVERGED)
+    if on_step:
+      on_step(done, value)
+
+
+def initial_variables():
+  """Variables to start from, name -> variable.
+
+  Embeddings and dense weights are truncated normal, small; LSTM kernels are
+  Glorot uniform; biases are 0.
+  """
+  variables = collections.OrderedDict()
+  for seed, (name, shape) in enumerate(mentornet.SHAPES):
+    if len(shape) == 1:
+      initializer = tf.zeros_initializer()
+    elif 'lstm' in name:
+      initializer = tf.glorot_uniform_initializer(seed=seed)
+    else:
+      initializer = tf.truncated_normal_initializer(
+          stddev=INITIAL_STDDEV, seed=seed)
+    variables[name] = tf.get_variable(name, shape, initializer=initializer)
+  return variables
+
+
+def batch_loss(logits, v_star, binary):
+  """What is minimised: the mean loss of a batch, a scalar.
+
+  Args:
+    logits: [B], before the sigmoid.
+    v_star: [B].
+    binary: sigmoid cross-entropy, else squared error of the weight.
+  """
+  if binary:
+    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(
+        labels=v_star, logits=logits))
+  return tf.reduce_mean(tf.square(tf.sigmoid(logits) - v_star))
+
+
+def minimize(loss, variables, step, settings):
+  """One step of Adam with a decaying rate and clipped gradients."""
+  rate = schedules.learning_rate(
+      step, settings.learning_rate, settings.learning_rate_decay_factor,
+      settings.steps_per_decay)
+  gradients = clipped_gradients(loss, variables, settings.clip_norm)
+  return tf.train.AdamOptimizer(rate).apply_gradients(
+      zip(gradients, variables), global_step=step)
+
+
+def clipped_gradients(loss, variables, clip_norm):
+  """Gradients scaled down together where their joint norm exceeds `clip_norm`.
+
+  Those of the embeddings are made dense first: one row that a batch looks up
+  several times would otherwise count as several.
+  """
+  gradients = [tf.convert_to_tensor(gradient)
+               for gradient in tf.gradients(loss, variables)]
+  return tf.clip_by_global_norm(gradients, clip_norm)[0]
+
+
+def apply_network(network, features):
+  """Weights v [N] float32 that a network gives to features [N, 4].
+
+  Args:
+    network: features -> v, as from `mentornet.load`.
+    features: [N, 4] array.
+  """
+  with tf.Graph().as_default():
+    v = network(tf.constant(features, tf.float32))
+    with tf.Session(config=_one_core()) as session:
+      return session.run(v)
+
+
+def held_out_errors(network, features, v_star, phases=()):
+  """How far a network is from v* on points that it has not learned from.
+
+  Args:
+    network: features -> v, as from `mentornet.load`.
+    features: [N, 4] array.
+    v_star: [N] array.
+    phases: (first, last) epoch percentages to report on their own.
+
+  Returns:
+    A dict for JSON: number of rows, mean absolute error, the same over the
+    worst 1% of the rows, and a list of such dicts for the phases.
+  """
+  error = np.abs(apply_network(network, features).astype(np.float64) - v_star)
+  result = _summary(error)
+  result['phases'] = []
+  for first, last in phases:
+    inside = (features[:, 3] >= first) & (features[:, 3] <= last)
+    result['phases'].append(
+        dict(_summary(error[inside]), epoch_percent=[first, last]))
+  return result
+
+
+def _summary(error):
+  worst = np.sort(error)[-max(1, int(round(len(error) * WORST_SHARE))):]
+  return {
+      'rows': len(error),
+      'mean_absolute_error': float(error.mean()) if len(error) else None,
+      'worst_1_percent': float(worst.mean()) if len(error) else None,
+  }
+
+
+def _one_core():
+  config = tf.ConfigProto(
+      intra_op_parallelism_threads=1, inter_op_parallelism_threads=1)
+  config.device_count['GPU'] = 0
+  return config

@@ -1,0 +1,176 @@
+"""Learning a MentorNet: what it reaches, and each part of its settings."""
+import numpy as np
+import pytest
+
+from mentormix import curriculum
+from mentormix import mentornet
+from mentormix import mentornet_training as training
+from mentormix.errors import RunError
+from mentormix.runtime import tf
+
+
+@pytest.fixture(autouse=True)
+def fresh_graph():
+  tf.reset_default_graph()
+
+
+def _learn(name, **settings):
+  chosen = curriculum.CURRICULA[name]
+  train, held_out = curriculum.training_set(chosen, size=5000)
+  weights = training.learn(train[0], train[1], chosen.binary,
+                           training.PUBLISHED._replace(**settings))
+  return weights, held_out
+
+
+def _network(weights):
+  return lambda features: tf.sigmoid(
+      mentornet.network(features, mentornet._constants(weights)))
+
+
+def test_published_settings():
+  assert training.PUBLISHED == training.Settings(
+      batch_size=32, max_number_of_steps=30000, learning_rate=0.1,
+      learning_rate_decay_factor=0.9, steps_per_decay=1000, clip_norm=5,
+      seed=0)
+
+
+@pytest.mark.parametrize('name', ['self_paced', 'spcl_linear'])
+def test_few_steps_beat_every_constant(name):
+  """One curriculum for each of the two losses."""
+  weights, (features, v_star) = _learn(
+      name, max_number_of_steps=600, learning_rate=0.03)
+  assert [(n, weights[n].shape) for n, _ in mentornet.SHAPES] == list(
+      mentornet.SHAPES)
+  constant = np.abs(v_star - np.median(v_star)).mean()
+  errors = training.held_out_errors(_network(weights), features, v_star)
+  assert errors['mean_absolute_error'] < 0.1 * constant
+
+
+def test_frozen_weights_give_the_same_numbers(tmp_path):
+  weights, (features, v_star) = _learn('self_paced', max_number_of_steps=50)
+  mentornet.freeze(weights, str(tmp_path))
+  assert training.held_out_errors(
+      mentornet.load(str(tmp_path)), features, v_star
+  ) == training.held_out_errors(_network(weights), features, v_star)
+
+
+def test_same_seed_same_weights():
+  first, again, other = (
+      _learn('mentornet_pd', max_number_of_steps=100, seed=seed)[0]
+      for seed in (1, 1, 2))
+  for name, value in first.items():
+    np.testing.assert_array_equal(value, again[name])
+  assert (first['mentornet/Variable'] != other['mentornet/Variable']).any()
+
+
+def test_initial_variables():
+  variables = training.initial_variables()
+  assert [(v.op.name, tuple(v.shape.as_list()))
+          for v in tf.trainable_variables()] == list(mentornet.SHAPES)
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    values = session.run(variables)
+  for name, value in values.items():
+    if value.ndim == 1:
+      assert not value.any()
+    else:
+      assert len(np.unique(value)) == value.size
+      limit = np.sqrt(6.0 / 7) if 'lstm' in name else 0.2
+      assert np.abs(value).max() <= limit
+
+
+def test_batch_loss():
+  logits, v_star = [0.0, np.log(3)], [1.0, 0.0]
+  with tf.Session() as session:
+    cross_entropy, squared = session.run([
+        training.batch_loss(tf.constant(logits), tf.constant(v_star), binary)
+        for binary in (True, False)])
+  np.testing.assert_allclose(cross_entropy, (np.log(2) + np.log(4)) / 2, 1e-6)
+  np.testing.assert_allclose(squared, (0.5 ** 2 + 0.75 ** 2) / 2, 1e-6)
+
+
+@pytest.mark.parametrize('scale,expected', [(100.0, [3, 4]), (0.5, [1.5, 2])])
+def test_gradients_are_clipped_by_their_joint_norm(scale, expected):
+  x, y = (tf.get_variable(name, initializer=0.0) for name in 'xy')
+  gradients = training.clipped_gradients(scale * (3 * x + 4 * y), [x, y], 5.0)
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    np.testing.assert_allclose(session.run(gradients), expected, rtol=1e-6)
+
+
+def test_a_row_looked_up_twice_counts_once_in_the_norm():
+  table = tf.get_variable('table', initializer=tf.zeros([3, 1]))
+  loss = 3.0 * tf.reduce_sum(tf.gather(table, [1, 1]))
+  gradient, = training.clipped_gradients(loss, [table], 5.0)
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    np.testing.assert_allclose(session.run(gradient), [[0], [5], [0]],
+                               rtol=1e-6)
+
+
+def _values(gradients, settings):
+  """A variable after each step of `minimize`, given the raw gradients."""
+  step = tf.train.get_or_create_global_step()
+  x = tf.get_variable('x', initializer=0.0)
+  loss = x * tf.gather(tf.constant(gradients, tf.float32), step)
+  train_op = training.minimize(loss, [x], step, settings)
+  values = []
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    for _ in gradients:
+      session.run(train_op)
+      values.append(session.run(x))
+  return values
+
+
+def test_learning_rate_is_cut_as_published():
+  """Under a constant gradient a step of Adam is the learning rate."""
+  values = _values([1.0] * 2002, training.PUBLISHED)
+  steps = -np.diff([0.0] + values)
+  for done, rate in ((0, 0.1), (999, 0.1), (1000, 0.09), (1999, 0.09),
+                     (2000, 0.081)):
+    np.testing.assert_allclose(steps[done], rate, rtol=1e-3)
+
+
+def test_clipping_is_part_of_the_step():
+  """The first gradient weighs in the second step as 5, not as 1000."""
+  m = 0.9 * 0.1 * 5 + 0.1 * 1
+  v = 0.999 * 0.001 * 25 + 0.001 * 1
+  second = 0.1 * (m / (1 - 0.9 ** 2)) / np.sqrt(v / (1 - 0.999 ** 2))
+  np.testing.assert_allclose(_values([1000.0, 1.0], training.PUBLISHED),
+                             [-0.1, -0.1 - second], rtol=1e-4)
+
+
+def test_held_out_errors():
+  features = np.zeros([200, 4], np.float32)
+  features[:, 0] = 0.25
+  features[:50, 3] = 20
+  v_star = np.full([200], 0.25, np.float32)
+  v_star[:2] = 0.75, 1.0  # Errors 0.5 and 0.75.
+  errors = training.held_out_errors(
+      lambda x: x[:, 0], features, v_star, [(0, 19), (20, 99)])
+  assert errors == {
+      'rows': 200, 'mean_absolute_error': 1.25 / 200,
+      'worst_1_percent': 0.625, 'phases': [
+          {'epoch_percent': [0, 19], 'rows': 150, 'mean_absolute_error': 0,
+           'worst_1_percent': 0},
+          {'epoch_percent': [20, 99], 'rows': 50,
+           'mean_absolute_error': 1.25 / 50, 'worst_1_percent': 0.75}]}
+
+
+def test_progress_is_reported():
+  chosen = curriculum.CURRICULA['baseline']
+  (features, v_star), _ = curriculum.training_set(chosen, 100)
+  seen = []
+  training.learn(features, v_star, True,
+                 training.PUBLISHED._replace(max_number_of_steps=250),
+                 lambda done, loss: seen.append((done, float(loss))))
+  assert [done for done, _ in seen] == list(range(2, 251, 2))
+  assert seen[-1][1] < seen[0][1]
+
+
+def test_divergence_is_one_line():
+  features = np.zeros([10, 4], np.float32)
+  with pytest.raises(RunError, match='smaller learning rate'):
+    training.learn(features, np.full([10], np.nan, np.float32), False,
+                   training.PUBLISHED._replace(max_number_of_steps=3))

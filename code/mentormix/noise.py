@@ -1,0 +1,156 @@
+"""Label noise: three definitions that share a name in the literature.
+
+"20% symmetric noise" is not one thing. Of 50,000 labels of ten classes,
+`symmetric` changes about 9,000 and `symmetric_others` exactly 10,000; a figure
+means little without the definition, so it is always written down with the data.
+
+Every definition first picks exactly round(rate * N) examples at random. What
+differs is the label they are given.
+"""
+import collections
+
+import numpy as np
+
+from mentormix.errors import UserError
+
+SYMMETRIC = 'symmetric'
+SYMMETRIC_OTHERS = 'symmetric_others'
+ASYMMETRIC = 'asymmetric'
+
+NOISE_TYPES = collections.OrderedDict((
+    (SYMMETRIC_OTHERS,
+     'round(rate * N) examples picked at random are each given a label drawn '
+     'uniformly from the other K - 1 classes, so the realised rate is the rate '
+     'asked (MentorMix paper)'),
+    (SYMMETRIC,
+     'round(rate * N) examples picked at random are each given a label drawn '
+     'uniformly from all K classes, the true one included, so the realised '
+     'rate is about rate * (K - 1) / K (DivideMix and others)'),
+    (ASYMMETRIC,
+     'round(rate * N) examples picked at random are each given the class that '
+     'theirs is mapped to; classes without a target keep their label, so the '
+     'realised rate is the rate asked times the share of mapped classes '
+     '(Patrini et al. 2017)'),
+))
+
+# Patrini et al. 2017: classes that a person might confuse. cifar100 follows
+# its superclasses instead.
+_CIFAR10_TARGETS = {
+    9: 1,  # truck > automobile
+    2: 0,  # bird > airplane
+    4: 7,  # deer > horse
+    3: 5, 5: 3,  # cat <> dog
+}
+_DIGITS_TARGETS = {7: 1, 2: 7, 5: 6, 6: 5, 3: 8}
+
+MAX_SEED = 2**32 - 1  # What numpy.random.RandomState takes.
+
+
+def transition(dataset_name, superclass=None):
+  """The class that asymmetric noise maps each class to.
+
+  Args:
+    dataset_name: cifar10, cifar100 or digits.
+    superclass: for cifar100, the superclass of every class, ints [K].
+
+  Returns:
+    int64 [K]; a class without a target is its own.
+
+  Raises:
+    UserError: no map is defined for this data set.
+  """
+  if dataset_name == 'cifar10':
+    return _targets(10, _CIFAR10_TARGETS)
+  if dataset_name == 'digits':
+    return _targets(10, _DIGITS_TARGETS)
+  if dataset_name == 'cifar100' and superclass is not None:
+    return _next_within_superclass(superclass)
+  raise UserError('--noise_type=%s is not defined for --dataset_name=%s; take '
+                  'another noise type' % (ASYMMETRIC, dataset_name))
+
+
+def _targets(num_classes, pairs):
+  targets = np.arange(num_classes, dtype=np.int64)
+  for source, target in pairs.items():
+    targets[source] = target
+  return targets
+
+
+def _next_within_superclass(superclass):
+  """The next class of the same superclass, from the last one to the first."""
+  superclass = np.asarray(superclass)
+  targets = np.arange(len(superclass), dtype=np.int64)
+  for group in np.unique(superclass):
+    members = np.flatnonzero(superclass == group)
+    targets[members] = np.roll(members, -1)
+  return targets
+
+
+def corrupt(labels, rate, noise_type, num_classes, seed, transition=None):  # pylint: disable=redefined-outer-name
+  """Gives a share of the examples another label.
+
+  The same arguments give the same labels on every numpy version: only methods
+  of RandomState whose streams numpy has frozen are used. Under one seed the
+  examples picked for a low rate are picked for every higher rate, too.
+
+  Args:
+    labels: the clean labels, ints [N] in 0..num_classes-1.
+    rate: the share of examples to pick, 0 to 1.
+    noise_type: a key of NOISE_TYPES.
+    num_classes: K.
+    seed: 0 to MAX_SEED.
+    transition: for asymmetric noise, the class that each class is mapped to,
+      ints [K]; see `transition`.
+
+  Returns:
+    The labels given, int64 [N].
+
+  Raises:
+    UserError: an argument is out of its range.
+  """
+  labels = np.array(labels, dtype=np.int64)  # A copy.
+  if not 0 <= rate <= 1:  # Also refuses nan.
+    raise UserError('noise level %s is not between 0 and 1' % rate)
+  if noise_type not in NOISE_TYPES:
+    raise UserError('noise type %s is unknown; known are %s'
+                    % (noise_type, ', '.join(NOISE_TYPES)))
+  if not 0 <= seed <= MAX_SEED:
+    raise UserError('seed %s is not between 0 and %d' % (seed, MAX_SEED))
+  if num_classes < 2:
+    raise UserError('label noise needs at least 2 classes, not %d'
+                    % num_classes)
+  if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
+    raise UserError('labels go from %d to %d; %d classes are 0 to %d'
+                    % (labels.min(), labels.max(), num_classes,
+                       num_classes - 1))
+
+  random = np.random.RandomState(seed)
+  count = int(round(rate * len(labels)))
+  picked = random.permutation(len(labels))[:count]
+  if noise_type == SYMMETRIC:
+    labels[picked] = random.randint(0, num_classes, size=count, dtype=np.int64)
+  elif noise_type == SYMMETRIC_OTHERS:
+    shift = random.randint(1, num_classes, size=count, dtype=np.int64)
+    labels[picked] = (labels[picked] + shift) % num_classes
+  else:
+    targets = np.asarray([] if transition is None else transition)
+    if targets.shape != (num_classes,) or not np.all(
+        (targets >= 0) & (targets < num_classes)):
+      raise UserError('asymmetric noise needs a target class for each of the '
+                      '%d classes' % num_classes)
+    labels[picked] = targets[labels[picked]]
+  return labels
+
+
+def realised_rate(clean_labels, given_labels):
+  """The share of examples whose label given is not the clean one.
+
+  Args:
+    clean_labels: ints [N].
+    given_labels: ints [N].
+
+  Returns:
+    A float; 0 for no examples.
+  """
+  changed = np.asarray(clean_labels) != np.asarray(given_labels)
+  return float(np.mean(changed)) if changed.size else 0.0

@@ -1,0 +1,502 @@
+"""Tests of making data sets, from the command line to the pixels."""
+import hashlib
+import json
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+
+import prepare_data
+from mentormix import archives
+from mentormix import datasets
+from mentormix import testing
+from mentormix.errors import RunError
+from mentormix.errors import UserError
+from mentormix.runtime import tf
+
+SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)),
+                      'prepare_data.py')
+
+
+def settings(tmp_path, **changes):
+  """Settings for a small archive of 200 + 40 images, made if need be."""
+  archive = str(tmp_path / 'a.tar.gz')
+  if not os.path.exists(archive):
+    testing.write_cifar_archive(archive)
+  values = prepare_data.Settings(
+      dataset_name='cifar10', archive=archive, md5=None,
+      output_dir=str(tmp_path / 'out'), noise_levels=(0.4,),
+      noise_type='symmetric_others', seed=0, num_shards=3, overwrite=False)
+  return values._replace(**changes)
+
+
+def contents(directory):
+  """{path relative to `directory`: bytes} of all files below it."""
+  found = {}
+  for folder, _, names in os.walk(str(directory)):
+    for name in names:
+      path = os.path.join(folder, name)
+      with open(path, 'rb') as stream:
+        found[os.path.relpath(path, str(directory))] = stream.read()
+  return found
+
+
+def facts(tmp_path, level='0.4'):
+  return json.loads((tmp_path / 'out' / level / 'noise.json').read_text())
+
+
+def records(dataset_name, split, directory):
+  """The tf.Examples of a split, in the order on disk."""
+  dataset = datasets.get(dataset_name)
+  files = datasets.find_files(dataset, split, str(directory))
+  assert datasets.count_records(dataset, split, files) > 0
+  return [tf.train.Example.FromString(record).features.feature
+          for path in files for record in tf.python_io.tf_record_iterator(path)]
+
+
+def column(examples, key):
+  return np.array([x[key].int64_list.value[0] for x in examples])
+
+
+def decode(examples):
+  """The images, uint8 [N, 32, 32, 3]."""
+  with tf.Graph().as_default(), tf.Session() as session:
+    encoded = tf.placeholder(tf.string, [None])
+    images = tf.map_fn(tf.image.decode_png, encoded, dtype=tf.uint8)
+    return session.run(images, {encoded: [
+        x['image/encoded'].bytes_list.value[0] for x in examples]})
+
+
+# What is written.
+
+
+@pytest.mark.parametrize('dataset_name', ['cifar10', 'cifar100', 'digits'])
+def test_read_back(tmp_path, dataset_name, capsys):
+  archive, clean = None, archives.digits()
+  if dataset_name != 'digits':
+    archive = str(tmp_path / 'a.tar.gz')
+    clean = testing.write_cifar_archive(archive, dataset_name, 100)
+  prepare_data.prepare(settings(tmp_path, dataset_name=dataset_name,
+                                archive=archive, seed=5))
+  count = len(clean.train_labels)
+
+  train = records(dataset_name, 'train', tmp_path / 'out' / '0.4')
+  order = prepare_data.record_order(count, 5)
+  assert len(train) == count
+  np.testing.assert_array_equal(decode(train), clean.train_images[order])
+  clean_labels = column(train, datasets.CLEAN_LABEL)
+  np.testing.assert_array_equal(clean_labels, clean.train_labels[order])
+  changed = column(train, datasets.LABEL) != clean_labels
+  assert changed.sum() == round(0.4 * count)
+  # Spread over the files, although records and noise have one seed.
+  for third in np.array_split(changed, 3):
+    assert 0.3 < third.mean() < 0.5
+
+  test = records(dataset_name, 'test', tmp_path / 'out' / 'val')
+  np.testing.assert_array_equal(decode(test), clean.test_images)
+  for key in (datasets.LABEL, datasets.CLEAN_LABEL):
+    np.testing.assert_array_equal(column(test, key), clean.test_labels)
+  if dataset_name == 'cifar100':
+    np.testing.assert_array_equal(column(train, datasets.FINE_LABEL),
+                                  clean_labels)
+    np.testing.assert_array_equal(column(test, datasets.FINE_LABEL),
+                                  clean.test_labels)
+  else:
+    assert datasets.FINE_LABEL not in train[0]
+    assert datasets.FINE_LABEL not in test[0]
+
+  lines = capsys.readouterr().out.splitlines()
+  assert '%s: %d examples, symmetric_others noise, 0.4 asked, 0.' % (
+      tmp_path / 'out' / '0.4', count) in lines[-2]
+
+
+def test_noise_file_says_what_was_done(tmp_path):
+  archive = str(tmp_path / 'a.tar.gz')
+  clean = testing.write_cifar_archive(archive, 'cifar100', 100)
+  prepare_data.prepare(settings(
+      tmp_path, dataset_name='cifar100', archive=archive, seed=2,
+      noise_type='asymmetric'))
+  found = facts(tmp_path)
+  train = records('cifar100', 'train', tmp_path / 'out' / '0.4')
+  given = column(train, datasets.LABEL)
+  assert found.pop('sha256') == {
+      name: hashlib.sha256(data).hexdigest()
+      for name, data in contents(tmp_path / 'out' / '0.4').items()
+      if name != 'noise.json'}
+  assert 'mapped' in found.pop('definition')
+  assert found == {
+      'archive': 'a.tar.gz', 'archive_md5': archives.md5_of(archive),
+      'class_names': list(clean.class_names), 'dataset_name': 'cifar100',
+      'format_version': 1, 'noise_type': 'asymmetric', 'num_changed': 200,
+      'num_classes': 100, 'num_examples': 500, 'num_shards': 3,
+      'rate_asked': 0.4, 'rate_realised': 0.4, 'seed': 2, 'split': 'train',
+      'clean_label_counts': [5] * 100,
+      'given_label_counts': np.bincount(given, minlength=100).tolist(),
+      # The archive has class k in superclass k % 20.
+      'transition': [(k + 20) % 100 for k in range(100)]}
+  val = facts(tmp_path, 'val')
+  assert (val['split'], val['definition']) == ('test', 'clean')
+  assert val['rate_realised'] == 0 and val['noise_type'] is None
+
+
+def test_levels_share_order_and_test_set(tmp_path):
+  prepare_data.prepare(settings(tmp_path, noise_levels=(0.0, 0.25, 1.0)))
+  assert sorted(os.listdir(str(tmp_path / 'out'))) == ['0', '0.25', '1', 'val']
+  clean = [column(records('cifar10', 'train', tmp_path / 'out' / level),
+                  datasets.CLEAN_LABEL) for level in ('0', '0.25', '1')]
+  assert np.array_equal(clean[0], clean[1])
+  assert np.array_equal(clean[0], clean[2])
+
+
+def test_same_seed_same_bytes_on_every_runtime(tmp_path):
+  digits = settings(tmp_path, dataset_name='digits', archive=None)
+  prepare_data.prepare(digits)
+  digest = hashlib.sha256()
+  for name, data in sorted(contents(tmp_path / 'out').items()):
+    digest.update(name.encode('ascii') + b'\0' + data)
+  assert digest.hexdigest() == (
+      '82236d5ef59b3d40e8aa4a45a3e8d5290f76653112d9d7dd4ac3cb39b57f27b5')
+  prepare_data.prepare(digits._replace(
+      seed=1, output_dir=str(tmp_path / 'other')))
+  first, other = contents(tmp_path / 'out'), contents(tmp_path / 'other')
+  name = os.path.join('0.4', 'digits_train-00000-of-00003')
+  assert first[name] != other[name]
+  name = os.path.join('val', 'digits_test-00000-of-00003')
+  assert first[name] == other[name]
+
+
+def test_png_is_stored_and_valid():
+  image = np.random.RandomState(0).randint(
+      0, 256, size=[32, 32, 3]).astype(np.uint8)
+  png = prepare_data.encode_png(image)
+  kinds, position = [], 8
+  while position < len(png):
+    size, kind = struct.unpack('>I4s', png[position:position + 8])
+    data = png[position + 8:position + 8 + size]
+    checksum, = struct.unpack('>I', png[position + 8 + size:][:4])
+    assert zlib.crc32(kind + data) == checksum
+    kinds.append(kind)
+    if kind == b'IDAT':
+      rows = np.frombuffer(zlib.decompress(data), np.uint8).reshape(32, 97)
+      assert not rows[:, 0].any()
+      np.testing.assert_array_equal(rows[:, 1:].reshape(32, 32, 3), image)
+    position += 12 + size
+  assert kinds == [b'IHDR', b'IDAT', b'IEND']
+  assert len(png) == 3172
+
+
+# What is there already.
+
+
+def test_finished_directories_are_kept(tmp_path, capsys, monkeypatch):
+  prepare_data.prepare(settings(tmp_path))
+  before = contents(tmp_path)
+  monkeypatch.setattr(prepare_data, '_read', None)  # Not even read.
+  prepare_data.prepare(settings(tmp_path))
+  assert contents(tmp_path) == before
+  assert capsys.readouterr().out.count('kept') == 2
+
+
+def test_further_levels_join(tmp_path, capsys):
+  prepare_data.prepare(settings(tmp_path))
+  capsys.readouterr()
+  prepare_data.prepare(settings(tmp_path, noise_levels=(0.1, 0.4),
+                                noise_type='symmetric_others'))
+  assert capsys.readouterr().out.count('kept') == 2
+  assert sorted(os.listdir(str(tmp_path / 'out'))) == ['0.1', '0.4', 'val']
+
+
+@pytest.mark.parametrize('change', [
+    {'seed': 1}, {'noise_type': 'symmetric'}, {'num_shards': 2}])
+def test_other_settings_are_refused_before_writing(tmp_path, change):
+  prepare_data.prepare(settings(tmp_path))
+  before = contents(tmp_path)
+  wanted = settings(tmp_path, noise_levels=(0.1, 0.4), **change)
+  with pytest.raises(UserError, match='--overwrite') as caught:
+    prepare_data.prepare(wanted)
+  assert '%s %s, not %s' % ((list(change)[0],) + (
+      getattr(settings(tmp_path), list(change)[0]),
+      list(change.values())[0])) in str(caught.value)
+  assert contents(tmp_path) == before
+  prepare_data.prepare(wanted._replace(overwrite=True))
+  assert facts(tmp_path)[list(change)[0]] == list(change.values())[0]
+  assert sorted(os.listdir(str(tmp_path / 'out'))) == ['0.1', '0.4', 'val']
+
+
+def test_other_archive_is_refused(tmp_path):
+  values = settings(tmp_path)
+  prepare_data.prepare(values)
+  testing.write_cifar_archive(values.archive, seed=1)
+  with pytest.raises(UserError, match='archive_md5.*--overwrite'):
+    prepare_data.prepare(values)
+
+
+@pytest.mark.parametrize('damage', ['change', 'remove', 'add', 'no json',
+                                    'odd json', 'deep json'])
+def test_damaged_directories_are_refused(tmp_path, damage):
+  prepare_data.prepare(settings(tmp_path))
+  level = tmp_path / 'out' / '0.4'
+  shard, note = level / 'cifar10_train-00001-of-00003', level / 'noise.json'
+  if damage == 'change':
+    shard.write_bytes(shard.read_bytes()[:-1])
+  elif damage == 'remove':
+    shard.unlink()
+  elif damage == 'add':
+    (level / 'cifar10_train-00003-of-00004').write_bytes(b'')
+  elif damage == 'no json':
+    note.unlink()
+  else:
+    note.write_text('[]' if damage == 'odd json' else '[' * 100000)
+  with pytest.raises(UserError, match='--overwrite'):
+    prepare_data.prepare(settings(tmp_path))
+  prepare_data.prepare(settings(tmp_path, overwrite=True))
+  assert len(facts(tmp_path)['sha256']) == 3
+
+
+def test_what_is_not_ours_is_never_replaced(tmp_path):
+  level = tmp_path / 'out' / '0.4'
+  level.mkdir(parents=True)
+  (level / 'thesis.tex').write_text('x')
+  for overwrite in (False, True):
+    with pytest.raises(UserError, match='thesis.tex.*--output_dir'):
+      prepare_data.prepare(settings(tmp_path, overwrite=overwrite))
+  (level / 'thesis.tex').unlink()
+  prepare_data.prepare(settings(tmp_path))  # An empty one is no obstacle.
+  assert facts(tmp_path)
+
+
+def test_file_or_link_in_the_way(tmp_path):
+  (tmp_path / 'out').mkdir()
+  (tmp_path / 'out' / '0.4').write_text('x')
+  with pytest.raises(UserError, match='not a directory'):
+    prepare_data.prepare(settings(tmp_path, overwrite=True))
+  (tmp_path / 'out' / '0.4').unlink()
+  (tmp_path / 'out' / '0.4').symlink_to(tmp_path / 'nowhere')
+  with pytest.raises(UserError, match='not a directory'):
+    prepare_data.prepare(settings(tmp_path, overwrite=True))
+
+
+# Interruptions.
+
+
+def fail_after(monkeypatch, count, fail):
+  """Calls `fail` when record number `count` is about to be encoded."""
+  original, calls = prepare_data.encode_png, []
+
+  def encode_png(image):
+    calls.append(None)
+    if len(calls) == count:
+      fail()
+    return original(image)
+
+  monkeypatch.setattr(prepare_data, 'encode_png', encode_png)
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM,
+                                    signal.SIGHUP])
+def test_interrupted_run_leaves_nothing(tmp_path, monkeypatch, number, capsys):
+  handler = signal.getsignal(number)
+  fail_after(monkeypatch, 100, lambda: os.kill(os.getpid(), number))
+  with pytest.raises(SystemExit) as caught:
+    with prepare_data._stopped_by_signals():  # pylint: disable=protected-access
+      prepare_data.prepare(settings(tmp_path))
+  assert caught.value.code == 128 + number
+  assert 'Stopped by signal %d' % number in capsys.readouterr().err
+  assert os.listdir(str(tmp_path / 'out')) == ['val']  # That was finished.
+  assert signal.getsignal(number) is handler
+  prepare_data.prepare(settings(tmp_path))  # Goes on where it stopped.
+  assert len(facts(tmp_path)['sha256']) == 3
+
+
+def test_ignored_signals_stay_ignored(tmp_path, monkeypatch):
+  previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # As nohup does.
+  try:
+    fail_after(monkeypatch, 100, lambda: os.kill(os.getpid(), signal.SIGHUP))
+    with prepare_data._stopped_by_signals():  # pylint: disable=protected-access
+      prepare_data.prepare(settings(tmp_path))
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+  finally:
+    signal.signal(signal.SIGHUP, previous)
+  assert facts(tmp_path)
+
+
+def test_failed_overwrite_keeps_the_old(tmp_path, monkeypatch):
+  prepare_data.prepare(settings(tmp_path))
+  before = contents(tmp_path)
+
+  def disk_full():
+    raise OSError(28, 'No space left on device')
+
+  fail_after(monkeypatch, 10, disk_full)
+  with pytest.raises(RunError, match='No space left'):
+    prepare_data.prepare(settings(tmp_path, seed=1, overwrite=True))
+  assert contents(tmp_path) == before
+
+
+def test_failed_rename_keeps_the_old(tmp_path, monkeypatch):
+  prepare_data.prepare(settings(tmp_path))
+  before = contents(tmp_path)
+  original = os.rename
+
+  def rename(source, target):
+    if '.tmp-' in source:
+      raise OSError(5, 'Input/output error')
+    original(source, target)
+
+  monkeypatch.setattr(os, 'rename', rename)
+  with pytest.raises(RunError):
+    prepare_data.prepare(settings(tmp_path, seed=1, overwrite=True))
+  assert contents(tmp_path) == before
+
+
+def test_stale_directories_do_not_disturb(tmp_path):
+  stale = tmp_path / 'out' / ('.0.4.tmp-%d' % os.getpid())
+  stale.mkdir(parents=True)
+  (stale / 'cifar10_train-00000-of-00003').write_bytes(b'half')
+  prepare_data.prepare(settings(tmp_path))
+  assert len(facts(tmp_path)['sha256']) == 3
+
+
+# The command.
+
+
+def run(arguments, directory, with_tensorflow=False):
+  """Runs the script; returns exit code, output, errors."""
+  environment = dict(os.environ)
+  environment.pop('PYTHONPATH', None)
+  if not with_tensorflow:  # Bad input shows before TensorFlow is imported.
+    trap = directory / 'trap'
+    trap.mkdir(exist_ok=True)
+    (trap / 'tensorflow.py').write_text('raise ImportError("too early")')
+    environment['PYTHONPATH'] = str(trap)
+  done = subprocess.run(
+      [sys.executable, SCRIPT] + list(arguments), cwd=str(directory),
+      env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+      universal_newlines=True, check=False)
+  return done.returncode, done.stdout, done.stderr
+
+
+def test_command(tmp_path):
+  code, out, err = run(['--dataset_name=digits', '--noise_levels=0.2',
+                        '--noise_type=asymmetric'], tmp_path, True)
+  assert (code, err) == (0, '')
+  assert re.search(r'^data/digits/0.2: 1397 examples, asymmetric noise, '
+                   r'0.2 asked, 0.\d{4} realised$', out, re.MULTILINE)
+  assert os.listdir(str(tmp_path / 'data')) == ['digits']
+  assert sorted(os.listdir(str(tmp_path / 'data' / 'digits'))) == ['0.2', 'val']
+  assert len(contents(tmp_path / 'data' / 'digits' / 'val')) == 11
+
+
+def test_help_is_instant(tmp_path):
+  code, out, _ = run(['--help'], tmp_path)
+  assert code == 1  # As absl does it.
+  assert '--noise_levels' in out and 'K - 1 classes' in out
+
+
+@pytest.fixture(name='files', scope='module')
+def fixture_files(tmp_path_factory):
+  """Archives good and bad; returns their directory."""
+  directory = tmp_path_factory.mktemp('files')
+  testing.write_cifar_archive(str(directory / 'ten.tar.gz'), 'cifar10')
+  testing.write_cifar_archive(str(directory / 'hundred.tar.gz'), 'cifar100')
+  whole = (directory / 'ten.tar.gz').read_bytes()
+  (directory / 'half.tar.gz').write_bytes(whole[:len(whole) // 2])
+  (directory / 'page.tar.gz').write_bytes(b'<html>Sign in</html>')
+  (directory / 'folder').mkdir()
+  return directory
+
+
+TEN = ['--dataset_name=cifar10', '--archive=ten.tar.gz']
+CIFAR10 = ['--dataset_name=cifar10']
+DIGITS = ['--dataset_name=digits']
+
+
+@pytest.mark.parametrize('arguments, words', [
+    ([], '--dataset_name.*cifar10'),
+    (['--dataset_name=mnist'], 'dataset_name.*cifar10'),
+    (['digits'], 'digits'),
+    (DIGITS + ['--nose_type=symmetric'], 'nose_type.*noise_type'),
+    (DIGITS + ['--noise_levels=1.5'], '1.5.*0 to 1'),
+    (DIGITS + ['--noise_levels=-0.2'], '-0.2.*0 to 1'),
+    (DIGITS + ['--noise_levels=0.2,half'], 'half.*0 to 1'),
+    (DIGITS + ['--noise_levels=nan'], 'nan.*0 to 1'),
+    (DIGITS + ['--noise_levels='], 'noise_levels.*write'),
+    (DIGITS + ['--noise_levels=0.2,0.20'], '0.2 is there twice'),
+    (DIGITS + ['--noise_type=pair'], 'noise_type.*symmetric_others'),
+    (DIGITS + ['--num_shards=0'], 'num_shards'),
+    (DIGITS + ['--num_shards=401'], 'num_shards.*400'),
+    (DIGITS + ['--seed=-1'], 'seed'),
+    (DIGITS + ['--archive=ten.tar.gz'], 'embedded.*--archive'),
+    (DIGITS + ['--output_dir=ten.tar.gz/x'], 'output_dir.*not a directory'),
+    (DIGITS + ['--output_dir=/dev/null/x'], 'output_dir.*/dev/null'),
+    (CIFAR10 + ['--archive='], '--archive is empty'),
+    (CIFAR10 + ['--archive=none.tar.gz'], 'none.tar.gz does not exist'),
+    (CIFAR10 + ['--archive=folder'], 'folder is not a file'),
+    (CIFAR10 + ['--archive=half.tar.gz'], 'half.tar.gz is truncated'),
+    (CIFAR10 + ['--archive=page.tar.gz'], 'page.tar.gz.*html'),
+    (CIFAR10 + ['--archive=hundred.tar.gz'], 'holds cifar100'),
+    (CIFAR10 + ['--archive=ftp://x/y.tar.gz'], 'http'),
+    (CIFAR10 + ['--archive=http://127.0.0.1:1/'], 'http'),
+    (TEN + ['--md5=123'], 'md5=123'),
+    (TEN + ['--md5=' + '0' * 32], 'ten.tar.gz has md5'),
+    (TEN + ['--dataset_name=cifar100'], 'holds cifar10,'),
+])
+def test_bad_input_is_one_line(files, arguments, words):
+  before = sorted(contents(files))
+  code, _, err = run(arguments, files)
+  assert code == 2, err
+  assert re.search(words, err), err
+  assert err.startswith('prepare_data.py: error: ') and err.count('\n') == 1
+  assert [name for name in sorted(contents(files))
+          if not name.startswith('trap')] == [
+              name for name in before if not name.startswith('trap')]
+  assert not (files / 'data').exists()
+
+
+def test_unofficial_archive_is_noted(files, tmp_path, capsys):
+  archive = str(files / 'ten.tar.gz')
+  values = settings(tmp_path, archive=archive)
+  prepare_data.prepare(values)
+  assert 'is not the official archive' in capsys.readouterr().out
+  prepare_data.prepare(values._replace(md5=archives.md5_of(archive)))
+  assert 'Note' not in capsys.readouterr().out
+
+
+def test_download(tmp_path, monkeypatch, files, capsys):
+  """The official address by default; its checksum unless told otherwise."""
+  fetched = []
+
+  def download(url, path, md5):
+    fetched.append((url, path, md5))
+    with open(path, 'wb') as stream:
+      stream.write((files / 'ten.tar.gz').read_bytes())
+
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(archives, 'download', download)
+  official = archives.OFFICIAL['cifar10']._replace(
+      md5=archives.md5_of(str(files / 'ten.tar.gz')))
+  monkeypatch.setitem(archives.OFFICIAL, 'cifar10', official)
+  values = settings(tmp_path, archive=None)
+  target = os.path.join('data', 'cifar-10-python.tar.gz')
+  prepare_data.prepare(values)
+  assert fetched == [(official.url, target, official.md5)]
+
+  prepare_data.prepare(values)  # Everything is there: nothing is needed.
+  assert len(fetched) == 1
+
+  # An address elsewhere: the same file unless --md5 says otherwise.
+  values = values._replace(archive='http://mirror/x/cifar-10-python.tar.gz',
+                           overwrite=True)
+  prepare_data.prepare(values)
+  assert len(fetched) == 1 and 'Using ' + target in capsys.readouterr().out
+  os.remove(target)
+  prepare_data.prepare(values)
+  assert fetched[1:] == [(values.archive, target, official.md5)]
+  with pytest.raises(UserError, match='delete it.*--archive=' + target):
+    prepare_data.prepare(values._replace(md5='0' * 32))
