@@ -17,18 +17,23 @@ from mentormix import config as config_lib
 from mentormix import errors
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string('dataset_name', 'cifar10', 'The data set.')
-flags.DEFINE_string('data_dir', '', 'Directory of a noisy training set.')
-flags.DEFINE_string('studentnet', 'resnet32_thin', 'The student.')
-flags.DEFINE_string('trained_mentornet_dir', 'mentornet_models/mentornet_pd',
-                    'The MentorNet.')
-flags.DEFINE_integer('batch_size', 128, 'Examples per step.', lower_bound=1)
-flags.DEFINE_integer('repeats', 20, 'Timed steps of each kind.', lower_bound=1)
-flags.DEFINE_string('device_id', '0', 'GPUs, as in CUDA_VISIBLE_DEVICES.')
-flags.DEFINE_string('output', '', 'Also write the figures to this JSON file.')
 
 _WARM_UP = 6
 _ROUNDS = 4  # Floor and step take turns so often.
+
+
+def define_flags():
+  """Defines the flags; called once, by the script."""
+  flags.DEFINE_string('dataset_name', 'cifar10', 'The data set.')
+  flags.DEFINE_string('data_dir', '', 'Directory of a noisy training set.')
+  flags.DEFINE_string('studentnet', 'resnet32_thin', 'The student.')
+  flags.DEFINE_string('trained_mentornet_dir',
+                      'mentornet_models/mentornet_pd', 'The MentorNet.')
+  flags.DEFINE_integer('batch_size', 128, 'Examples per step.', lower_bound=1)
+  flags.DEFINE_integer('repeats', 20, 'Timed steps of each kind.',
+                       lower_bound=1)
+  flags.DEFINE_string('device_id', '0', 'GPUs, as in CUDA_VISIBLE_DEVICES.')
+  flags.DEFINE_string('output', '', 'Also write the figures to this JSON file.')
 
 
 def _step_config():
@@ -59,6 +64,7 @@ def _floor(tf, student, num_classes, batch_size, image_size):
 
 
 def main():
+  """Flags -> figures."""
   config = _step_config()
   config_lib.validate(config)
   from mentormix import datasets
@@ -133,6 +139,8 @@ def main():
 
 
 def cli():
+  """The command; takes its arguments from the command line."""
+  define_flags()
   errors.run(main)
 
 

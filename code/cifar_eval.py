@@ -12,23 +12,26 @@ config.json. Exit codes: 0 finished, 1 failed, 2 bad input.
 from mentormix import config as config_lib
 from mentormix import errors
 
-errors.define_flags(config_lib.EvalConfig(), dict(
-    batch_size='Images per batch.',
-    master='TensorFlow master to use.',
-    data_dir='Directory of the split to evaluate on.',
-    dataset_name='Default: that of the run; without its config.json, %s.'
-                 % config_lib.TrainConfig().dataset_name,
-    studentnet='Default: that of the run; without its config.json, %s.'
-               % config_lib.TrainConfig().studentnet,
-    split_name='Which split of --data_dir: test or train.',
-    checkpoint_dir='The --train_log_dir of the training run.',
-    eval_dir='Where summaries and results.csv go.',
-    eval_interval_secs='Seconds between two looks for new checkpoints.',
-    output_csv_file='Default: results.csv in --eval_dir.',
-    device_id='GPUs to use, as in CUDA_VISIBLE_DEVICES.',
-    # Beyond the published flags.
-    once='Evaluate the checkpoints that are there, then end.',
-))
+
+def define_flags():
+  """Defines the flags; called once, by the script."""
+  errors.define_flags(config_lib.EvalConfig(), dict(
+      batch_size='Images per batch.',
+      master='TensorFlow master to use.',
+      data_dir='Directory of the split to evaluate on.',
+      dataset_name='Default: that of the run; without its config.json, %s.'
+                   % config_lib.TrainConfig().dataset_name,
+      studentnet='Default: that of the run; without its config.json, %s.'
+                 % config_lib.TrainConfig().studentnet,
+      split_name='Which split of --data_dir: test or train.',
+      checkpoint_dir='The --train_log_dir of the training run.',
+      eval_dir='Where summaries and results.csv go.',
+      eval_interval_secs='Seconds between two looks for new checkpoints.',
+      output_csv_file='Default: results.csv in --eval_dir.',
+      device_id='GPUs to use, as in CUDA_VISIBLE_DEVICES.',
+      # Beyond the published flags.
+      once='Evaluate the checkpoints that are there, then end.',
+  ))
 
 
 def main():
@@ -41,6 +44,8 @@ def main():
 
 
 def cli():
+  """The command; takes its arguments from the command line."""
+  define_flags()
   errors.run(main)
 
 

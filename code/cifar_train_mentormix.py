@@ -12,42 +12,45 @@ Ctrl-C or SIGTERM after a checkpoint.
 from mentormix import config as config_lib
 from mentormix import errors
 
-errors.define_flags(config_lib.TrainConfig(), dict(
-    batch_size='Examples per step.',
-    master='TensorFlow master to use.',
-    data_dir='Directory of the noisy training set.',
-    train_log_dir='Where checkpoints, summaries and config.json go.',
-    dataset_name='cifar10, cifar100 or digits.',
-    studentnet='resnet32 (the published, wide one), resnet32_thin, '
-               'resnet14_thin or resnet8_thin.',
-    learning_rate='Initial learning rate.',
-    learning_rate_decay_factor='What a decay multiplies the learning rate by.',
-    num_epochs_per_decay='Epochs between two decays of the learning rate.',
-    save_summaries_secs='Seconds between summaries; 0 for none.',
-    save_interval_secs='Seconds between checkpoints.',
-    max_number_of_steps='Steps to train.',
-    ps_tasks='Number of parameter servers.',
-    task='Index of this worker; 0 is the chief.',
-    device_id='GPUs to use, as in CUDA_VISIBLE_DEVICES.',
-    trained_mentornet_dir='The MentorNet: a frozen directory as under '
-                          'mentornet_models/, a checkpoint prefix, a directory '
-                          'with a checkpoint, or the word threshold.',
-    example_dropout_rates='Share of examples whose weight is zeroed, as '
-                          'rate,percent,rate,percent,... over 100 percent of '
-                          'the training.',
-    burn_in_epoch='All weights are 1 until one percent of the training before '
-                  'this one.',
-    loss_p_percentile='Percentile of the loss, 0 to 1, whose moving average '
-                      'the MentorNet compares with.',
-    mixup_alpha='Of Beta(alpha, alpha); 0 mixes nothing.',
-    second_reweight='Whether to weight the mixed examples, too. As published, '
-                    'this also turns weight decay off.',
-    # Beyond the published flags.
-    method='mentormix, or cross_entropy for plain training.',
-    seed='Of initial weights, order, augmentation and mixing.',
-    num_readers='Threads that read files.',
-    num_preprocessing_threads='Threads that decode and augment.',
-))
+
+def define_flags():
+  """Defines the flags; called once, by the script."""
+  errors.define_flags(config_lib.TrainConfig(), dict(
+      batch_size='Examples per step.',
+      master='TensorFlow master to use.',
+      data_dir='Directory of the noisy training set.',
+      train_log_dir='Where checkpoints, summaries and config.json go.',
+      dataset_name='cifar10, cifar100 or digits.',
+      studentnet='resnet32 (the published, wide one), resnet32_thin, '
+                 'resnet14_thin or resnet8_thin.',
+      learning_rate='Initial learning rate.',
+      learning_rate_decay_factor='What a decay multiplies the learning rate by.',
+      num_epochs_per_decay='Epochs between two decays of the learning rate.',
+      save_summaries_secs='Seconds between summaries; 0 for none.',
+      save_interval_secs='Seconds between checkpoints.',
+      max_number_of_steps='Steps to train.',
+      ps_tasks='Number of parameter servers.',
+      task='Index of this worker; 0 is the chief.',
+      device_id='GPUs to use, as in CUDA_VISIBLE_DEVICES.',
+      trained_mentornet_dir='The MentorNet: a frozen directory as under '
+                            'mentornet_models/, a checkpoint prefix, a directory '
+                            'with a checkpoint, or the word threshold.',
+      example_dropout_rates='Share of examples whose weight is zeroed, as '
+                            'rate,percent,rate,percent,... over 100 percent of '
+                            'the training.',
+      burn_in_epoch='All weights are 1 until one percent of the training before '
+                    'this one.',
+      loss_p_percentile='Percentile of the loss, 0 to 1, whose moving average '
+                        'the MentorNet compares with.',
+      mixup_alpha='Of Beta(alpha, alpha); 0 mixes nothing.',
+      second_reweight='Whether to weight the mixed examples, too. As published, '
+                      'this also turns weight decay off.',
+      # Beyond the published flags.
+      method='mentormix, or cross_entropy for plain training.',
+      seed='Of initial weights, order, augmentation and mixing.',
+      num_readers='Threads that read files.',
+      num_preprocessing_threads='Threads that decode and augment.',
+  ))
 
 
 def main():
@@ -60,6 +63,8 @@ def main():
 
 
 def cli():
+  """The command; takes its arguments from the command line."""
+  define_flags()
   errors.run(main)
 
 

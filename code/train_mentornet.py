@@ -64,6 +64,9 @@ def main():
   name = args.curriculum
   path = os.path.normpath(args.output_dir or os.path.join(MODELS_DIR, name))
   check_output(path, args.overwrite)
+  for number in (signal.SIGINT, signal.SIGTERM):
+    if signal.getsignal(number) is not signal.SIG_IGN:
+      signal.signal(number, functools.partial(_stop, path))
   # Tiny operations: several threads would only wait for one another.
   os.environ.setdefault('OMP_NUM_THREADS', '1')
   # pylint: disable=g-import-not-at-top
@@ -74,8 +77,6 @@ def main():
   settings = mentornet_training.PUBLISHED._replace(
       seed=args.seed, max_number_of_steps=args.max_number_of_steps,
       batch_size=args.batch_size, learning_rate=args.learning_rate)
-  for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, _stop)
 
   chosen = curriculum.CURRICULA[name]
   (features, v_star), held_out = curriculum.training_set(
@@ -121,9 +122,15 @@ def cli():
   errors.run(main)
 
 
-def _stop(number, unused_frame):
-  sys.stderr.write('\nStopped by signal %d; nothing was written.\n' % number)
-  sys.exit(128 + number)
+def _stop(path, number, unused_frame):
+  """Ends the process at once, whatever it is doing.
+
+  An exception would not do: where TensorFlow calls back into Python, in
+  destructors for one, it is swallowed, and learning goes on.
+  """
+  _clean(path)
+  os.write(2, b'\nStopped by signal %d; no unfinished model is left.\n' % number)
+  os._exit(128 + number)  # pylint: disable=protected-access
 
 
 @contextlib.contextmanager
@@ -182,20 +189,26 @@ def check_output(path, overwrite):
 def _written_whole(path, overwrite):
   """Gives a directory to fill that becomes `path` at the end, or goes away."""
   target = os.path.realpath(path)
-  temporary, previous = _beside(path, 'tmp'), _beside(path, 'old')
+  temporary = _beside(path, 'tmp')
   try:
     os.mkdir(temporary)
     yield temporary
     if overwrite and os.path.isdir(target):
-      os.rename(target, previous)
+      os.rename(target, _beside(path, 'old'))
     os.rename(temporary, target)  # Fails where another run was faster.
   except OSError as error:
     raise RunError('%s cannot be written: %s' % (path, error.strerror))
   finally:
-    if os.path.isdir(previous) and not os.path.isdir(target):
-      os.rename(previous, target)
-    shutil.rmtree(previous, ignore_errors=True)
-    shutil.rmtree(temporary, ignore_errors=True)
+    _clean(path)
+
+
+def _clean(path):
+  """Removes what this process has put beside `path`; the old model stays."""
+  target, previous = os.path.realpath(path), _beside(path, 'old')
+  if os.path.isdir(previous) and not os.path.isdir(target):
+    os.rename(previous, target)
+  shutil.rmtree(previous, ignore_errors=True)
+  shutil.rmtree(_beside(path, 'tmp'), ignore_errors=True)
 
 
 def _beside(path, ending):

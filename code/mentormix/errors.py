@@ -34,6 +34,10 @@ def run(main):
   Args:
     main: a callable without arguments; its result, if any, is the exit code.
   """
+  # Run as an installed command, the script is not the main module; --help is
+  # to list its flags all the same.
+  for flag in flags.FLAGS.get_flags_for_module(main.__module__):
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
   app.run(lambda argv: _call(main), flags_parser=_parse_flags)
 
 

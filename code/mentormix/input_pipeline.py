@@ -51,8 +51,9 @@ def train_batch(dataset, files, num_examples, batch_size, num_readers=4,
     provider = slim.dataset_data_provider.DatasetDataProvider(
         datasets.slim_dataset(dataset, 'train', files, num_examples),
         num_readers=min(num_readers, len(files)), shuffle=True,
-        common_queue_capacity=kept_back + batch_size,
-        common_queue_min=kept_back)
+        # Room for one more: each draw is then from as many records, whoever is
+        # faster, reader or consumer.
+        common_queue_capacity=kept_back + 1, common_queue_min=kept_back)
     image, label, clean_label = provider.get(['image', 'label', 'clean_label'])
     return Batch(*tf.train.batch(
         [augment(image), label, clean_label], batch_size,

@@ -1,0 +1,115 @@
+"""Settings: ranges, saving, going on, and what evaluation takes from them."""
+import os
+
+import pytest
+
+from mentormix import config as config_lib
+from mentormix.errors import UserError
+
+GOOD = config_lib.TrainConfig(data_dir='data', train_log_dir='log',
+                              trained_mentornet_dir='mentor')
+
+
+def test_defaults_are_the_published_ones():
+  published = dict(
+      batch_size=128, master='', dataset_name='cifar100',
+      studentnet='resnet32', learning_rate=0.1, learning_rate_decay_factor=0.9,
+      num_epochs_per_decay=3, save_summaries_secs=120, save_interval_secs=1200,
+      max_number_of_steps=100000, ps_tasks=0, task=0, device_id='0',
+      example_dropout_rates='0.0,100', burn_in_epoch=0, loss_p_percentile=0.7,
+      mixup_alpha=8.0, second_reweight=True)
+  config = config_lib.TrainConfig()._asdict()
+  assert {name: config[name] for name in published} == published
+  evaluation = config_lib.EvalConfig()
+  assert evaluation.batch_size == 25
+  assert evaluation.eval_interval_secs == 600
+  assert evaluation.split_name == 'test'
+
+
+def test_good_settings_pass():
+  config_lib.validate(GOOD)
+  config_lib.validate(GOOD._replace(mixup_alpha=0.0, burn_in_epoch=100,
+                                    loss_p_percentile=0.0))
+  config_lib.validate(GOOD._replace(method='cross_entropy',
+                                    trained_mentornet_dir=''))
+
+
+@pytest.mark.parametrize('name,value', [
+    ('batch_size', 0), ('batch_size', -1), ('max_number_of_steps', 0),
+    ('num_readers', 0), ('num_preprocessing_threads', 0),
+    ('save_interval_secs', 0), ('save_summaries_secs', -1),
+    ('learning_rate', 0.0), ('learning_rate', float('nan')),
+    ('learning_rate', float('inf')), ('learning_rate_decay_factor', -0.1),
+    ('num_epochs_per_decay', 0.0), ('loss_p_percentile', 1.5),
+    ('loss_p_percentile', -0.1), ('loss_p_percentile', float('nan')),
+    ('burn_in_epoch', 101), ('burn_in_epoch', -1), ('mixup_alpha', -1.0),
+    ('mixup_alpha', float('nan')), ('mixup_alpha', float('inf')),
+    ('method', 'magic'), ('data_dir', ''), ('train_log_dir', ''),
+    ('trained_mentornet_dir', ''), ('seed', -1), ('task', -1),
+    ('ps_tasks', -1),
+])
+def test_a_value_out_of_range_is_named(name, value):
+  with pytest.raises(UserError, match='--%s=' % name):
+    config_lib.validate(GOOD._replace(**{name: value}))
+
+
+@pytest.mark.parametrize('name,value', [
+    ('batch_size', 0), ('eval_interval_secs', 0), ('checkpoint_dir', ''),
+    ('eval_dir', ''), ('data_dir', ''), ('data_dir', '/nowhere/at/all'),
+    ('split_name', 'valid')])
+def test_evaluation_values_are_checked(name, value, tmp_path):
+  good = config_lib.EvalConfig(data_dir=str(tmp_path), checkpoint_dir='c',
+                               eval_dir='e')
+  config_lib.validate_eval(good)
+  with pytest.raises(UserError, match='--%s=' % name):
+    config_lib.validate_eval(good._replace(**{name: value}))
+
+
+def test_save_and_load(tmp_path):
+  assert config_lib.load(str(tmp_path)) is None
+  config_lib.save(GOOD, str(tmp_path))
+  assert config_lib.load(str(tmp_path)) == dict(GOOD._asdict())
+  assert os.listdir(str(tmp_path)) == [config_lib.CONFIG_FILE]
+
+
+@pytest.mark.parametrize('text', ['', '{', '[1]', '3'])
+def test_damaged_file(tmp_path, text):
+  (tmp_path / config_lib.CONFIG_FILE).write_text(text)
+  with pytest.raises(UserError, match='config.json'):
+    config_lib.load(str(tmp_path))
+
+
+def test_a_run_goes_on_only_with_its_settings(tmp_path):
+  config = GOOD._replace(train_log_dir=str(tmp_path))
+  config_lib.check_resume(config)  # Nothing there.
+  config_lib.save(config, str(tmp_path))
+  config_lib.check_resume(config._replace(max_number_of_steps=5,
+                                          device_id='1'))
+  with pytest.raises(UserError, match='--mixup_alpha is 8.0 there, 2.0 here.*'
+                                      '--studentnet is resnet32 there'):
+    config_lib.check_resume(config._replace(mixup_alpha=2.0,
+                                            studentnet='resnet8_thin'))
+
+
+def test_evaluation_takes_what_the_run_was_trained_with(tmp_path):
+  run = GOOD._replace(dataset_name='digits', studentnet='resnet8_thin',
+                      max_number_of_steps=7)
+  open_ended = config_lib.EvalConfig(checkpoint_dir=str(tmp_path))
+  resolved, last = config_lib.resolve_eval(open_ended)
+  assert (resolved.dataset_name, resolved.studentnet) == ('cifar100',
+                                                          'resnet32')
+  assert last is None
+  config_lib.save(run, str(tmp_path))
+  resolved, last = config_lib.resolve_eval(open_ended)
+  assert (resolved.dataset_name, resolved.studentnet) == ('digits',
+                                                          'resnet8_thin')
+  assert last == 7
+  with pytest.raises(UserError, match='resnet32.*resnet8_thin'):
+    config_lib.resolve_eval(open_ended._replace(studentnet='resnet32'))
+
+
+def test_directory_that_cannot_be_written(tmp_path):
+  config_lib.writable_directory(str(tmp_path / 'a' / 'b'), 'eval_dir')
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(UserError, match='--eval_dir=.*file/x'):
+    config_lib.writable_directory(str(tmp_path / 'file' / 'x'), 'eval_dir')

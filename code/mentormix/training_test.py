@@ -1,0 +1,219 @@
+"""One step by hand, what it moves and what it must not, and the hooks."""
+import numpy as np
+import pytest
+
+from mentormix import config as config_lib
+from mentormix import datasets
+from mentormix import input_pipeline
+from mentormix import mentormix_loss
+from mentormix import training
+from mentormix.runtime import tf
+from mentormix.students import resnet
+
+B = 8
+DIGITS = datasets.get('digits')
+CONFIG = config_lib.TrainConfig(
+    dataset_name='digits', studentnet='resnet8_thin', batch_size=B,
+    max_number_of_steps=100, num_epochs_per_decay=30, data_dir='unused',
+    train_log_dir='unused', trained_mentornet_dir='unused')
+
+
+def _half(features):
+  """A MentorNet that always says 0.7."""
+  return 0.7 * tf.ones_like(features[:, 0])
+
+
+@pytest.fixture(autouse=True)
+def fresh_graph():
+  tf.reset_default_graph()
+  tf.set_random_seed(1)
+
+
+def _batch():
+  rng = np.random.RandomState(0)
+  return input_pipeline.Batch(
+      tf.constant(rng.uniform(-1, 1, [B, 32, 32, 3]).astype(np.float32)),
+      tf.constant(rng.randint(10, size=B)),
+      tf.constant(rng.randint(10, size=B)))
+
+
+def _build(**kwargs):
+  return training.build_step(CONFIG._replace(**kwargs), DIGITS, 1000, _batch(),
+                             _half)
+
+
+def _values(session):
+  return {v.op.name: session.run(v) for v in tf.global_variables()}
+
+
+def test_one_step_is_momentum_and_then_the_average():
+  step = _build(method='cross_entropy')
+  name = 'ResNet8/logit/DW'
+  kernel = [v for v in tf.trainable_variables() if v.op.name == name][0]
+  gradient, = tf.gradients(step.loss, [kernel])
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    before = session.run([kernel, gradient])
+    session.run(step.train_op)
+    middle = session.run([kernel, gradient])
+    session.run(step.train_op)
+    values = _values(session)
+  after1 = before[0] - 0.1 * before[1]
+  np.testing.assert_allclose(middle[0], after1, rtol=1e-4, atol=1e-6)
+  momentum = 0.9 * before[1] + middle[1]
+  after2 = after1 - 0.1 * momentum
+  np.testing.assert_allclose(values[name], after2, rtol=1e-4, atol=1e-5)
+  # Decay (1 + t) / (10 + t) for t = 0 and 1, of the weights after the step.
+  average = 0.1 * before[0] + 0.9 * after1
+  average = 2 / 11.0 * average + 9 / 11.0 * after2
+  np.testing.assert_allclose(values[name + '/ExponentialMovingAverage'],
+                             average, rtol=1e-4, atol=1e-5)
+  assert values['global_step'] == 2
+
+
+def test_every_state_moves_once_and_only_with_the_step():
+  step = _build()
+  summaries = tf.summary.merge_all()
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    start = _values(session)
+    session.run([summaries, step.loss, step.v, step.selected])
+    for name, value in _values(session).items():
+      np.testing.assert_array_equal(value, start[name], name)
+    session.run([step.train_op, summaries])
+    once = _values(session)
+  assert once['global_step'] == 1
+  statistics = [n for n in once if n.endswith('local_step')]
+  assert len(statistics) == 7  # One batch norm each.
+  assert all(once[n] == 1 for n in statistics)
+  for name in ('mentor/loss_average', 'second_mentor/loss_average'):
+    assert once[name] > 0.5  # Half of a first loss of about log(10).
+  still = [n for n in once if np.array_equal(once[n], start[n])]
+  assert not still, still
+
+
+def test_what_is_trained_and_averaged():
+  _build()
+  trained = {v.op.name for v in tf.trainable_variables()}
+  assert all(n.startswith('ResNet8/') for n in trained)
+  everything = {v.op.name for v in tf.global_variables()}
+  for name in trained:
+    assert name + '/Momentum' in everything
+    assert name + '/ExponentialMovingAverage' in everything
+  moving = {n for n in everything if n.endswith('moving_mean')}
+  assert not any(n + '/ExponentialMovingAverage' in everything for n in moving)
+
+
+def test_only_the_mixed_pass_moves_statistics():
+  _build()
+  updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
+  assert len(updates) == 2 * 7 + 2  # Seven batch norms, two mentors.
+
+
+@pytest.mark.parametrize('settings,decays', [
+    (dict(second_reweight=False), True),
+    (dict(second_reweight=True), False),
+    (dict(method='cross_entropy', second_reweight=True), True),
+])
+def test_weight_decay_is_off_with_a_second_weighting(settings, decays,
+                                                     monkeypatch):
+  monkeypatch.setattr(resnet, 'WEIGHT_DECAY', 1000.0)
+  step = _build(mixup_alpha=0.0, **settings)
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    loss = session.run(step.loss)
+  assert (loss > 1000) == decays
+
+
+def test_methods_agree_in_the_limit(monkeypatch):
+  """Without mixing and second weighting MentorMix is plain training."""
+  monkeypatch.setattr(resnet, 'WEIGHT_DECAY', 0.0)
+  losses = []
+  for settings in (dict(method='cross_entropy'),
+                   dict(mixup_alpha=0.0, second_reweight=False)):
+    tf.reset_default_graph()
+    tf.set_random_seed(4)
+    step = _build(**settings)
+    with tf.Session() as session:
+      session.run([v.initializer for v in tf.global_variables()
+                   if 'DW' not in v.op.name])
+      rng = np.random.RandomState(3)
+      for v in tf.trainable_variables():
+        if 'DW' in v.op.name:
+          v.load((0.1 * rng.randn(*v.shape.as_list())).astype(np.float32),
+                 session)
+      losses.append(session.run(step.loss))
+  np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+
+
+def test_summaries_name_what_is_to_be_seen():
+  step = _build()
+  training.summarize_separation(step.v, tf.constant([True, False] * 4))
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    summary = tf.Summary.FromString(session.run(tf.summary.merge_all()))
+  tags = {value.tag for value in summary.value}
+  assert {'loss', 'loss_average', 'second_loss_average', 'learning_rate', 'v',
+          'v/mean', 'v/selected', 'v/auc', 'v/precision', 'v/recall'} <= tags
+
+
+def test_separation_by_hand():
+  v = tf.constant([0.9, 0.8, 0.2, 0.6, 0.2])
+  is_clean = tf.constant([True, True, True, False, False])
+  with tf.Session() as session:
+    auc, precision, recall = session.run(
+        training.summarize_separation(v, is_clean))
+  # Of six pairs, 0.9 and 0.8 win four; 0.2 loses one and ties one.
+  np.testing.assert_allclose(auc, 4.5 / 6, rtol=1e-6)
+  np.testing.assert_allclose(precision, 2 / 3.0, rtol=1e-6)
+  np.testing.assert_allclose(recall, 2 / 3.0, rtol=1e-6)
+
+
+def test_selection_counts_weights_of_one_half():
+  step = _build()
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    assert session.run(step.selected) == 1
+    np.testing.assert_allclose(session.run(step.v), np.full(B, 0.7), rtol=1e-6)
+
+
+def test_progress_lines(capsys, monkeypatch):
+  monkeypatch.setattr(training, '_LOG_SECS', 0)
+  global_step = tf.train.get_or_create_global_step()
+  bump = tf.assign_add(global_step, 1)
+  step = training.Step(bump, tf.constant(1.25), None, tf.constant(0.5))
+  hook = training.ProgressHook(step, 4, 6)
+  with tf.train.MonitoredSession(hooks=[hook]) as session:
+    session.run(bump)
+    session.run(bump)
+  lines = capsys.readouterr().out.splitlines()
+  assert len(lines) == 2
+  assert 'step 5/6 (83.3%)  loss 1.250  selected 50%' in lines[0]
+  assert 'step 6/6 (100.0%)' in lines[1] and '0:00:00 left' in lines[1]
+
+
+@pytest.mark.parametrize('seconds,text', [
+    (0, '0:00:00'), (61.4, '0:01:01'), (3599.6, '1:00:00'),
+    (100 * 3600 + 5, '100:00:05')])
+def test_duration(seconds, text):
+  assert training._duration(seconds) == text
+
+
+def test_graph_has_no_second_copy_of_the_mixed_pass():
+  """Two forward passes and one backward pass, no more."""
+  _build()
+  operations = tf.get_default_graph().get_operations()
+  convolutions = sum(o.type == 'Conv2D' for o in operations)
+  backward = sum(o.type == 'Conv2DBackpropFilter' for o in operations)
+  assert (convolutions, backward) == (2 * 7, 7)
+
+
+def test_plain_training_has_one_pass():
+  assert _build(method='cross_entropy').v.shape.as_list() == [B]
+  operations = tf.get_default_graph().get_operations()
+  assert sum(o.type == 'Conv2D' for o in operations) == 7
+
+
+def test_the_loss_module_knows_every_method():
+  for method in config_lib.METHODS:
+    assert callable(getattr(mentormix_loss, method))
