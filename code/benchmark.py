@@ -14,7 +14,7 @@ import time
 from absl import flags
 
 from mentormix import config as config_lib
-from mentormix import errors
+from mentormix import command
 
 FLAGS = flags.FLAGS
 
@@ -141,7 +141,7 @@ def main():
 def cli():
   """The command; takes its arguments from the command line."""
   define_flags()
-  errors.run(main)
+  command.run(main)
 
 
 if __name__ == '__main__':

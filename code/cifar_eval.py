@@ -10,12 +10,12 @@ after one round with --once. Data set and student come from the run's
 config.json. Exit codes: 0 finished, 1 failed, 2 bad input.
 """
 from mentormix import config as config_lib
-from mentormix import errors
+from mentormix import command
 
 
 def define_flags():
   """Defines the flags; called once, by the script."""
-  errors.define_flags(config_lib.EvalConfig(), dict(
+  command.define_flags(config_lib.EvalConfig(), dict(
       batch_size='Images per batch.',
       master='TensorFlow master to use.',
       data_dir='Directory of the split to evaluate on.',
@@ -36,7 +36,7 @@ def define_flags():
 
 def main():
   """Flags -> config -> evaluation."""
-  config = errors.from_flags(config_lib.EvalConfig)
+  config = command.from_flags(config_lib.EvalConfig)
   config_lib.validate_eval(config)
   config_lib.writable_directory(config.eval_dir, 'eval_dir')
   from mentormix import evaluation  # TensorFlow starts once flags are good.
@@ -46,7 +46,7 @@ def main():
 def cli():
   """The command; takes its arguments from the command line."""
   define_flags()
-  errors.run(main)
+  command.run(main)
 
 
 if __name__ == '__main__':

@@ -10,12 +10,12 @@ its own. Exit codes: 0 trained, 1 failed, 2 bad input, 130 or 143 stopped by
 Ctrl-C or SIGTERM after a checkpoint.
 """
 from mentormix import config as config_lib
-from mentormix import errors
+from mentormix import command
 
 
 def define_flags():
   """Defines the flags; called once, by the script."""
-  errors.define_flags(config_lib.TrainConfig(), dict(
+  command.define_flags(config_lib.TrainConfig(), dict(
       batch_size='Examples per step.',
       master='TensorFlow master to use.',
       data_dir='Directory of the noisy training set.',
@@ -55,7 +55,7 @@ def define_flags():
 
 def main():
   """Flags -> config -> training."""
-  config = errors.from_flags(config_lib.TrainConfig)
+  config = command.from_flags(config_lib.TrainConfig)
   config_lib.validate(config)
   config_lib.writable_directory(config.train_log_dir, 'train_log_dir')
   from mentormix import training  # TensorFlow starts once the flags are good.
@@ -65,7 +65,7 @@ def main():
 def cli():
   """The command; takes its arguments from the command line."""
   define_flags()
-  errors.run(main)
+  command.run(main)
 
 
 if __name__ == '__main__':

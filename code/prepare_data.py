@@ -26,10 +26,10 @@ import numpy as np
 import tqdm
 
 from mentormix import archives
-from mentormix import errors
+from mentormix import command
 from mentormix import noise
-from mentormix.errors import RunError
-from mentormix.errors import UserError
+from mentormix.command import RunError
+from mentormix.command import UserError
 
 FORMAT_VERSION = 1  # Of the directories written; part of "same settings".
 NOISE_FILE = 'noise.json'
@@ -86,7 +86,7 @@ def main():
 def cli():
   """The command; takes its arguments from the command line."""
   define_flags()
-  errors.run(main)
+  command.run(main)
 
 
 def _settings_from_flags(values):

@@ -16,8 +16,8 @@ import prepare_data
 from mentormix import archives
 from mentormix import datasets
 from mentormix import testing
-from mentormix.errors import RunError
-from mentormix.errors import UserError
+from mentormix.command import RunError
+from mentormix.command import UserError
 from mentormix.runtime import tf
 
 SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)),

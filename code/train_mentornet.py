@@ -23,9 +23,9 @@ import numpy as np
 import tqdm
 
 from mentormix import curriculum
-from mentormix import errors
-from mentormix.errors import RunError
-from mentormix.errors import UserError
+from mentormix import command
+from mentormix.command import RunError
+from mentormix.command import UserError
 
 NETWORK, METRICS = 'mentornet.pb', 'metrics.json'
 PICTURE, CARD = 'curriculum.png', 'README.md'
@@ -70,7 +70,7 @@ def main():
   # Tiny operations: several threads would only wait for one another.
   os.environ.setdefault('OMP_NUM_THREADS', '1')
   # pylint: disable=g-import-not-at-top
-  import matplotlib.figure  # pylint: disable=unused-import
+  import matplotlib.figure  # noqa: F401  If missing, fail before learning.
   from mentormix import mentornet
   from mentormix import mentornet_training
   from mentormix import runtime
@@ -119,7 +119,7 @@ def main():
 def cli():
   """The command; takes its arguments from the command line."""
   define_flags()
-  errors.run(main)
+  command.run(main)
 
 
 def _stop(path, number, unused_frame):
@@ -129,7 +129,8 @@ def _stop(path, number, unused_frame):
   destructors for one, it is swallowed, and learning goes on.
   """
   _clean(path)
-  os.write(2, b'\nStopped by signal %d; no unfinished model is left.\n' % number)
+  os.write(2, b'\nStopped by signal %d; no unfinished model is left.\n'
+           % number)
   os._exit(128 + number)  # pylint: disable=protected-access
 
 
@@ -350,19 +351,19 @@ def card(metrics, published, path):
     departures = 'Not as published: %s.' % '; '.join(
         '%s is %g instead of %g' % (name, settings[name], published[name])
         for name in changed)
-  command = ['python code/train_mentornet.py',
-             '--curriculum=%s' % metrics['curriculum']]
-  command += ['--%s=%s' % (name, settings[name]) for name in sorted(published)
-              if settings[name] != published[name]]
+  words = ['python code/train_mentornet.py',
+           '--curriculum=%s' % metrics['curriculum']]
+  words += ['--%s=%s' % (name, settings[name]) for name in sorted(published)
+            if settings[name] != published[name]]
   if path != os.path.join(MODELS_DIR, metrics['curriculum']):
-    command.append('--output_dir=%s' % path)
+    words.append('--output_dir=%s' % path)
   return _CARD.format(
       curriculum=metrics['curriculum'],
       about=curriculum.CURRICULA[metrics['curriculum']].about,
       rows=held_out['rows'], table='\n'.join(_table(held_out)),
       how=textwrap.fill(_HOW.format(**metrics), 80),
       departures=textwrap.fill(departures, 80),
-      remake=' \\\n      '.join(command), path=path,
+      remake=' \\\n      '.join(words), path=path,
       picture=PICTURE, network=NETWORK, metrics=METRICS)
 
 

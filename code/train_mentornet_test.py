@@ -11,8 +11,8 @@ import pytest
 from mentormix import curriculum
 from mentormix import mentornet
 from mentormix import mentornet_training
-from mentormix.errors import RunError
-from mentormix.errors import UserError
+from mentormix.command import RunError
+from mentormix.command import UserError
 import train_mentornet
 
 SCRIPT = os.path.abspath(train_mentornet.__file__)

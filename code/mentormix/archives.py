@@ -26,8 +26,8 @@ import urllib.request
 import numpy as np
 import tqdm
 
-from mentormix.errors import RunError
-from mentormix.errors import UserError
+from mentormix.command import RunError
+from mentormix.command import UserError
 
 IMAGE_SIZE = 32
 _ROW = 3 * IMAGE_SIZE * IMAGE_SIZE  # Bytes of an image in an archive.

@@ -14,7 +14,7 @@ import pytest
 
 from mentormix import archives
 from mentormix import testing
-from mentormix.errors import UserError
+from mentormix.command import UserError
 
 CONTENT = np.random.RandomState(0).bytes(300000)
 MD5 = hashlib.md5(CONTENT).hexdigest()

@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 
-from mentormix.errors import UserError
+from mentormix.command import UserError
 
 CONFIG_FILE = 'config.json'
 METHODS = ('mentormix', 'cross_entropy')

@@ -4,7 +4,7 @@ import os
 import pytest
 
 from mentormix import config as config_lib
-from mentormix.errors import UserError
+from mentormix.command import UserError
 
 GOOD = config_lib.TrainConfig(data_dir='data', train_log_dir='log',
                               trained_mentornet_dir='mentor')

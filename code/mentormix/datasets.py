@@ -16,7 +16,7 @@ import collections
 import os
 import struct
 
-from mentormix.errors import UserError
+from mentormix.command import UserError
 from mentormix.runtime import slim
 from mentormix.runtime import tf
 

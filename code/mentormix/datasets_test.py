@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from mentormix import datasets
-from mentormix.errors import UserError
+from mentormix.command import UserError
 from mentormix.runtime import slim
 from mentormix.runtime import tf
 import prepare_data

@@ -16,9 +16,9 @@ from mentormix import input_pipeline
 from mentormix import runtime
 from mentormix import schedules
 from mentormix import students
-from mentormix.errors import log
-from mentormix.errors import RunError
-from mentormix.errors import UserError
+from mentormix.command import log
+from mentormix.command import RunError
+from mentormix.command import UserError
 from mentormix.runtime import tf
 
 RESULTS_FILE = 'results.csv'

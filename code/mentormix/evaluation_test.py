@@ -7,8 +7,8 @@ import pytest
 from mentormix import config as config_lib
 from mentormix import datasets
 from mentormix import evaluation
-from mentormix.errors import RunError
-from mentormix.errors import UserError
+from mentormix.command import RunError
+from mentormix.command import UserError
 from mentormix.runtime import tf
 from mentormix import students
 import prepare_data

@@ -12,7 +12,7 @@ import glob
 import os
 
 from mentormix import schedules
-from mentormix.errors import UserError
+from mentormix.command import UserError
 from mentormix.runtime import tf
 
 FROZEN_GRAPH = 'mentornet.pb'

@@ -6,7 +6,7 @@ import pytest
 
 from mentormix import mentornet
 from mentormix import testing
-from mentormix.errors import UserError
+from mentormix.command import UserError
 from mentormix.runtime import tf
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from mentormix import mentornet
 from mentormix import schedules
-from mentormix.errors import RunError
+from mentormix.command import RunError
 from mentormix.runtime import tf
 
 Settings = collections.namedtuple('Settings', [

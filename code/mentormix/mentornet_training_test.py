@@ -5,7 +5,7 @@ import pytest
 from mentormix import curriculum
 from mentormix import mentornet
 from mentormix import mentornet_training as training
-from mentormix.errors import RunError
+from mentormix.command import RunError
 from mentormix.runtime import tf
 
 

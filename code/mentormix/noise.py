@@ -11,7 +11,7 @@ import collections
 
 import numpy as np
 
-from mentormix.errors import UserError
+from mentormix.command import UserError
 
 SYMMETRIC = 'symmetric'
 SYMMETRIC_OTHERS = 'symmetric_others'

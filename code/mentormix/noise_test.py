@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mentormix import noise
-from mentormix.errors import UserError
+from mentormix.command import UserError
 
 N = 20000
 RATES = (0, 0.2, 0.4, 0.6, 0.8, 1)

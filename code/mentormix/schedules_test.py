@@ -4,7 +4,7 @@ import pytest
 
 from mentormix import schedules
 from mentormix import testing
-from mentormix.errors import UserError
+from mentormix.command import UserError
 from mentormix.runtime import tf
 
 

@@ -21,9 +21,9 @@ from mentormix import mentornet
 from mentormix import runtime
 from mentormix import schedules
 from mentormix import students
-from mentormix.errors import log
-from mentormix.errors import RunError
-from mentormix.errors import UserError
+from mentormix.command import log
+from mentormix.command import RunError
+from mentormix.command import UserError
 from mentormix.runtime import tf
 from mentormix.students import resnet
 
@@ -177,7 +177,6 @@ def train(config):
     log('%s is already at step %d of %d' % (
         config.train_log_dir, start, config.max_number_of_steps))
     return 0
-  config_lib.save(config, config.train_log_dir)
   log('TensorFlow %s: %s, %s on %s, %d examples, %s' % (
       runtime.VERSION, config.method, config.studentnet, config.data_dir,
       num_examples, 'from step %d' % start if start else 'a new run'))
@@ -194,6 +193,7 @@ def train(config):
       summarize_separation(step.v, tf.equal(batch.labels, batch.clean_labels))
     stop = StopOnSignalHook()
     hooks = _hooks(config, step, start) + [stop]
+    config_lib.save(config, config.train_log_dir)
     try:
       _run(config, step, hooks)
     except tf.train.NanLossDuringTrainingError:

@@ -7,23 +7,23 @@ import pytest
 
 _SCRIPT = '''
 import collections
-from mentormix import errors
+from mentormix import command
 
 Config = collections.namedtuple('Config', 'name size rate fast maybe')
 
 def main():
-  config = errors.from_flags(Config)
+  config = command.from_flags(Config)
   if config.name == 'slip':
-    raise errors.UserError('--name=slip is\\n  not allowed')
+    raise command.UserError('--name=slip is\\n  not allowed')
   if config.name == 'failure':
-    raise errors.RunError('the disk is full')
+    raise command.RunError('the disk is full')
   if config.name == 'stopped':
     return 143
   print(tuple(config))
 
-errors.define_flags(Config('a', 1, 0.5, True, None), dict(
+command.define_flags(Config('a', 1, 0.5, True, None), dict(
     name='A name.', size='A size.', rate='A rate.', fast='Fast?', maybe='Or.'))
-errors.run(main)
+command.run(main)
 '''
 
 
