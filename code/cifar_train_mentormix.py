@@ -24,7 +24,7 @@ def define_flags():
       studentnet='resnet32 (the published, wide one), resnet32_thin, '
                  'resnet14_thin or resnet8_thin.',
       learning_rate='Initial learning rate.',
-      learning_rate_decay_factor='What a decay multiplies the learning rate by.',
+      learning_rate_decay_factor='What a decay multiplies the rate by.',
       num_epochs_per_decay='Epochs between two decays of the learning rate.',
       save_summaries_secs='Seconds between summaries; 0 for none.',
       save_interval_secs='Seconds between checkpoints.',
@@ -32,19 +32,20 @@ def define_flags():
       ps_tasks='Number of parameter servers.',
       task='Index of this worker; 0 is the chief.',
       device_id='GPUs to use, as in CUDA_VISIBLE_DEVICES.',
-      trained_mentornet_dir='The MentorNet: a frozen directory as under '
-                            'mentornet_models/, a checkpoint prefix, a directory '
-                            'with a checkpoint, or the word threshold.',
+      trained_mentornet_dir=(
+          'The MentorNet: a frozen directory as under mentornet_models/, a '
+          'checkpoint prefix, a directory with a checkpoint, or the word '
+          'threshold.'),
       example_dropout_rates='Share of examples whose weight is zeroed, as '
                             'rate,percent,rate,percent,... over 100 percent of '
                             'the training.',
-      burn_in_epoch='All weights are 1 until one percent of the training before '
-                    'this one.',
+      burn_in_epoch='All weights are 1 until one percent of the training '
+                    'before this one.',
       loss_p_percentile='Percentile of the loss, 0 to 1, whose moving average '
                         'the MentorNet compares with.',
       mixup_alpha='Of Beta(alpha, alpha); 0 mixes nothing.',
-      second_reweight='Whether to weight the mixed examples, too. As published, '
-                      'this also turns weight decay off.',
+      second_reweight='Whether to weight the mixed examples, too. As '
+                      'published, this also turns weight decay off.',
       # Beyond the published flags.
       method='mentormix, or cross_entropy for plain training.',
       seed='Of initial weights, order, augmentation and mixing.',

@@ -232,9 +232,9 @@ def test_the_commands_of_the_paper(tmp_path):
   script = script.replace('--max_number_of_steps=200000',
                           '--max_number_of_steps=1 --save_interval_secs=1')
   # The evaluator looks every ten minutes; here the training is done first.
-  assert script.count('> train.txt &') == 1 and script.count('> eval.txt &') == 1
-  script = script.replace('> train.txt &', '> train.txt').replace(
-      '> eval.txt &', '> eval.txt')
+  for log in ('> train.txt', '> eval.txt'):
+    assert script.count(log + ' &') == 1
+    script = script.replace(log + ' &', log)
   prepare = ('python code/prepare_data.py --dataset_name=cifar100 '
              '--archive=cifar-100-python.tar.gz --noise_levels=0.4\n')
   process = subprocess.run(

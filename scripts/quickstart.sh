@@ -30,7 +30,7 @@ if ! [[ $seeds =~ ^[0-9]+(,[0-9]+)*$ ]]; then
 fi
 
 python=$(scripts/setup_env.sh --runtime="$runtime")
-steps=800
+steps=2000
 level=0.4
 mentor=mentornet_models/mentornet_pd
 children=()
@@ -44,10 +44,11 @@ compare() {
   mkdir -p "$run"
   "$python" code/cifar_train_mentormix.py --method="$method" \
     --dataset_name=digits --data_dir=data/digits/$level \
-    --train_log_dir="$run/train" --studentnet=resnet8_thin \
+    --train_log_dir="$run/train" --studentnet=resnet14_thin \
     --trained_mentornet_dir=$mentor --max_number_of_steps=$steps \
-    --batch_size=64 --num_epochs_per_decay=1 --save_interval_secs=15 \
-    --device_id= "$@" >>"$run/train.txt" 2>&1 &
+    --batch_size=32 --num_epochs_per_decay=2 --burn_in_epoch=10 \
+    --loss_p_percentile=0.6 --mixup_alpha=2 --nosecond_reweight \
+    --save_interval_secs=15 --device_id= "$@" >>"$run/train.txt" 2>&1 &
   children=($!)
   "$python" code/cifar_eval.py --data_dir=data/digits/val \
     --checkpoint_dir="$run/train" --eval_dir="$run/eval" --batch_size=100 \

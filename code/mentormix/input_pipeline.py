@@ -1,8 +1,8 @@
 """Files -> queue -> batch, with tf-slim's reader, decoder and provider.
 
 Training: several readers take the files in random order into a shuffling queue;
-several threads decode and augment; a second queue forms the batches. Evaluation:
-one reader, in order, every image exactly once. B is the batch size.
+several threads decode and augment; a second queue forms the batches.
+Evaluation: one reader, in order, every image exactly once. B is the batch size.
 """
 import collections
 

@@ -18,7 +18,7 @@ def fresh_graph():
 
 @pytest.fixture(scope='module')
 def files(tmp_path_factory):
-  """103 images in three files; image n is the grey level n, its label n % 10."""
+  """103 images in three files; image n is of grey level n and class n % 10."""
   directory = tmp_path_factory.mktemp('records')
   paths = []
   for shard, indices in enumerate(np.array_split(np.arange(103), 3)):

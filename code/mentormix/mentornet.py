@@ -178,13 +178,14 @@ class Mentor(object):
       average = tf.get_variable(
           'loss_average', [], initializer=tf.zeros_initializer(),
           trainable=False)
-      self.average = (AVERAGE_DECAY * average +
-                      (1 - AVERAGE_DECAY) * percentile(loss, 100 * self._loss_p))
+      latest = percentile(loss, 100 * self._loss_p)
+      self.average = AVERAGE_DECAY * average + (1 - AVERAGE_DECAY) * latest
       tf.add_to_collection(tf.GraphKeys.UPDATE_OPS,
                            average.assign(self.average))
       epoch = tf.cast(self._epoch_percent, tf.float32)
       features = tf.stack([
-          loss, loss - self.average, tf.zeros_like(loss),  # The label is unused.
+          loss, loss - self.average,
+          tf.zeros_like(loss),  # The label, which no published net looks at.
           epoch * tf.ones_like(loss)], axis=1)  # [B, 4]
       v = self._network(features)
       v = tf.cond(self._epoch_percent < self._burn_in_epoch - 1,

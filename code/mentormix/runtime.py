@@ -51,7 +51,8 @@ def _quiet_import():
 with _quiet_import():
   import tensorflow.compat.v1 as tf  # pylint: disable=g-import-not-at-top
 
-tf.logging.set_verbosity(tf.logging.ERROR)  # Deprecations: this file's concern.
+# Deprecations are this file's concern, and what fails raises an exception.
+tf.logging.set_verbosity(tf.logging.FATAL)
 tf.disable_v2_behavior()
 # With resource variables a read happens where the control dependencies say, so
 # "the weights after the step" means that on both versions.
