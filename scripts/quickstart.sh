@@ -48,11 +48,11 @@ compare() {
     --trained_mentornet_dir=$mentor --max_number_of_steps=$steps \
     --batch_size=32 --num_epochs_per_decay=2 --burn_in_epoch=10 \
     --loss_p_percentile=0.6 --mixup_alpha=2 --nosecond_reweight \
-    --save_interval_secs=15 --device_id= "$@" >>"$run/train.txt" 2>&1 &
+    --save_interval_secs=20 --device_id= "$@" >>"$run/train.txt" 2>&1 &
   children=($!)
   "$python" code/cifar_eval.py --data_dir=data/digits/val \
     --checkpoint_dir="$run/train" --eval_dir="$run/eval" --batch_size=100 \
-    --eval_interval_secs=5 --device_id= >>"$run/eval.txt" 2>&1 &
+    --eval_interval_secs=10 --device_id= >>"$run/eval.txt" 2>&1 &
   children+=($!)
   finish "${children[0]}" "$run/train.txt"
   finish "${children[1]}" "$run/eval.txt"
