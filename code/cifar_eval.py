@@ -5,10 +5,12 @@
 
 A process of its own: it polls --checkpoint_dir, evaluates every new checkpoint
 with the averaged weights, each image once, and adds a row (step, top1, top5,
-loss, count, wall_time) to results.csv. It ends when training has finished, or
-after one round with --once. Data set and student come from the run's
+loss, count, wall_time) to results.csv. It ends when training has reached its last
+step, or after one round with --once. Data set and student come from the run's
 config.json. Exit codes: 0 finished, 1 failed, 2 bad input.
 """
+import os
+
 from mentormix import config as config_lib
 from mentormix import command
 
@@ -39,6 +41,9 @@ def main():
   config = command.from_flags(config_lib.EvalConfig)
   config_lib.validate_eval(config)
   config_lib.writable_directory(config.eval_dir, 'eval_dir')
+  if config.output_csv_file:
+    config_lib.writable_directory(
+        os.path.dirname(config.output_csv_file) or '.', 'output_csv_file')
   from mentormix import evaluation  # TensorFlow starts once flags are good.
   evaluation.evaluate(config)
 

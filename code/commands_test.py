@@ -103,6 +103,15 @@ def test_checkpoint_holds_no_mentornet(trained):
   assert not any('embedding' in n or 'lstm' in n for n in names)
 
 
+def test_every_state_moves_once_per_step(trained):
+  """With the hooks that write summaries and checkpoints beside it."""
+  reader = tf.train.load_checkpoint(trained)
+  steps = [n for n in reader.get_variable_to_shape_map()
+           if n.endswith('local_step')]
+  assert len(steps) == 7
+  assert all(reader.get_tensor(name) == 3 for name in steps)
+
+
 def test_a_finished_run_says_so(digits, trained):
   code, out, _ = _run('cifar_train_mentormix.py', *_train(
       data_dir=digits + '/0.4', train_log_dir=trained))
@@ -126,6 +135,13 @@ def test_a_run_goes_on(digits, tmp_path):
   code, _, err = _run('cifar_train_mentormix.py',
                       *_train(studentnet='resnet14_thin', **args))
   assert code == 2 and '--studentnet is resnet8_thin there' in err
+  for name, message in (
+      ('checkpoint', 'its file `checkpoint` is missing'),
+      ('config.json', 'holds checkpoints but no config.json')):
+    os.rename(str(tmp_path / name), str(tmp_path / 'away'))
+    code, _, err = _run('cifar_train_mentormix.py', *_train(**args))
+    assert code == 2 and message in err
+    os.rename(str(tmp_path / 'away'), str(tmp_path / name))
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
@@ -143,14 +159,17 @@ def test_a_signal_ends_a_run_with_a_checkpoint(digits, tmp_path, number):
   assert step >= 1 and 'at step %d, checkpoint saved' % step in out
 
 
-def test_a_loss_that_is_no_number(digits, tmp_path):
+@pytest.mark.parametrize('settings', [
+    dict(), dict(mixup_alpha=0, save_summaries_secs=1),
+    dict(method='cross_entropy', save_interval_secs=1)])
+def test_a_loss_that_is_no_number(digits, tmp_path, settings):
   code, _, err = _run('cifar_train_mentormix.py', *_train(
       data_dir=digits + '/0.4', train_log_dir=tmp_path, learning_rate=1e38,
-      max_number_of_steps=50))
+      max_number_of_steps=50, **settings))
   assert code == 1
   assert err.count('\n') == 1 and 'lower --learning_rate' in err
   weights = tf.train.load_variable(str(tmp_path), 'ResNet8/logit/DW')
-  assert np.isfinite(weights).all()  # The checkpoint is from before.
+  assert not np.isnan(weights).any()  # The checkpoint is from before.
 
 
 def test_same_seed_same_weights(digits, tmp_path):
@@ -262,6 +281,7 @@ def _one_line(code, out, err, message):
     (['--loss_p_percentile=1.5'], '--loss_p_percentile=1.5 must be between'),
     (['--mixup_alpha=-1'], '--mixup_alpha=-1.0 must be at least 0'),
     (['--burn_in_epoch=101'], '--burn_in_epoch=101 must be between 0 and 100'),
+    (['--task=1'], '--master= must be given'),
     (['--method=magic'], '--method=magic must be one of'),
     (['--trained_mentornet_dir='], '--trained_mentornet_dir= must be given'),
     (['--train_log_dir=/proc/nowhere'], '--train_log_dir=/proc/nowhere'),

@@ -9,7 +9,7 @@ CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 # In the order of the flow: a module imports only what stands above it.
 FLOW = ['command', 'runtime', 'config', 'schedules', 'noise', 'archives',
-        'datasets', 'input_pipeline', 'students.resnet', 'students',
+        'datasets', 'input_pipeline', 'checkpoints', 'students.resnet', 'students',
         'curriculum', 'mentornet', 'mentornet_training', 'mentormix_loss',
         'training', 'evaluation']
 MAY_NOT_IMPORT = {

@@ -8,6 +8,7 @@ nothing was started; 128 + n stopped by signal n after saving (130 Ctrl-C, 143
 SIGTERM).
 """
 import os
+import signal
 import sys
 import time
 
@@ -84,8 +85,10 @@ def _call(main):
     return main()
   except UserError as error:
     _die(program, error, BAD_INPUT)
-  except RunError as error:
+  except (RunError, OSError) as error:  # A full disk is no bug of ours.
     _die(program, error, FAILED)
+  except KeyboardInterrupt:
+    _die(program, 'stopped by Ctrl-C', 128 + signal.SIGINT)
 
 
 def _die(program, message, code):

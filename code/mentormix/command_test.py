@@ -17,6 +17,10 @@ def main():
     raise command.UserError('--name=slip is\\n  not allowed')
   if config.name == 'failure':
     raise command.RunError('the disk is full')
+  if config.name == 'full':
+    raise OSError(28, 'No space left on device', 'file')
+  if config.name == 'interrupted':
+    raise KeyboardInterrupt
   if config.name == 'stopped':
     return 143
   print(tuple(config))
@@ -57,6 +61,8 @@ def test_types_come_from_the_defaults(script):
     (['extra'], 2, "unexpected argument 'extra'"),
     (['--name=slip'], 2, '--name=slip is not allowed'),
     (['--name=failure'], 1, 'the disk is full'),
+    (['--name=full'], 1, 'No space left on device'),
+    (['--name=interrupted'], 130, 'stopped by Ctrl-C'),
 ])
 def test_an_error_is_one_line(script, args, code, message):
   returned, out, err = _run(script, *args)

@@ -79,11 +79,12 @@ class EvalConfig(collections.namedtuple(
   __slots__ = ()
 
 
-# What may differ when a run goes on: it does not change what is being trained.
+# What may differ when a run goes on: it does not change what is being trained,
+# but for the number of steps, by which the epoch percentage goes.
 MAY_CHANGE = frozenset([
-    'data_dir', 'train_log_dir', 'trained_mentornet_dir', 'max_number_of_steps',
-    'save_summaries_secs', 'save_interval_secs', 'num_readers',
-    'num_preprocessing_threads', 'master', 'ps_tasks', 'task', 'device_id'])
+    'train_log_dir', 'max_number_of_steps', 'save_summaries_secs',
+    'save_interval_secs', 'num_readers', 'num_preprocessing_threads', 'master',
+    'ps_tasks', 'task', 'device_id'])
 
 _AT_LEAST_ONE = ('batch_size', 'max_number_of_steps', 'num_readers',
                  'num_preprocessing_threads', 'save_interval_secs')
@@ -115,6 +116,8 @@ def validate(config):
            'between 0 and 100, in percent of the training')
   if config.method == 'mentormix':
     _require_given(config, 'trained_mentornet_dir')
+  if config.ps_tasks or config.task:
+    _require_given(config, 'master')
 
 
 def validate_eval(config):
@@ -186,21 +189,24 @@ def load(directory):
 def check_resume(config):
   """Refuses to go on with a run in `train_log_dir` under other settings.
 
+  Returns:
+    What has changed and may, as lines.
+
   Raises:
     UserError: lists every setting that differs, with both values.
   """
   saved = load(config.train_log_dir)
-  if saved is None:
-    return
-  differing = [
-      '--%s is %s there, %s here' % (name, saved[name], value)
-      for name, value in sorted(config._asdict().items())
-      if name not in MAY_CHANGE and name in saved and saved[name] != value]
+  changed, differing = [], []
+  for name, value in sorted(config._asdict().items()):
+    if saved and name in saved and saved[name] != value:
+      (changed if name in MAY_CHANGE else differing).append(
+          '--%s is %s there, %s here' % (name, saved[name], value))
   if differing:
     raise UserError(
         '--train_log_dir=%s holds a run with other settings: %s; repeat its '
         'settings, or name another directory'
         % (config.train_log_dir, '; '.join(differing)))
+  return changed
 
 
 def resolve_eval(config):

@@ -101,7 +101,7 @@ def count_records(dataset, split, files):
       for record in tf.python_io.tf_record_iterator(path):
         _check_record(dataset, label_key, record, path, in_file)
         in_file += 1
-    except (tf.errors.DataLossError, tf.errors.OpError) as error:
+    except tf.errors.OpError as error:
       raise UserError('%s: record %d cannot be read (%s); the file is damaged, '
                       'make it again' % (path, in_file, error.message))
     if not in_file:
@@ -128,6 +128,8 @@ def _check_record(dataset, label_key, record, path, index):
     raise bad('has label %d; --dataset_name=%s has classes 0 to %d'
               % (label[0], dataset.name, dataset.num_classes - 1))
   if image[0].startswith(PNG_SIGNATURE):
+    if len(image[0]) < 24:
+      raise bad('has an image that is cut off')
     size = struct.unpack('>II', image[0][16:24])
     if size != (dataset.image_size, dataset.image_size):
       raise bad('has an image of %d x %d pixels; --dataset_name=%s has %d x %d'

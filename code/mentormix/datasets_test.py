@@ -124,6 +124,8 @@ def test_empty_file(tmp_path):
     (_record(label=10), 'record 1 has label 10; --dataset_name=cifar10 has '
                         'classes 0 to 9'),
     (_record(label=-1), 'record 1 has label -1'),
+    (datasets.encode_example(datasets.PNG_SIGNATURE, 1, 1),
+     'record 1 has an image that is cut off'),
     (_record(size=28), 'record 1 has an image of 28 x 28 pixels'),
 ])
 def test_record_of_something_else(tmp_path, record, message):

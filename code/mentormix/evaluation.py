@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 
+from mentormix import checkpoints
 from mentormix import config as config_lib
 from mentormix import datasets
 from mentormix import input_pipeline
@@ -57,11 +58,11 @@ def evaluate(config):
     UserError: data, student and checkpoint do not fit together.
   """
   runtime.select_device(config.device_id)
-  if config.once and not _checkpoints(config.checkpoint_dir):
+  if config.once and not checkpoints.find(config.checkpoint_dir):
     raise UserError('--checkpoint_dir=%s holds no checkpoint'
                     % config.checkpoint_dir)
   _wait_for_first_checkpoint(config)
-  config, last_step = config_lib.resolve_eval(config)
+  config, _ = config_lib.resolve_eval(config)
   dataset = datasets.get(config.dataset_name)
   student = students.get(config.studentnet)
   files = datasets.find_files(dataset, config.split_name, config.data_dir)
@@ -78,9 +79,9 @@ def evaluate(config):
     evaluator = _Evaluator(config, student, dataset.num_classes, batch, count)
     writer = tf.summary.FileWriter(config.eval_dir)
     while True:
-      checkpoints = _checkpoints(config.checkpoint_dir)
-      for step in sorted(set(checkpoints) - set(results)):
-        result = evaluator.run(checkpoints[step], step)
+      found = checkpoints.find(config.checkpoint_dir)
+      for step in sorted(set(found) - set(results)):
+        result = evaluator.run(found[step], step)
         if result is None:  # It was deleted while we looked at it.
           log('step %d: the checkpoint is gone, skipped' % step)
           continue
@@ -89,6 +90,7 @@ def evaluate(config):
         _summarize(writer, result)
         peak = max(results.values(), key=lambda r: r.top1)
         log('%s  peak %.2f%% at step %d' % (result, 100 * peak.top1, peak.step))
+      _, last_step = config_lib.resolve_eval(config)  # It may have been raised.
       finished = last_step is not None and max(results or [-1]) >= last_step
       if config.once or finished:
         break
@@ -107,25 +109,11 @@ def evaluate(config):
 
 def _wait_for_first_checkpoint(config):
   said = False
-  while not _checkpoints(config.checkpoint_dir):
+  while not checkpoints.find(config.checkpoint_dir):
     if not said:
       log('waiting for the first checkpoint in %s' % config.checkpoint_dir)
       said = True
     time.sleep(min(config.eval_interval_secs, 5))
-
-
-def _checkpoints(directory):
-  """Step -> prefix of every checkpoint that is there in full."""
-  state = tf.train.get_checkpoint_state(directory)
-  prefixes = state.all_model_checkpoint_paths if state else []
-  found = {}
-  for prefix in prefixes:
-    # By name: the directory may have been moved since it was written.
-    prefix = os.path.join(directory, os.path.basename(prefix))
-    step = prefix.rpartition('-')[2]
-    if step.isdigit() and os.path.isfile(prefix + '.index'):
-      found[int(step)] = prefix
-  return found
 
 
 class _Evaluator(object):
@@ -142,10 +130,10 @@ class _Evaluator(object):
     self._restored.update(
         {v.op.name: v for v in tf.model_variables() if v not in trainable})
     self._saver = tf.train.Saver(self._restored)
-    hits = lambda k: tf.reduce_sum(tf.cast(
-        tf.nn.in_top_k(logits, batch.labels, k), tf.int64))
+    total = lambda hits: tf.reduce_sum(tf.cast(hits, tf.int64))
     self._sums = (
-        hits(1), hits(min(_TOP, num_classes)),
+        total(tf.equal(tf.argmax(logits, 1), batch.labels)),
+        total(tf.nn.in_top_k(logits, batch.labels, min(_TOP, num_classes))),
         tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(
             labels=batch.labels, logits=logits)),
         tf.size(batch.labels))
@@ -159,7 +147,8 @@ class _Evaluator(object):
     except (tf.errors.OpError, ValueError) as error:
       if not tf.train.checkpoint_exists(prefix):
         return None
-      raise RunError('the checkpoint %s cannot be read: %s' % (prefix, error))
+      raise RunError('the checkpoint %s cannot be evaluated: %s'
+                     % (prefix, error))
     hits1, hits5, loss, count = sums
     if count != self._count:
       raise RunError('--data_dir=%s changed during the evaluation: %d images '

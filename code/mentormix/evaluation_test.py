@@ -156,7 +156,7 @@ def test_damaged_checkpoint(config):
   with open(path, 'r+b') as f:
     f.write(b'damaged')
     f.truncate(20)
-  with pytest.raises(RunError, match='model.ckpt-5 cannot be read'):
+  with pytest.raises(RunError, match='model.ckpt-5 cannot be evaluated'):
     evaluation.evaluate(config)
 
 

@@ -78,10 +78,12 @@ def sample_partners(v):
   """Draws j ~ Categorical(softmax(v)), one for each example, [B] int32.
 
   With replacement and at temperature 1 (published code; the paper has a
-  temperature).
+  temperature). A weight that is no number counts as 0: what has gone wrong is
+  to show in the loss, not in an index out of range here.
   """
+  logits = tf.where(tf.math.is_nan(v), tf.zeros_like(v), v)
   partners = tf.random.categorical(
-      v[tf.newaxis, :], tf.size(v), dtype=tf.int32)
+      logits[tf.newaxis, :], tf.size(v), dtype=tf.int32)
   return partners[0]
 
 

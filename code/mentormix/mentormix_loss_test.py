@@ -42,6 +42,15 @@ def test_mixing_is_the_published_arithmetic(golden, alpha, weights):
   np.testing.assert_allclose(l, key('lmix'), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize('kind', ['hard', 'soft'])
+def test_cross_entropy_of_the_published_logits(golden, kind):
+  net = 'net_w16_32_64_c10/'
+  labels = tf.constant(golden[net + 'labels_' + kind])
+  student = lambda images: tf.constant(golden[net + 'logits_train'])
+  loss = _run(loss_lib.cross_entropy(None, labels, student).per_example)
+  np.testing.assert_allclose(loss, golden[net + 'xent_' + kind], rtol=1e-5)
+
+
 def test_the_switch_is_at_one_half():
   beta = np.array([0.2, 0.8, 0.2, 0.8], np.float32)
   below = np.nextafter(np.float32(0.5), np.float32(0))
@@ -67,6 +76,11 @@ def test_partners_follow_the_softmax_of_the_weights():
       counts += np.bincount(session.run(draws).ravel(), minlength=5)
   expected = np.exp(v) / np.exp(v).sum()
   np.testing.assert_allclose(counts / counts.sum(), expected, atol=0.012)
+
+
+def test_a_weight_that_is_no_number_draws_no_index_out_of_range():
+  j = _run(loss_lib.sample_partners(tf.constant([np.nan] * 8)))
+  assert j.min() >= 0 and j.max() < 8
 
 
 def test_constant_weights_give_uniform_partners():

@@ -11,6 +11,7 @@ neither be trained nor land in a checkpoint. B is the batch size.
 import glob
 import os
 
+from mentormix import runtime
 from mentormix import schedules
 from mentormix.command import UserError
 from mentormix.runtime import tf
@@ -172,8 +173,7 @@ class Mentor(object):
     self.average = None  # float32 scalar, after the call.
 
   def __call__(self, loss):
-    """Weights v [B] of losses [B]; no gradient passes through."""
-    loss = tf.stop_gradient(loss)
+    """Weights v [B] of losses [B]."""
     with tf.variable_scope(self._name):
       average = tf.get_variable(
           'loss_average', [], initializer=tf.zeros_initializer(),
@@ -185,12 +185,12 @@ class Mentor(object):
       epoch = tf.cast(self._epoch_percent, tf.float32)
       features = tf.stack([
           loss, loss - self.average,
-          tf.zeros_like(loss),  # The label, which no published net looks at.
+          tf.zeros_like(loss),  # The label: always 0 (published code).
           epoch * tf.ones_like(loss)], axis=1)  # [B, 4]
       v = self._network(features)
       v = tf.cond(self._epoch_percent < self._burn_in_epoch - 1,
                   lambda: tf.ones_like(v), lambda: v)
-      return tf.stop_gradient(self._drop(v))
+      return self._drop(v)
 
   def _drop(self, v):
     """Zeroes a random share of the weights."""
@@ -229,7 +229,7 @@ def _read_graph(path):
   try:
     with tf.Graph().as_default():
       v = _import(graph_def, tf.zeros([3, NUM_FEATURES]))
-      with tf.Session() as session:
+      with tf.Session(config=runtime.session_config()) as session:
         value = session.run(v)
   except (ValueError, TypeError, tf.errors.OpError) as error:
     raise UserError('%s is no MentorNet: %s' % (path, error))

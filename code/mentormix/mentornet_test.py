@@ -155,8 +155,13 @@ def test_mentor_over_twelve_calls(golden, weights):
   """Moving average and weights, call after call, as published."""
   loss = tf.placeholder(tf.float32, [128])
   epoch = tf.placeholder(tf.int32, [])
-  network = lambda features: tf.sigmoid(
-      mentornet.network(features, mentornet._constants(weights)))
+  sigmoids = []
+
+  def network(features):
+    sigmoids.append(tf.sigmoid(
+        mentornet.network(features, mentornet._constants(weights))))
+    return sigmoids[-1]
+
   mentor = mentornet.Mentor(network, epoch, 0.5, burn_in_epoch=10)
   v = mentor(loss)
   update = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
@@ -165,7 +170,11 @@ def test_mentor_over_twelve_calls(golden, weights):
     session.run(tf.global_variables_initializer())
     for call, percent in enumerate(golden['wrap/epochs']):
       feed = {loss: golden['wrap/losses'][call, :, 0], epoch: percent}
-      average, value, _ = session.run([mentor.average, v, update], feed)
+      average, value, (sigmoid,), _ = session.run(
+          [mentor.average, v, sigmoids, update], feed)
+      np.testing.assert_allclose(
+          sigmoid, golden['wrap/random_p0.5/sigmoid'][call, :, 0], rtol=1e-4,
+          atol=1e-6)
       np.testing.assert_allclose(
           average, golden['wrap/random_p0.5/moving_avg'][call], rtol=1e-5)
       np.testing.assert_allclose(
@@ -196,13 +205,13 @@ def test_two_mentors_have_two_averages():
 @pytest.mark.parametrize('which', ['loss', 'loss_ties'])
 def test_threshold(golden, which):
   loss = tf.constant(golden['thr/' + which][:, 0])
+  prefix = 'thr/%s_v_' % which
+  keys = [key for key in golden if key.startswith(prefix)]
+  assert len(keys) == 11
   with tf.Session() as session:
-    for key in golden:
-      prefix = 'thr/%s_v_' % which
-      if key.startswith(prefix):
-        p = float(key[len(prefix):])
-        np.testing.assert_array_equal(
-            session.run(mentornet.threshold(loss, p)), golden[key][:, 0], key)
+    for key in keys:
+      v = mentornet.threshold(loss, float(key[len(prefix):]))
+      np.testing.assert_array_equal(session.run(v), golden[key][:, 0], key)
 
 
 def test_threshold_as_a_mentor():

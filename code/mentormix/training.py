@@ -13,6 +13,7 @@ import time
 
 import tqdm
 
+from mentormix import checkpoints
 from mentormix import config as config_lib
 from mentormix import datasets
 from mentormix import input_pipeline
@@ -96,7 +97,9 @@ def build_step(config, dataset, num_examples, batch, network=None):
   tf.summary.scalar('learning_rate', rate)
   tf.summary.scalar('v/mean', tf.reduce_mean(result.v))
   tf.summary.scalar('v/selected', selected)
-  tf.summary.histogram('v', result.v)
+  # A weight that is no number would end the run here, with another message.
+  tf.summary.histogram('v', tf.where(
+      tf.math.is_nan(result.v), tf.zeros_like(result.v), result.v))
   return Step(train_op, loss, result.v, selected)
 
 
@@ -112,14 +115,16 @@ def _student(name, num_classes):
 
 
 def _update(loss, rate, step, global_step):
-  """Momentum step, then the weight averages; statistics beside them."""
+  """Statistics and loss averages, momentum step, weight averages: in turn."""
   momentum = tf.train.MomentumOptimizer(rate, MOMENTUM)
-  apply = momentum.minimize(loss, global_step)
+  gradients = momentum.compute_gradients(loss)
+  # Both passes are over before a weight moves.
+  with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
+    apply = momentum.apply_gradients(gradients, global_step)
   # The average takes the weights *after* the step.
   with tf.control_dependencies([apply]):
-    average = tf.train.ExponentialMovingAverage(
+    return tf.train.ExponentialMovingAverage(
         schedules.weight_average_decay(step)).apply(tf.trainable_variables())
-  return tf.group(average, *tf.get_collection(tf.GraphKeys.UPDATE_OPS))
 
 
 def summarize_separation(v, is_clean):
@@ -165,14 +170,20 @@ def train(config):
   runtime.select_device(config.device_id)
   dataset = datasets.get(config.dataset_name)
   students.get(config.studentnet)
-  config_lib.check_resume(config)
+  schedules.dropout_table(config.example_dropout_rates)
+  for change in config_lib.check_resume(config):
+    log('going on with a changed setting: %s' % change)
   network = None
   if config.method == 'mentormix':
     network = mentornet.load(config.trained_mentornet_dir,
                              config.loss_p_percentile)
   files = datasets.find_files(dataset, 'train', config.data_dir)
   num_examples = datasets.count_records(dataset, 'train', files)
-  start = _last_step(config.train_log_dir)
+  start = checkpoints.last_step(config.train_log_dir)
+  if start and config_lib.load(config.train_log_dir) is None:
+    raise UserError('--train_log_dir=%s holds checkpoints but no config.json, '
+                    'so whose they are is unknown; name another directory'
+                    % config.train_log_dir)
   if start >= config.max_number_of_steps:
     log('%s is already at step %d of %d' % (
         config.train_log_dir, start, config.max_number_of_steps))
@@ -183,8 +194,9 @@ def train(config):
 
   with tf.Graph().as_default(), tf.device(
       tf.train.replica_device_setter(config.ps_tasks)):
-    # A run that goes on must not draw again what it drew at its start.
-    tf.set_random_seed(config.seed + start)
+    # A run that goes on must not draw again what it drew at its start, nor one
+    # worker what another draws.
+    tf.set_random_seed(config.seed + start + config.task)
     batch = input_pipeline.train_batch(
         dataset, files, num_examples, config.batch_size, config.num_readers,
         config.num_preprocessing_threads)
@@ -192,10 +204,12 @@ def train(config):
     if datasets.has_clean_labels(files):
       summarize_separation(step.v, tf.equal(batch.labels, batch.clean_labels))
     stop = StopOnSignalHook()
-    hooks = _hooks(config, step, start) + [stop]
+    saver = tf.train.Saver(max_to_keep=MAX_CHECKPOINTS,
+                           save_relative_paths=True)
+    hooks = _hooks(config, step, start, stop, saver)
     config_lib.save(config, config.train_log_dir)
     try:
-      _run(config, step, hooks)
+      _run(config, step, hooks, saver)
     except tf.train.NanLossDuringTrainingError:
       raise RunError(
           'the loss is not a number any more; the last checkpoint in '
@@ -207,7 +221,7 @@ def train(config):
     except tf.errors.ResourceExhaustedError as error:
       raise RunError('out of memory or disk: %s' % error.message)
 
-  last = _last_step(config.train_log_dir)
+  last = checkpoints.last_step(config.train_log_dir)
   if stop.signal:
     log('stopped by %s at step %d, checkpoint saved; the same command goes on '
         'from there' % (signal.Signals(stop.signal).name, last))
@@ -216,15 +230,11 @@ def train(config):
   return 0
 
 
-def _run(config, step, hooks):
-  saver = tf.train.Saver(max_to_keep=MAX_CHECKPOINTS)
+def _run(config, step, hooks, saver):
   with tf.train.MonitoredTrainingSession(
       master=config.master, is_chief=config.task == 0,
       checkpoint_dir=config.train_log_dir,
       scaffold=tf.train.Scaffold(saver=saver), hooks=hooks,
-      chief_only_hooks=[tf.train.CheckpointSaverHook(
-          config.train_log_dir, save_secs=config.save_interval_secs,
-          saver=saver)],
       save_checkpoint_secs=None, save_summaries_steps=None,
       save_summaries_secs=None, log_step_count_steps=None,
       config=runtime.session_config()) as session:
@@ -232,8 +242,8 @@ def _run(config, step, hooks):
       session.run(step.train_op)
 
 
-def _hooks(config, step, start):
-  """Hooks in their order; NaN before any that saves."""
+def _hooks(config, step, start, stop, saver):
+  """Hooks in their order: a NaN is seen before anything is saved."""
   hooks = [
       tf.train.NanTensorHook(step.loss),
       tf.train.StopAtStepHook(last_step=config.max_number_of_steps),
@@ -244,18 +254,13 @@ def _hooks(config, step, start):
     hooks.append(tf.train.SummarySaverHook(
         save_secs=config.save_summaries_secs, output_dir=config.train_log_dir,
         summary_op=tf.summary.merge_all()))
+  hooks.append(stop)
+  if config.task == 0:
+    # Not among chief_only_hooks: those come first, and would save the NaN.
+    hooks.append(tf.train.CheckpointSaverHook(
+        config.train_log_dir, save_secs=config.save_interval_secs, saver=saver,
+        checkpoint_basename=checkpoints.BASENAME))
   return hooks
-
-
-def _last_step(directory):
-  """Global step of the newest checkpoint in `directory`, 0 without one."""
-  latest = tf.train.latest_checkpoint(directory)
-  if not latest:
-    return 0
-  try:
-    return int(tf.train.load_checkpoint(latest).get_tensor('global_step'))
-  except (tf.errors.OpError, ValueError) as error:
-    raise UserError('the checkpoint %s cannot be read: %s' % (latest, error))
 
 
 class ProgressHook(tf.train.SessionRunHook):
@@ -321,9 +326,11 @@ class StopOnSignalHook(tf.train.SessionRunHook):
     self.signal = None
     self._previous = {}
 
-  def begin(self):
+  def after_create_session(self, session, coord):
     for number in (signal.SIGTERM, signal.SIGINT):
-      self._previous[number] = signal.signal(number, self._on_signal)
+      # What is ignored stays so, as Ctrl-C does for a background job.
+      if signal.getsignal(number) is not signal.SIG_IGN:
+        self._previous[number] = signal.signal(number, self._on_signal)
 
   def _on_signal(self, number, frame):
     del frame

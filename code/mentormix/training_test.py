@@ -5,7 +5,6 @@ import pytest
 from mentormix import config as config_lib
 from mentormix import datasets
 from mentormix import input_pipeline
-from mentormix import mentormix_loss
 from mentormix import training
 from mentormix.runtime import tf
 from mentormix.students import resnet
@@ -212,8 +211,3 @@ def test_plain_training_has_one_pass():
   assert _build(method='cross_entropy').v.shape.as_list() == [B]
   operations = tf.get_default_graph().get_operations()
   assert sum(o.type == 'Conv2D' for o in operations) == 7
-
-
-def test_the_loss_module_knows_every_method():
-  for method in config_lib.METHODS:
-    assert callable(getattr(mentormix_loss, method))
