@@ -12,6 +12,7 @@ config.json. Exit codes: 0 finished, 1 failed, 2 bad input.
 import os
 
 from mentormix import config as config_lib
+from mentormix import files
 from mentormix import command
 
 
@@ -40,9 +41,9 @@ def main():
   """Flags -> config -> evaluation."""
   config = command.from_flags(config_lib.EvalConfig)
   config_lib.validate_eval(config)
-  config_lib.writable_directory(config.eval_dir, 'eval_dir')
+  files.writable_directory(config.eval_dir, 'eval_dir')
   if config.output_csv_file:
-    config_lib.writable_directory(
+    files.writable_directory(
         os.path.dirname(config.output_csv_file) or '.', 'output_csv_file')
   from mentormix import evaluation  # TensorFlow starts once flags are good.
   evaluation.evaluate(config)

@@ -10,6 +10,7 @@ its own. Exit codes: 0 trained, 1 failed, 2 bad input, 130 or 143 stopped by
 Ctrl-C or SIGTERM after a checkpoint.
 """
 from mentormix import config as config_lib
+from mentormix import files
 from mentormix import command
 
 
@@ -58,7 +59,7 @@ def main():
   """Flags -> config -> training."""
   config = command.from_flags(config_lib.TrainConfig)
   config_lib.validate(config)
-  config_lib.writable_directory(config.train_log_dir, 'train_log_dir')
+  files.writable_directory(config.train_log_dir, 'train_log_dir')
   from mentormix import training  # TensorFlow starts once the flags are good.
   return training.train(config)
 

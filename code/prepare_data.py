@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import signal
 import struct
 import sys
@@ -27,6 +26,7 @@ import tqdm
 
 from mentormix import archives
 from mentormix import command
+from mentormix import files
 from mentormix import noise
 from mentormix.command import RunError
 from mentormix.command import UserError
@@ -454,7 +454,7 @@ def _write(settings, target, archive, dataset, image_set, images, clean, given,
   if target.split == 'train':
     order = record_order(len(given), settings.seed)
   try:
-    with _new_directory(target.path) as directory:
+    with files.new_directory(target.path) as directory:
       checksums = _write_shards(settings, target, dataset, directory, order,
                                 images, clean, given)
       facts = dict(target.asked)
@@ -506,29 +506,6 @@ def _write_shards(settings, target, dataset, directory, order, images, clean,
           bar.update()
       checksums[name] = _sha256(path)
   return checksums
-
-
-@contextlib.contextmanager
-def _new_directory(path):
-  """Yields a hidden directory that becomes `path` once the block succeeds.
-
-  What was at `path` makes way only then. If the block fails, nothing is left.
-  """
-  parent, name = os.path.split(path)
-  suffix = '%d-%s' % (os.getpid(), os.urandom(4).hex())
-  temporary = os.path.join(parent, '.%s.tmp-%s' % (name, suffix))
-  previous = os.path.join(parent, '.%s.old-%s' % (name, suffix))
-  try:
-    os.mkdir(temporary)
-    yield temporary
-    if os.path.lexists(path):
-      os.rename(path, previous)
-    os.rename(temporary, path)
-  finally:
-    if os.path.lexists(previous) and not os.path.lexists(path):
-      os.rename(previous, path)
-    shutil.rmtree(previous, ignore_errors=True)
-    shutil.rmtree(temporary, ignore_errors=True)
 
 
 if __name__ == '__main__':

@@ -12,7 +12,6 @@ import contextlib
 import functools
 import json
 import os
-import shutil
 import signal
 import sys
 import textwrap
@@ -24,7 +23,7 @@ import tqdm
 
 from mentormix import curriculum
 from mentormix import command
-from mentormix.command import RunError
+from mentormix import files
 from mentormix.command import UserError
 
 NETWORK, METRICS = 'mentornet.pb', 'metrics.json'
@@ -66,7 +65,7 @@ def main():
   check_output(path, args.overwrite)
   for number in (signal.SIGINT, signal.SIGTERM):
     if signal.getsignal(number) is not signal.SIG_IGN:
-      signal.signal(number, functools.partial(_stop, path))
+      signal.signal(number, _stop)
   # Tiny operations: several threads would only wait for one another.
   os.environ.setdefault('OMP_NUM_THREADS', '1')
   # pylint: disable=g-import-not-at-top
@@ -89,7 +88,9 @@ def main():
         features, v_star, chosen.binary, settings, on_step)
   seconds = time.time() - start
 
-  with _written_whole(path, args.overwrite) as directory:
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)  # Writing takes a second.
+  with files.new_directory(path) as directory:
     mentornet.freeze(weights, directory)
     network = mentornet.load(directory)  # From here on, what users will load.
     metrics = collections.OrderedDict([
@@ -122,15 +123,13 @@ def cli():
   command.run(main)
 
 
-def _stop(path, number, unused_frame):
+def _stop(number, unused_frame):
   """Ends the process at once, whatever it is doing.
 
   An exception would not do: where TensorFlow calls back into Python, in
   destructors for one, it is swallowed, and learning goes on.
   """
-  _clean(path)
-  os.write(2, b'\nStopped by signal %d; no unfinished model is left.\n'
-           % number)
+  os.write(2, b'\nStopped by signal %d; nothing was written.\n' % number)
   os._exit(128 + number)  # pylint: disable=protected-access
 
 
@@ -175,46 +174,8 @@ def check_output(path, overwrite):
                       'to replace it' % path)
   elif os.path.lexists(path):
     raise UserError('--output_dir=%s is no directory' % path)
-  temporary = _beside(path, 'tmp')
-  try:
-    if not os.path.isdir(os.path.dirname(temporary)):
-      os.makedirs(os.path.dirname(temporary))
-    os.mkdir(temporary)
-    os.rmdir(temporary)
-  except OSError as error:
-    raise UserError('--output_dir=%s cannot be written: %s'
-                    % (path, error.strerror))
-
-
-@contextlib.contextmanager
-def _written_whole(path, overwrite):
-  """Gives a directory to fill that becomes `path` at the end, or goes away."""
-  target = os.path.realpath(path)
-  temporary = _beside(path, 'tmp')
-  try:
-    os.mkdir(temporary)
-    yield temporary
-    if overwrite and os.path.isdir(target):
-      os.rename(target, _beside(path, 'old'))
-    os.rename(temporary, target)  # Fails where another run was faster.
-  except OSError as error:
-    raise RunError('%s cannot be written: %s' % (path, error.strerror))
-  finally:
-    _clean(path)
-
-
-def _clean(path):
-  """Removes what this process has put beside `path`; the old model stays."""
-  target, previous = os.path.realpath(path), _beside(path, 'old')
-  if os.path.isdir(previous) and not os.path.isdir(target):
-    os.rename(previous, target)
-  shutil.rmtree(previous, ignore_errors=True)
-  shutil.rmtree(_beside(path, 'tmp'), ignore_errors=True)
-
-
-def _beside(path, ending):
-  """A name of this process in the same file system as `path`."""
-  return '%s.%d.%s' % (os.path.realpath(path), os.getpid(), ending)
+  files.writable_directory(os.path.dirname(os.path.realpath(path)),
+                           'output_dir')
 
 
 def _write(path, text):

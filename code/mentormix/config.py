@@ -7,7 +7,6 @@ TensorFlow here: a bad value stops a run before TensorFlow starts.
 import collections
 import json
 import os
-import tempfile
 
 from mentormix.command import UserError
 
@@ -140,21 +139,6 @@ def _require(config, name, condition, what):
 def _require_given(config, *names):
   for name in names:
     _require(config, name, getattr(config, name), 'given')
-
-
-def writable_directory(path, flag):
-  """Makes the directory `path` where it is missing and tries to write there.
-
-  Raises:
-    UserError: it cannot be written; the line names `flag`.
-  """
-  try:
-    os.makedirs(path, exist_ok=True)
-    with tempfile.TemporaryFile(dir=path):
-      pass
-  except OSError as error:
-    raise UserError('--%s=%s cannot be written: %s'
-                    % (flag, path, error.strerror))
 
 
 def save(config, directory):

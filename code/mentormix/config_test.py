@@ -106,10 +106,3 @@ def test_evaluation_takes_what_the_run_was_trained_with(tmp_path):
   assert last == 7
   with pytest.raises(UserError, match='resnet32.*resnet8_thin'):
     config_lib.resolve_eval(open_ended._replace(studentnet='resnet32'))
-
-
-def test_directory_that_cannot_be_written(tmp_path):
-  config_lib.writable_directory(str(tmp_path / 'a' / 'b'), 'eval_dir')
-  (tmp_path / 'file').write_text('')
-  with pytest.raises(UserError, match='--eval_dir=.*file/x'):
-    config_lib.writable_directory(str(tmp_path / 'file' / 'x'), 'eval_dir')

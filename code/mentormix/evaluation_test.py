@@ -53,8 +53,8 @@ def _save(directory, steps, raw=-1.0, average=5.0):
   """Checkpoints whose raw weight is wrong and whose average is right."""
   with tf.Graph().as_default(), tf.Session() as session:
     global_step = tf.train.create_global_step()
-    scale = tf.get_variable('scale', [],
-                            initializer=tf.constant_initializer(raw))
+    tf.get_variable('scale', [],
+                    initializer=tf.constant_initializer(raw))
     tf.get_variable('scale/ExponentialMovingAverage', [],
                     initializer=tf.constant_initializer(average))
     session.run(tf.global_variables_initializer())
