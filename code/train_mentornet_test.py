@@ -110,6 +110,7 @@ def test_signal_leaves_nothing(tmp_path):
     (['--learning_rate=nan'], ['learning_rate', 'nan']),
     (['--seed=-1'], ['seed', '-1']),
     (['--output_dir=/dev/null/model'], ['--output_dir=/dev/null']),
+    (['--output_dir=/dev/null'], ['--output_dir=/dev/null']),
     (['--sed=1'], ['sed']),
     (['mentornet_pd'], ['mentornet_pd']),
 ])

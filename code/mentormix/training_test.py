@@ -1,4 +1,7 @@
 """One step by hand, what it moves and what it must not, and the hooks."""
+import io
+import sys
+
 import numpy as np
 import pytest
 
@@ -189,6 +192,24 @@ def test_progress_lines(capsys, monkeypatch):
   assert len(lines) == 2
   assert 'step 5/6 (83.3%)  loss 1.250  selected 50%' in lines[0]
   assert 'step 6/6 (100.0%)' in lines[1] and '0:00:00 left' in lines[1]
+
+
+def test_progress_bar_on_a_terminal(monkeypatch):
+  class Terminal(io.StringIO):
+    def isatty(self):
+      return True
+
+  monkeypatch.setattr(sys, 'stdout', Terminal())
+  global_step = tf.train.get_or_create_global_step()
+  bump = tf.assign_add(global_step, 1)
+  step = training.Step(bump, tf.constant(1.25), None, tf.constant(0.5))
+  with tf.train.MonitoredSession(
+      hooks=[training.ProgressHook(step, 4, 6)]) as session:
+    session.run(bump)
+    session.run(bump)
+  shown = sys.stdout.getvalue()
+  assert 'loss=1.250' in shown and 'selected=50%' in shown
+  assert shown.rstrip().split('\r')[-1].startswith('100%') and '6/6' in shown
 
 
 @pytest.mark.parametrize('seconds,text', [
