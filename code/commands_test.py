@@ -25,14 +25,21 @@ def _start(script, *args, **kwargs):
   return subprocess.Popen(
       [python, os.path.join(CODE, script)] + list(args),
       stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
-      **kwargs)
+      # The tests may run in the background, where Ctrl-C is ignored.
+      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **kwargs)
+
+
+def _finish(process):
+  """(exit code, stdout, stderr) of a command."""
+  try:
+    out, err = process.communicate(timeout=300)
+  finally:
+    process.kill()
+  return process.returncode, out, err
 
 
 def _run(script, *args, **kwargs):
-  """(exit code, stdout, stderr) of a command."""
-  process = _start(script, *args, **kwargs)
-  out, err = process.communicate(timeout=300)
-  return process.returncode, out, err
+  return _finish(_start(script, *args, **kwargs))
 
 
 def _flags(**kwargs):
@@ -152,8 +159,8 @@ def test_a_signal_ends_a_run_with_a_checkpoint(digits, tmp_path, number):
   first = [process.stdout.readline() for _ in range(2)]
   assert 'step 1/1000000' in first[1], first
   process.send_signal(number)
-  out, err = process.communicate(timeout=120)
-  assert process.returncode == 128 + number, err
+  code, out, err = _finish(process)
+  assert code == 128 + number, err
   assert 'stopped by %s' % signal.Signals(number).name in out
   step = tf.train.load_variable(str(tmp_path), 'global_step')
   assert step >= 1 and 'at step %d, checkpoint saved' % step in out
