@@ -298,8 +298,14 @@ def fail_after(monkeypatch, count, fail):
   monkeypatch.setattr(prepare_data, 'encode_png', encode_png)
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM,
-                                    signal.SIGHUP])
+@pytest.fixture(params=[signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def number(request):
+  """A signal that is not ignored, even where the tests run under nohup."""
+  previous = signal.signal(request.param, signal.SIG_DFL)
+  yield request.param
+  signal.signal(request.param, previous)
+
+
 def test_interrupted_run_leaves_nothing(tmp_path, monkeypatch, number, capsys):
   handler = signal.getsignal(number)
   fail_after(monkeypatch, 100, lambda: os.kill(os.getpid(), number))
