@@ -33,12 +33,15 @@ python=$(scripts/setup_env.sh --runtime="$runtime")
 steps=2000
 level=0.4
 mentor=mentornet_models/mentornet_pd
+# Both methods at a time, a core each: faster than one after the other.
+export OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1
 children=()
+logs=()
 trap 'kill "${children[@]}" 2>/dev/null || true' EXIT
 trap 'exit 130' INT TERM
 
-# Trains one method while a second process evaluates its checkpoints.
-compare() {
+# Starts the training of a method and the evaluation of its checkpoints.
+start() {
   local method=$1 run=$2; shift 2
   echo "$method, log in $run"
   mkdir -p "$run"
@@ -49,21 +52,20 @@ compare() {
     --batch_size=32 --num_epochs_per_decay=2 --burn_in_epoch=10 \
     --loss_p_percentile=0.6 --mixup_alpha=2 --nosecond_reweight \
     --save_interval_secs=20 --device_id= "$@" >>"$run/train.txt" 2>&1 &
-  children=($!)
+  children+=($!) logs+=("$run/train.txt")
   "$python" code/cifar_eval.py --data_dir=data/digits/val \
     --checkpoint_dir="$run/train" --eval_dir="$run/eval" --batch_size=100 \
     --eval_interval_secs=10 --device_id= >>"$run/eval.txt" 2>&1 &
-  children+=($!)
-  finish "${children[0]}" "$run/train.txt"
-  finish "${children[1]}" "$run/eval.txt"
-  children=()
+  children+=($!) logs+=("$run/eval.txt")
 }
 
-# Waits for process $1; where it fails, shows the last line of its log $2.
+# Waits for all that was started; where one fails, shows its last line.
 finish() {
-  wait "$1" && return
-  tail -n 1 "$2" >&2
-  exit 1
+  local i
+  for i in 0 2 1 3; do  # The trainings first: evaluation waits for them.
+    wait "${children[i]}" || { tail -n 1 "${logs[i]}" >&2; exit 1; }
+  done
+  children=() logs=()
 }
 
 # Prints the last and the peak accuracy of a results.csv, in percent.
@@ -76,8 +78,11 @@ last_and_peak() {
 table=
 for seed in ${seeds//,/ }; do
   for method in cross_entropy mentormix; do
+    start $method "runs/quickstart/seed$seed/$method" --seed="$seed"
+  done
+  finish
+  for method in cross_entropy mentormix; do
     run=runs/quickstart/seed$seed/$method
-    compare $method "$run" --seed="$seed"
     table+="$seed $method $(last_and_peak "$run/eval/results.csv")"$'\n'
   done
 done
