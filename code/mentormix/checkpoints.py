@@ -14,8 +14,15 @@ def find(directory):
   Args:
     directory: where training writes; it may be missing, and may have been moved
       since.
+
+  Raises:
+    UserError: the file `checkpoint` is damaged.
   """
-  state = tf.train.get_checkpoint_state(directory)
+  try:
+    state = tf.train.get_checkpoint_state(directory)
+  except (ValueError, tf.errors.OpError):
+    raise UserError('%s is damaged; restore it, or name another directory'
+                    % os.path.join(directory, 'checkpoint'))
   found = {}
   for prefix in state.all_model_checkpoint_paths if state else []:
     prefix = os.path.join(directory, os.path.basename(prefix))
@@ -35,8 +42,8 @@ def last_step(directory):
   there = glob.glob(os.path.join(glob.escape(directory), BASENAME + '-*.index'))
   if not there:
     return 0
-  latest = tf.train.latest_checkpoint(directory)
   found = find(directory)
+  latest = tf.train.latest_checkpoint(directory)
   if not latest or os.path.basename(latest) not in map(
       os.path.basename, found.values()):
     raise UserError(

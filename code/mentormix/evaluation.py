@@ -148,7 +148,7 @@ class _Evaluator(object):
       if not tf.train.checkpoint_exists(prefix):
         return None
       raise RunError('the checkpoint %s cannot be evaluated: %s'
-                     % (prefix, error))
+                     % (prefix, str(error).splitlines()[0]))
     hits1, hits5, loss, count = sums
     if count != self._count:
       raise RunError('--data_dir=%s changed during the evaluation: %d images '
@@ -212,7 +212,13 @@ def read_results(path):
 def _append(path, result):
   """Adds a row, and the header to a new file."""
   new = not os.path.isfile(path) or not os.path.getsize(path)
+  if not new:
+    with open(path, 'rb') as f:
+      f.seek(-1, os.SEEK_END)
+      cut_off = f.read() != b'\n'
   with open(path, 'a', newline='') as f:
+    if not new and cut_off:
+      f.write('\n')
     rows = csv.writer(f, lineterminator='\n')
     if new:
       rows.writerow(Result._fields)

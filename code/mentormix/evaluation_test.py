@@ -189,6 +189,24 @@ def test_results_file_of_something_else(tmp_path, text):
     evaluation.read_results(str(path))
 
 
+def test_a_file_without_a_last_newline_goes_on(tmp_path):
+  path = tmp_path / 'results.csv'
+  rows = [evaluation.Result(5, 0.5, 0.75, 1.25, 40, 1000.5),
+          evaluation.Result(9, 0.25, 1.0, 0.5, 40, 2000.0)]
+  evaluation._append(str(path), rows[0])
+  path.write_text(path.read_text().rstrip())
+  evaluation._append(str(path), rows[1])
+  assert evaluation.read_results(str(path)) == rows
+
+
+def test_damaged_state_file(config):
+  _save(config.checkpoint_dir, [5])
+  with open(os.path.join(config.checkpoint_dir, 'checkpoint'), 'w'):
+    pass
+  with pytest.raises(UserError, match='checkpoint is damaged'):
+    evaluation.evaluate(config)
+
+
 def test_results_read_back(tmp_path):
   path = str(tmp_path / 'results.csv')
   assert evaluation.read_results(path) == []

@@ -283,7 +283,10 @@ def read_checkpoint(prefix):
   if missing:
     raise UserError('%s is no MentorNet: it lacks the variable%s %s' % (
         prefix, 's' * (len(missing) > 1), ', '.join(missing)))
-  weights = {name: reader.get_tensor(name) for name, _ in SHAPES}
+  try:
+    weights = {name: reader.get_tensor(name) for name, _ in SHAPES}
+  except (tf.errors.OpError, IndexError) as error:
+    raise UserError('%s cannot be read as a checkpoint: %s' % (prefix, error))
   try:
     with tf.Graph().as_default():
       network(tf.zeros([1, NUM_FEATURES]), _constants(weights))

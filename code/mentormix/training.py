@@ -213,11 +213,16 @@ def train(config):
     except tf.train.NanLossDuringTrainingError:
       raise RunError(
           'the loss is not a number any more; the last checkpoint in '
-          '--train_log_dir=%s is from before; lower --learning_rate=%g'
+          '--train_log_dir=%s is from before; lower --learning_rate=%g and '
+          'name another --train_log_dir'
           % (config.train_log_dir, config.learning_rate))
     except tf.errors.DataLossError as error:
       datasets.count_records(dataset, 'train', files)  # Names the file.
       raise RunError('--data_dir=%s: %s' % (config.data_dir, error.message))
+    except tf.errors.InvalidArgumentError as error:
+      raise RunError('a step failed, as it does on an image that cannot be '
+                     'decoded; check --data_dir=%s: %s'
+                     % (config.data_dir, error.message.splitlines()[0]))
     except tf.errors.ResourceExhaustedError as error:
       raise RunError('out of memory or disk: %s' % error.message)
 
