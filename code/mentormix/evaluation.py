@@ -211,16 +211,13 @@ def read_results(path):
 
 def _append(path, result):
   """Adds a row, and the header to a new file."""
-  new = not os.path.isfile(path) or not os.path.getsize(path)
-  if not new:
-    with open(path, 'rb') as f:
-      f.seek(-1, os.SEEK_END)
-      cut_off = f.read() != b'\n'
-  with open(path, 'a', newline='') as f:
-    if not new and cut_off:
-      f.write('\n')
+  with open(path, 'a+', newline='') as f:
+    f.seek(0)
+    text = f.read()
+    if text and not text.endswith('\n'):
+      f.write('\n')  # The last row was cut off there.
     rows = csv.writer(f, lineterminator='\n')
-    if new:
+    if not text:
       rows.writerow(Result._fields)
     rows.writerow([result.step, '%.6f' % result.top1, '%.6f' % result.top5,
                    '%.6f' % result.loss, result.count,
