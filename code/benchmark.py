@@ -75,7 +75,7 @@ def main():
   from mentormix import training
   tf = runtime.tf
   runtime.select_device(config.device_id)
-  dataset = datasets.get(config.dataset_name)
+  dataset = datasets.get(config.dataset_name, config.data_dir)
   student = students.get(config.studentnet)
   files = datasets.find_files(dataset, 'train', config.data_dir)
   count = datasets.count_records(dataset, 'train', files)

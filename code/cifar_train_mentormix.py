@@ -1,17 +1,19 @@
-"""Trains a student on noisy labels with MentorMix.
+"""Trains a student on noisy labels: MentorMix, and what it is compared with.
 
-    python code/cifar_train_mentormix.py --dataset_name=cifar10 \\
-      --data_dir=data/cifar10/0.4 --train_log_dir=runs/cifar10_0.4/train \\
-      --trained_mentornet_dir=mentornet_models/mentornet_pd
+    python code/cifar_train_mentormix.py --preset=published \\
+      --data_dir=data/cifar10/0.4 --train_log_dir=runs/cifar10_0.4/train
 
 Writes checkpoints, summaries and config.json to --train_log_dir; the same
 command goes on where it left off. Evaluate with cifar_eval.py, in a process of
 its own. Exit codes: 0 trained, 1 failed, 2 bad input, 130 or 143 stopped by
 Ctrl-C or SIGTERM after a checkpoint.
 """
+from absl import flags
+
+from mentormix import command
 from mentormix import config as config_lib
 from mentormix import files
-from mentormix import command
+from mentormix import presets
 
 
 def define_flags():
@@ -48,16 +50,28 @@ def define_flags():
       second_reweight='Whether to weight the mixed examples, too. As '
                       'published, this also turns weight decay off.',
       # Beyond the published flags.
-      method='mentormix, or cross_entropy for plain training.',
+      method='cross_entropy: plain training; mixup: uniform partners, no '
+             'weights; mentornet: weights, no mixing; mentormix: both.',
       seed='Of initial weights, order, augmentation and mixing.',
       num_readers='Threads that read files.',
       num_preprocessing_threads='Threads that decode and augment.',
   ))
+  flags.DEFINE_enum(
+      'preset', None, presets.NAMES,
+      'Fills in, and prints, what the command line does not say. published: '
+      'the settings of the published code for this data set and noise level, '
+      'known from noise.json or the name of the directory; cpu: for a thin '
+      'student on a CPU.')
 
 
 def main():
   """Flags -> config -> training."""
   config = command.from_flags(config_lib.TrainConfig)
+  if flags.FLAGS.preset:
+    config_lib.require_given(config, 'data_dir')
+    config, filled = presets.fill(
+        config, flags.FLAGS.preset, command.given_flags(config_lib.TrainConfig))
+    command.log(filled)
   config_lib.validate(config)
   files.writable_directory(config.train_log_dir, 'train_log_dir')
   from mentormix import training  # TensorFlow starts once the flags are good.

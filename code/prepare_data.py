@@ -4,9 +4,16 @@ r"""Makes noisy training sets and the clean test set, as TFRecords.
 
 downloads the official archive into data/ and writes data/cifar10/0.2, 0.4, 0.6
 and 0.8 for training and data/cifar10/val for evaluation. `digits` needs no
-download. In each directory noise.json says how it came to be. The same
-settings give the same bytes on every machine. Nothing finished is overwritten
-unless --overwrite says so.
+download.
+
+    ... --dataset_name=cifar10 --noise_file=cifar10n.npz --noise_key=worse
+    ... --dataset_name=pets --image_dir=DIR
+
+take the labels from a file instead, and PNG or JPEG images of one's own from
+DIR/train/<class> and DIR/val/<class>. In each directory noise.json says how it
+came to be, and labels.json and labels.csv hold the labels. The same settings
+give the same bytes on every machine. Nothing finished is overwritten unless
+--overwrite says so.
 """
 import collections
 import contextlib
@@ -17,7 +24,6 @@ import re
 import signal
 import struct
 import sys
-import urllib.parse
 import zlib
 
 from absl import flags
@@ -27,30 +33,36 @@ import tqdm
 from mentormix import archives
 from mentormix import command
 from mentormix import files
+from mentormix import image_folders
+from mentormix import label_files
 from mentormix import noise
 from mentormix.command import RunError
 from mentormix.command import UserError
 
-FORMAT_VERSION = 1  # Of the directories written; part of "same settings".
-NOISE_FILE = 'noise.json'
-DATASET_NAMES = ('cifar10', 'cifar100', 'digits')
+FORMAT_VERSION = 2  # Of the directories written; part of "same settings".
 
 DOWNLOAD_DIR = 'data'
+_KNOWN = ', '.join(sorted(archives.NUM_CLASSES))
 
 Settings = collections.namedtuple(
-    'Settings', 'dataset_name archive md5 output_dir noise_levels noise_type '
-    'seed num_shards overwrite')
+    'Settings', 'dataset_name archive md5 image_dir image_size output_dir '
+    'noise_levels noise_type noise_file noise_key noise_index seed num_train '
+    'num_shards overwrite')
 
-# One directory to write. `rate` is None for the clean test set; `asked` is the
+# One directory to write. `rate` is None where none is asked; `asked` is the
 # part of its noise.json that two runs with the same settings share.
 _Target = collections.namedtuple('_Target', 'path split rate asked keep')
 
-_Archive = collections.namedtuple('_Archive', 'path md5 url')
+# What goes into a directory, in the order of the source. `clean` is None where
+# it is not known, `transition` without asymmetric noise.
+_Split = collections.namedtuple('_Split', 'images ids clean given transition')
 
 
 def define_flags():
   """Defines the flags; called once, by the script."""
-  flags.DEFINE_enum('dataset_name', None, DATASET_NAMES, 'The data set.')
+  flags.DEFINE_string(
+      'dataset_name', None, 'The data set: %s, or a name of your own for '
+      '--image_dir.' % _KNOWN)
   flags.DEFINE_string(
       'archive', None, 'A local .tar.gz archive or its URL; by default the '
       'official one is downloaded into %s/.' % DOWNLOAD_DIR)
@@ -58,17 +70,38 @@ def define_flags():
       'md5', None, 'The checksum that --archive must have; by default that of '
       'the official archive, which a local file may differ from.')
   flags.DEFINE_string(
+      'image_dir', None, 'Images of your own, PNG or JPEG: its train/<class>/* '
+      'and val/<class>/*.')
+  flags.DEFINE_integer(
+      'image_size', archives.IMAGE_SIZE, 'Height and width that the images of '
+      '--image_dir are resized to, a multiple of 4.',
+      lower_bound=8, upper_bound=512)
+  flags.DEFINE_string(
       'output_dir', None, 'Where the directories go; by default '
       'data/<dataset_name>.')
   flags.DEFINE_list(
       'noise_levels', '0.2,0.4,0.6,0.8', 'Shares of the training labels to '
-      'corrupt, 0 to 1; one directory each.')
+      'corrupt, 0 to 1; one directory each. With --image_dir, none by default: '
+      'the labels are the folders\', in a directory 0.')
   flags.DEFINE_enum(
       'noise_type', noise.SYMMETRIC_OTHERS, list(noise.NOISE_TYPES),
       '; '.join('%s: %s' % item for item in noise.NOISE_TYPES.items()) + '.')
+  flags.DEFINE_string(
+      'noise_file', None, 'Take the training labels from this file instead: '
+      'JSON, CSV, .npz, .npy or .pt, in the order of the archive, or of the '
+      'sorted paths.')
+  flags.DEFINE_string(
+      'noise_key', None, 'Which labels of --noise_file, such as worse or '
+      'noisy_label.')
+  flags.DEFINE_string(
+      'noise_index', None, 'The .npy that says how the order of --noise_file '
+      'goes with that of the archive, such as image_order_c10.npy.')
   flags.DEFINE_integer(
       'seed', 0, 'Seed of the noise and of the order of the records.',
       lower_bound=0, upper_bound=noise.MAX_SEED)
+  flags.DEFINE_integer(
+      'num_train', None, 'Take only the first so many training images, of '
+      '--image_dir evenly over the classes; all by default.', lower_bound=1)
   flags.DEFINE_integer(
       'num_shards', 10, 'Number of files per directory.',
       lower_bound=1, upper_bound=99999)
@@ -91,62 +124,75 @@ def cli():
 
 def _settings_from_flags(values):
   """Checks what the flags themselves could not; returns `Settings`."""
+  _check_combinations(values)
   name = values.dataset_name
-  if name is None:
-    raise UserError('--dataset_name is missing; known are %s'
-                    % ', '.join(DATASET_NAMES))
-  if name == 'digits' and (values.archive or values.md5):
-    raise UserError('--dataset_name=digits is embedded; leave --archive and '
-                    '--md5 out')
-  if values.archive is not None and not values.archive:
-    raise UserError('--archive is empty; pass a file or URL, or leave it out')
   if values.md5 is not None and not re.match('[0-9a-fA-F]{32}$', values.md5):
     raise UserError('--md5=%s is not 32 hexadecimal digits' % values.md5)
+  if values.image_size % 4:  # The students halve it twice.
+    raise UserError('--image_size=%d is not a multiple of 4'
+                    % values.image_size)
+  levels = noise.parse_levels(values.noise_levels)
+  noise_type = values.noise_type
+  if values.noise_file:
+    levels, noise_type = (None,), noise.FILE
+  elif values.image_dir and (not values['noise_levels'].present
+                             or not any(levels)):
+    if values['noise_type'].present:
+      raise UserError('--noise_type=%s with --image_dir needs --noise_levels '
+                      'above 0, too' % noise_type)
+    levels, noise_type = (0.0,), noise.FOLDERS
   return Settings(
       dataset_name=name,
       archive=values.archive,
       md5=values.md5 and values.md5.lower(),
+      image_dir=values.image_dir,
+      image_size=values.image_size,
       output_dir=values.output_dir or os.path.join('data', name),
-      noise_levels=parse_levels(values.noise_levels),
-      noise_type=values.noise_type,
+      noise_levels=levels,
+      noise_type=noise_type,
+      noise_file=values.noise_file,
+      noise_key=values.noise_key,
+      noise_index=values.noise_index,
       seed=values.seed,
+      num_train=values.num_train,
       num_shards=values.num_shards,
       overwrite=values.overwrite)
 
 
-def parse_levels(texts):
-  """Noise levels as numbers.
+def _check_combinations(values):
+  """Raises UserError for flags that are empty or do not go together."""
+  for flag in ('archive', 'image_dir', 'noise_file', 'noise_key',
+               'noise_index'):
+    if values[flag].value == '':
+      raise UserError('--%s is empty; give it a value, or leave it out' % flag)
+  for flag, other in (('archive', 'image_dir'), ('md5', 'image_dir'),
+                      ('noise_levels', 'noise_file'),
+                      ('noise_type', 'noise_file')):
+    if values[flag].present and values[other].present:
+      raise UserError('--%s and --%s exclude each other; leave one of them out'
+                      % (flag, other))
+  for flag, other in (('image_size', 'image_dir'), ('noise_key', 'noise_file'),
+                      ('noise_index', 'noise_file')):
+    if values[flag].present and not values[other].present:
+      raise UserError('--%s needs --%s' % (flag, other))
 
-  Args:
-    texts: strings.
-
-  Returns:
-    A tuple of floats, 0 to 1, with distinct directory names.
-
-  Raises:
-    UserError: a level is not such a number, or there is none.
-  """
-  levels = collections.OrderedDict()
-  for text in texts:
-    try:
-      level = float(text)
-    except ValueError:
-      level = -1
-    if not 0 <= level <= 1:
-      raise UserError('--noise_levels: %r is not a number from 0 to 1; write '
-                      'for example --noise_levels=0.2,0.4' % text)
-    if level_name(level) in levels:
-      raise UserError('--noise_levels: %s is there twice' % level_name(level))
-    levels[level_name(level)] = level
-  if not levels:
-    raise UserError('--noise_levels is empty; write for example '
-                    '--noise_levels=0.2,0.4')
-  return tuple(levels.values())
-
-
-def level_name(level):
-  """The directory of a noise level."""
-  return '%g' % (level + 0.)  # -0.0 is 0.
+  name = values.dataset_name
+  if name is None:
+    raise UserError('--dataset_name is missing; known are %s, and any name of '
+                    'yours with --image_dir' % _KNOWN)
+  if values.image_dir:
+    if name in archives.NUM_CLASSES:
+      raise UserError('--dataset_name=%s is a known data set; give your own '
+                      'images in --image_dir another name' % name)
+    if not re.match(r'[A-Za-z0-9_-]+\Z', name):
+      raise UserError('--dataset_name=%s: a name of your own takes letters, '
+                      'digits, _ and -' % name)
+  elif name not in archives.NUM_CLASSES:
+    raise UserError('--dataset_name=%s is unknown; known are %s; images of '
+                    'your own need --image_dir' % (name, _KNOWN))
+  if name == 'digits' and (values.archive or values.md5):
+    raise UserError('--dataset_name=digits is embedded; leave --archive and '
+                    '--md5 out')
 
 
 @contextlib.contextmanager
@@ -187,99 +233,110 @@ def prepare(settings):
     UserError: an input is bad, or a directory is in the way.
     RunError: writing failed.
   """
-  archive = _find_archive(settings)
-  targets = _plan(settings, archive)
+  if settings.image_dir:
+    source = image_folders.find(settings.image_dir)
+  else:
+    source = archives.locate(settings.dataset_name, settings.archive,
+                             settings.md5, DOWNLOAD_DIR)
+  label_file = settings.noise_file and label_files.read(
+      settings.noise_file, settings.noise_key, settings.noise_index)
+  targets = _plan(settings, source, label_file)
   if not all(target.keep for target in targets):
-    images, transition = _read(settings, archive)
+    images, file_labels = _read(settings, source, label_file)
+    splits = [_split(settings, target, images, file_labels)
+              for target in targets]
     _make_directory(settings.output_dir, '--output_dir=' + settings.output_dir)
-    # TensorFlow takes seconds to load, and a slip shows without it.
-    from mentormix import datasets  # pylint: disable=g-import-not-at-top
-    dataset = datasets.get(settings.dataset_name)
-  for target in targets:
+  for index, target in enumerate(targets):
     if target.keep:
       print('%s: kept, it is finished and has these settings' % target.path)
-    elif target.rate is None:
-      _write(settings, target, archive, dataset, images, images.test_images,
-             images.test_labels, images.test_labels, None)
     else:
-      given = noise.corrupt(images.train_labels, target.rate,
-                            settings.noise_type, dataset.num_classes,
-                            settings.seed, transition)
-      _write(settings, target, archive, dataset, images, images.train_images,
-             images.train_labels, given, transition)
+      _write(settings, target, source, images.class_names, splits[index])
   print('Now train with --dataset_name=%s --data_dir=%s and evaluate with '
         '--data_dir=%s' % (settings.dataset_name, targets[1].path,
                            targets[0].path))
 
 
-# The archive.
+# The images.
 
 
-def _find_archive(settings):
-  """Where the images come from, and with which checksum; fetches nothing."""
-  if settings.dataset_name == 'digits':
-    path = archives.digits_path()
-    return _Archive(path, archives.md5_of(path), None)
-  official = archives.OFFICIAL[settings.dataset_name]
-  source = settings.archive or official.url
-  if '://' not in source:
-    return _local_archive(source, settings, official)
-
-  url = urllib.parse.urlparse(source)
-  name = os.path.basename(url.path)
-  if url.scheme not in ('http', 'https') or not url.netloc or not name:
-    raise UserError('--archive=%s is neither a file nor an http or https '
-                    'address of one' % source)
-  path = os.path.join(DOWNLOAD_DIR, name)
-  md5 = settings.md5 or official.md5
-  if not os.path.exists(path):
-    return _Archive(path, md5, source)
-  archives.check_file(path)
-  found = archives.md5_of(path)
-  if found != md5:
-    raise UserError('%s is there but has md5 %s instead of %s; delete it to '
-                    'download it again, or pass --archive=%s to use it as it '
-                    'is' % (path, found, md5, path))
-  print('Using %s' % path)
-  return _Archive(path, md5, None)
-
-
-def _local_archive(path, settings, official):
-  archives.check_file(path)
-  md5 = archives.md5_of(path)
-  if settings.md5 and md5 != settings.md5:
-    raise UserError('--archive=%s has md5 %s, not --md5=%s; get it again, or '
-                    'correct --md5' % (path, md5, settings.md5))
-  if not settings.md5 and md5 != official.md5:
-    print('Note: %s is not the official archive (md5 %s instead of %s)'
-          % (path, md5, official.md5))
-  return _Archive(path, md5, None)
-
-
-def _read(settings, archive):
-  """The clean images, and the class map of asymmetric noise (None without)."""
-  if settings.dataset_name == 'digits':
+def _read(settings, source, label_file):
+  """The images to write, and their labels in `label_file` (None without)."""
+  if settings.image_dir:
+    images = image_folders.read(source, settings.image_size)
+  elif settings.dataset_name == 'digits':
     images = archives.digits()
   else:
-    if archive.url:
+    if source.url:
       _make_directory(DOWNLOAD_DIR, 'the archive goes into '
                       + os.path.abspath(DOWNLOAD_DIR))
-      archives.download(archive.url, archive.path, archive.md5)
-    images = archives.read(archive.path, settings.dataset_name)
-  smallest = min(len(images.train_labels), len(images.test_labels))
+      archives.download(source.url, source.path, source.md5)
+    images = archives.read(source.path, settings.dataset_name)
+  num_train = len(images.train_labels)
+  if settings.num_train and settings.num_train > num_train:
+    raise UserError('--num_train=%d is more than the %d training images there '
+                    'are' % (settings.num_train, num_train))
+  smallest = min(settings.num_train or num_train, len(images.test_labels))
   if settings.num_shards > smallest:
     raise UserError('--num_shards=%d leaves files empty: a split has %d images'
                     % (settings.num_shards, smallest))
-  transition = None
-  if settings.noise_type == noise.ASYMMETRIC:
-    transition = noise.transition(settings.dataset_name, images.superclass)
-  return images, transition
+  file_labels = label_file and label_files.fit(
+      label_file, images.train_labels, len(images.class_names))
+  if settings.num_train:
+    rows = _first_rows(images.train_labels, settings.num_train,
+                       evenly=bool(settings.image_dir))
+    file_labels = label_file and file_labels[rows]
+    images = images._replace(
+        train_images=images.train_images[rows],
+        train_labels=images.train_labels[rows],
+        train_ids=images.train_ids and [images.train_ids[i] for i in rows])
+  return images, file_labels
+
+
+def _first_rows(labels, count, evenly):
+  """The indices of the first `count` examples, in order.
+
+  Args:
+    labels: ints [N].
+    count: how many to take.
+    evenly: whether to take the first of every class, then the second of every
+      class, and so on; the images of a folder come class after class.
+  """
+  if not evenly:
+    return np.arange(count)
+  ranks = np.zeros(len(labels), np.int64)
+  for k in np.unique(labels):
+    ranks[labels == k] = np.arange(np.sum(labels == k))
+  return np.sort(np.lexsort((labels, ranks))[:count])
+
+
+def _split(settings, target, images, file_labels):
+  """What goes into the directory `target`, a `_Split`."""
+  if target.split == 'test':
+    labels = images.test_labels
+    return _Split(images.test_images, _ids(images.test_ids, labels), labels,
+                  labels, None)
+  labels = images.train_labels
+  given, transition = labels, None
+  if settings.noise_type == noise.FILE:
+    given = file_labels
+  elif settings.noise_type != noise.FOLDERS:
+    if settings.noise_type == noise.ASYMMETRIC:
+      transition = noise.transition(settings.dataset_name, images.superclass)
+    given = noise.corrupt(labels, target.rate, settings.noise_type,
+                          len(images.class_names), settings.seed, transition)
+  clean = None if settings.noise_type == noise.FOLDERS else labels
+  return _Split(images.train_images, _ids(images.train_ids, labels), clean,
+                given, transition)
+
+
+def _ids(ids, labels):
+  return ids or [str(index) for index in range(len(labels))]
 
 
 # What is there already.
 
 
-def _plan(settings, archive):
+def _plan(settings, source, label_file):
   """The directories to write or keep; the test set comes first.
 
   Raises:
@@ -287,23 +344,45 @@ def _plan(settings, archive):
   """
   _check_writable(settings.output_dir)
   targets = []
-  for rate in (None,) + settings.noise_levels:
-    test = rate is None
+  for split, rate in [('test', None)] + [
+      ('train', rate) for rate in settings.noise_levels]:
+    train = split == 'train'
     asked = {
         'format_version': FORMAT_VERSION,
         'dataset_name': settings.dataset_name,
-        'split': 'test' if test else 'train',
-        'noise_type': None if test else settings.noise_type,
-        'rate_asked': 0.0 if test else rate,
-        'seed': None if test else settings.seed,
+        'image_size': settings.image_size,
+        'split': split,
+        'noise_type': settings.noise_type if train else None,
+        'rate_asked': rate if train else 0.0,
+        'seed': settings.seed if train else None,
+        'num_train': settings.num_train if train else None,
         'num_shards': settings.num_shards,
-        'archive_md5': archive.md5,
+        'archive_md5': source.md5,
     }
-    path = os.path.join(settings.output_dir,
-                        'val' if test else level_name(rate))
-    targets.append(_Target(path, asked['split'], rate, asked,
+    if not train:
+      name = 'val'
+    elif settings.noise_type == noise.FILE:
+      name = _file_level_name(settings)
+      asked.update(noise_file=os.path.basename(label_file.path),
+                   noise_file_md5=label_file.md5, noise_key=label_file.key)
+    else:
+      name = noise.level_name(rate)
+      if settings.noise_type == noise.FOLDERS:
+        asked['rate_asked'] = None
+    path = os.path.join(settings.output_dir, name)
+    targets.append(_Target(path, split, rate, asked,
                            _keep(path, asked, settings.overwrite)))
   return targets
+
+
+def _file_level_name(settings):
+  """The directory of the labels of a file: their key, or the file's name."""
+  name = settings.noise_key or os.path.splitext(
+      os.path.basename(settings.noise_file))[0]
+  if name == 'val' or not re.match(r'[A-Za-z0-9_-][A-Za-z0-9_.-]*\Z', name):
+    raise UserError('%r cannot name a directory of labels; rename %s' % (
+        name, 'the key' if settings.noise_key else settings.noise_file))
+  return name
 
 
 def _check_writable(path):
@@ -339,9 +418,10 @@ def _keep(path, asked, overwrite):
     raise UserError('%s is in the way and not a directory; move it, or choose '
                     'another --output_dir' % path)
   names = sorted(os.listdir(path))
-  ours = re.compile(r'%s_(train|test)-|%s$' % (asked['dataset_name'],
-                                               re.escape(NOISE_FILE)))
-  foreign = [name for name in names if not ours.match(name)]
+  records = re.compile('%s_(train|test)-' % asked['dataset_name'])
+  beside = (noise.FACTS_FILE, label_files.JSON_FILE, label_files.CSV_FILE)
+  foreign = [name for name in names
+             if not records.match(name) and name not in beside]
   if foreign:
     raise UserError('%s holds %s, which is not of --dataset_name=%s; move it '
                     'away, or choose another --output_dir'
@@ -358,15 +438,16 @@ def _keep(path, asked, overwrite):
 def _difference(path, names, asked):
   """What keeps `path` from being what is asked, in words; None if nothing."""
   try:
-    with open(os.path.join(path, NOISE_FILE), 'rb') as stream:
+    with open(os.path.join(path, noise.FACTS_FILE), 'rb') as stream:
       found = json.loads(stream.read().decode('utf-8'))
     checksums = dict(found['sha256'])
   except (OSError, ValueError, KeyError, TypeError, RecursionError):
-    return 'has no readable %s, so how it was made is unknown' % NOISE_FILE
+    return ('has no readable %s, so how it was made is unknown'
+            % noise.FACTS_FILE)
   for key in sorted(asked):
     if found.get(key) != asked[key]:
       return 'was made with %s %s, not %s' % (key, found.get(key), asked[key])
-  if sorted(checksums) != [name for name in names if name != NOISE_FILE]:
+  if sorted(checksums) != [name for name in names if name != noise.FACTS_FILE]:
     return 'lacks files or has too many'
   for name in sorted(checksums):
     if _sha256(os.path.join(path, name)) != checksums[name]:
@@ -385,15 +466,18 @@ def _sha256(path):
 # Writing.
 
 
+_STORED_BYTES = 0xffff  # The most that a stored block of zlib holds.
+
+
 def encode_png(image):
   """A PNG file without compression.
 
   The same pixels give the same bytes everywhere: what zlib compresses to
-  differs between its versions, so the data go into one stored block, and a
+  differs between its versions, so the data go into stored blocks, and a
   checksum of a data set means something. It also decodes faster.
 
   Args:
-    image: uint8 [H, W, 3], at most 65,535 bytes with one more per row.
+    image: uint8 [H, W, 3].
 
   Returns:
     Bytes.
@@ -402,14 +486,16 @@ def encode_png(image):
   rows = np.zeros([height, 1 + 3 * width], np.uint8)  # Filter 0 in column 0.
   rows[:, 1:] = image.reshape(height, 3 * width)
   raw = rows.tobytes()
-  stored = b''.join([
-      b'\x78\x01',  # A zlib stream of one block: the last one, stored.
-      struct.pack('<BHH', 1, len(raw), len(raw) ^ 0xffff), raw,
-      struct.pack('>I', zlib.adler32(raw))])
+  stored = [b'\x78\x01']  # A zlib stream of stored blocks, the last one marked.
+  for start in range(0, len(raw), _STORED_BYTES):
+    block = raw[start:start + _STORED_BYTES]
+    stored += [struct.pack('<BHH', start + len(block) == len(raw), len(block),
+                           len(block) ^ 0xffff), block]
+  stored.append(struct.pack('>I', zlib.adler32(raw)))
   header = struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)  # 8-bit RGB.
   return b''.join([
-      b'\x89PNG\r\n\x1a\n', _chunk(b'IHDR', header), _chunk(b'IDAT', stored),
-      _chunk(b'IEND', b'')])
+      archives.PNG_SIGNATURE, _chunk(b'IHDR', header),
+      _chunk(b'IDAT', b''.join(stored)), _chunk(b'IEND', b'')])
 
 
 def _chunk(kind, data):
@@ -434,78 +520,84 @@ def record_order(count, seed):
   return np.random.RandomState([seed, 1]).permutation(count)
 
 
-def _write(settings, target, archive, dataset, image_set, images, clean, given,
-           transition):
+def _write(settings, target, source, class_names, split):
   """Writes one directory, whole or not at all.
 
   Args:
     settings: a `Settings`.
     target: a `_Target`.
-    archive: an `_Archive`.
-    dataset: a `datasets.Dataset`.
-    image_set: the `archives.ImageSet` that the arrays are from.
-    images: uint8 [N, H, W, 3].
-    clean: the true labels, ints [N].
-    given: the labels given, ints [N].
-    transition: the class map of asymmetric noise, ints [K]; None without.
+    source: an `archives.Source` or `image_folders.Folder`.
+    class_names: K strings.
+    split: a `_Split`.
   """
+  # TensorFlow takes seconds to load, and a slip shows without it.
   from mentormix.runtime import tf  # pylint: disable=g-import-not-at-top
-  order = np.arange(len(given))
-  if target.split == 'train':
-    order = record_order(len(given), settings.seed)
+  count = lambda labels: np.bincount(labels, None, len(class_names)).tolist()
+  known = split.clean is not None
+  facts = dict(
+      target.asked,
+      definition=noise.DEFINITIONS.get(target.asked['noise_type'], 'clean'),
+      rate_realised=(noise.realised_rate(split.clean, split.given)
+                     if known else None),
+      num_examples=len(split.given),
+      num_changed=int(np.sum(split.clean != split.given)) if known else None,
+      num_classes=len(class_names),
+      class_names=class_names,
+      clean_label_counts=count(split.clean) if known else None,
+      given_label_counts=count(split.given),
+      transition=(None if split.transition is None
+                  else split.transition.tolist()),
+      archive=os.path.basename(os.path.abspath(source.path)))
   try:
     with files.new_directory(target.path) as directory:
-      checksums = _write_shards(settings, target, dataset, directory, order,
-                                images, clean, given)
-      facts = dict(target.asked)
-      facts.update(
-          definition=noise.NOISE_TYPES.get(facts['noise_type'], 'clean'),
-          rate_realised=noise.realised_rate(clean, given),
-          num_examples=len(given),
-          num_changed=int(np.sum(clean != given)),
-          num_classes=dataset.num_classes,
-          class_names=image_set.class_names,
-          clean_label_counts=_counts(clean, dataset),
-          given_label_counts=_counts(given, dataset),
-          transition=None if transition is None else transition.tolist(),
-          archive=os.path.basename(archive.path),
-          sha256=checksums)
-      with open(os.path.join(directory, NOISE_FILE), 'w') as stream:
+      _write_records(settings, target, split, directory)
+      if target.split == 'train':
+        label_files.write(directory, split.given, split.clean, split.ids)
+      facts['sha256'] = {name: _sha256(os.path.join(directory, name))
+                         for name in os.listdir(directory)}
+      with open(os.path.join(directory, noise.FACTS_FILE), 'w') as stream:
         json.dump(facts, stream, indent=1, sort_keys=True)
         stream.write('\n')
   except (OSError, tf.errors.OpError) as error:
     raise RunError('cannot write %s (%s)' % (target.path, error))
-  noise_words = 'clean' if target.rate is None else (
-      '%s noise, %g asked, %.4f realised'
-      % (settings.noise_type, target.rate, facts['rate_realised']))
-  print('%s: %d examples, %s' % (target.path, len(given), noise_words))
+  print('%s: %d examples, %s' % (target.path, len(split.given),
+                                 _in_words(settings, target, facts)))
 
 
-def _counts(labels, dataset):
-  return np.bincount(labels, minlength=dataset.num_classes).tolist()
+def _in_words(settings, target, facts):
+  """What labels a finished directory has."""
+  if target.split == 'test':
+    return 'clean'
+  if settings.noise_type == noise.FOLDERS:
+    return 'labels as in the folders'
+  if settings.noise_type == noise.FILE:
+    return 'labels of %s, %.4f realised' % (facts['noise_file'],
+                                            facts['rate_realised'])
+  return '%s noise, %g asked, %.4f realised' % (
+      settings.noise_type, target.rate, facts['rate_realised'])
 
 
-def _write_shards(settings, target, dataset, directory, order, images, clean,
-                  given):
-  """Writes the records; returns the checksums: {file name: sha256}."""
+def _write_records(settings, target, split, directory):
+  """Writes the TFRecords of one directory."""
   from mentormix import datasets  # pylint: disable=g-import-not-at-top
   from mentormix.runtime import tf  # pylint: disable=g-import-not-at-top
-  has_fine_label = dataset.test_label == datasets.FINE_LABEL
-  checksums = {}
+  order = np.arange(len(split.given))
+  if target.split == 'train':
+    order = record_order(len(order), settings.seed)
+  has_fine_label = settings.dataset_name == 'cifar100'
   with tqdm.tqdm(total=len(order), desc=target.path, unit='image', leave=False,
                  disable=None) as bar:
     for shard, indices in enumerate(np.array_split(order, settings.num_shards)):
-      name = '%s_%s-%05d-of-%05d' % (dataset.name, target.split, shard,
-                                     settings.num_shards)
-      path = os.path.join(directory, name)
+      path = os.path.join(directory, '%s_%s-%05d-of-%05d' % (
+          settings.dataset_name, target.split, shard, settings.num_shards))
       with tf.python_io.TFRecordWriter(path) as writer:
         for index in indices:
           writer.write(datasets.encode_example(
-              encode_png(images[index]), given[index], clean[index],
-              clean[index] if has_fine_label else None))
+              encode_png(split.images[index]), split.given[index],
+              None if split.clean is None else split.clean[index],
+              split.clean[index] if has_fine_label else None,
+              split.ids[index]))
           bar.update()
-      checksums[name] = _sha256(path)
-  return checksums
 
 
 if __name__ == '__main__':

@@ -30,9 +30,10 @@ def settings(tmp_path, **changes):
   if not os.path.exists(archive):
     testing.write_cifar_archive(archive)
   values = prepare_data.Settings(
-      dataset_name='cifar10', archive=archive, md5=None,
-      output_dir=str(tmp_path / 'out'), noise_levels=(0.4,),
-      noise_type='symmetric_others', seed=0, num_shards=3, overwrite=False)
+      dataset_name='cifar10', archive=archive, md5=None, image_dir=None,
+      image_size=32, output_dir=str(tmp_path / 'out'), noise_levels=(0.4,),
+      noise_type='symmetric_others', noise_file=None, noise_key=None,
+      noise_index=None, seed=0, num_train=None, num_shards=3, overwrite=False)
   return values._replace(**changes)
 
 
@@ -133,8 +134,9 @@ def test_noise_file_says_what_was_done(tmp_path):
   assert found == {
       'archive': 'a.tar.gz', 'archive_md5': archives.md5_of(archive),
       'class_names': list(clean.class_names), 'dataset_name': 'cifar100',
-      'format_version': 1, 'noise_type': 'asymmetric', 'num_changed': 200,
-      'num_classes': 100, 'num_examples': 500, 'num_shards': 3,
+      'format_version': 2, 'image_size': 32, 'noise_type': 'asymmetric',
+      'num_changed': 200, 'num_classes': 100, 'num_examples': 500,
+      'num_shards': 3, 'num_train': None,
       'rate_asked': 0.4, 'rate_realised': 0.4, 'seed': 2, 'split': 'train',
       'clean_label_counts': [5] * 100,
       'given_label_counts': np.bincount(given, minlength=100).tolist(),
@@ -161,7 +163,7 @@ def test_same_seed_same_bytes_on_every_runtime(tmp_path):
   for name, data in sorted(contents(tmp_path / 'out').items()):
     digest.update(name.encode('ascii') + b'\0' + data)
   assert digest.hexdigest() == (
-      '82236d5ef59b3d40e8aa4a45a3e8d5290f76653112d9d7dd4ac3cb39b57f27b5')
+      '4cb5ce7be2a6f32c12b5ec48ff88417a632438379bd9aad848b1db7098d286c1')
   prepare_data.prepare(digits._replace(
       seed=1, output_dir=str(tmp_path / 'other')))
   first, other = contents(tmp_path / 'out'), contents(tmp_path / 'other')
@@ -213,7 +215,8 @@ def test_further_levels_join(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('change', [
-    {'seed': 1}, {'noise_type': 'symmetric'}, {'num_shards': 2}])
+    {'seed': 1}, {'noise_type': 'symmetric'}, {'num_shards': 2},
+    {'num_train': 50}])
 def test_other_settings_are_refused_before_writing(tmp_path, change):
   prepare_data.prepare(settings(tmp_path))
   before = contents(tmp_path)
@@ -256,7 +259,7 @@ def test_damaged_directories_are_refused(tmp_path, damage):
   with pytest.raises(UserError, match='--overwrite'):
     prepare_data.prepare(settings(tmp_path))
   prepare_data.prepare(settings(tmp_path, overwrite=True))
-  assert len(facts(tmp_path)['sha256']) == 3
+  assert len(facts(tmp_path)['sha256']) == 5
 
 
 def test_what_is_not_ours_is_never_replaced(tmp_path):
@@ -317,7 +320,7 @@ def test_interrupted_run_leaves_nothing(tmp_path, monkeypatch, number, capsys):
   assert os.listdir(str(tmp_path / 'out')) == ['val']  # That was finished.
   assert signal.getsignal(number) is handler
   prepare_data.prepare(settings(tmp_path))  # Goes on where it stopped.
-  assert len(facts(tmp_path)['sha256']) == 3
+  assert len(facts(tmp_path)['sha256']) == 5
 
 
 def test_ignored_signals_stay_ignored(tmp_path, monkeypatch):
@@ -366,7 +369,7 @@ def test_stale_directories_do_not_disturb(tmp_path):
   stale.mkdir(parents=True)
   (stale / 'cifar10_train-00000-of-00003').write_bytes(b'half')
   prepare_data.prepare(settings(tmp_path))
-  assert len(facts(tmp_path)['sha256']) == 3
+  assert len(facts(tmp_path)['sha256']) == 5
 
 
 # The command.
@@ -397,6 +400,7 @@ def test_command(tmp_path):
   assert os.listdir(str(tmp_path / 'data')) == ['digits']
   assert sorted(os.listdir(str(tmp_path / 'data' / 'digits'))) == ['0.2', 'val']
   assert len(contents(tmp_path / 'data' / 'digits' / 'val')) == 11
+  assert len(contents(tmp_path / 'data' / 'digits' / '0.2')) == 13
 
 
 def test_help_is_instant(tmp_path):
@@ -437,6 +441,9 @@ DIGITS = ['--dataset_name=digits']
     (DIGITS + ['--noise_type=pair'], 'noise_type.*symmetric_others'),
     (DIGITS + ['--num_shards=0'], 'num_shards'),
     (DIGITS + ['--num_shards=401'], 'num_shards.*400'),
+    (DIGITS + ['--num_train=1398'], 'num_train=1398.*1397'),
+    (DIGITS + ['--num_train=5'], 'num_shards=10.*5 images'),
+    (DIGITS + ['--num_train=0'], 'num_train'),
     (DIGITS + ['--seed=-1'], 'seed'),
     (DIGITS + ['--archive=ten.tar.gz'], 'embedded.*--archive'),
     (DIGITS + ['--output_dir=ten.tar.gz/x'], 'output_dir.*not a directory'),
@@ -449,6 +456,7 @@ DIGITS = ['--dataset_name=digits']
     (CIFAR10 + ['--archive=hundred.tar.gz'], 'holds cifar100'),
     (CIFAR10 + ['--archive=ftp://x/y.tar.gz'], 'http'),
     (CIFAR10 + ['--archive=http://127.0.0.1:1/'], 'http'),
+    (CIFAR10 + ['--archive=http://[bad'], 'http://.bad is neither'),
     (TEN + ['--md5=123'], 'md5=123'),
     (TEN + ['--md5=' + '0' * 32], 'ten.tar.gz has md5'),
     (TEN + ['--dataset_name=cifar100'], 'holds cifar10,'),

@@ -8,17 +8,19 @@ import pytest
 CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 # In the order of the flow: a module imports only what stands above it.
-FLOW = ['command', 'files', 'runtime', 'config', 'schedules', 'noise',
-        'archives', 'datasets', 'input_pipeline', 'checkpoints',
+FLOW = ['command', 'files', 'runtime', 'noise', 'config', 'presets',
+        'schedules', 'pickles', 'label_files', 'archives', 'image_folders',
+        'datasets', 'input_pipeline', 'checkpoints',
         'students.resnet', 'students',
         'curriculum', 'mentornet', 'mentornet_training', 'mentormix_loss',
-        'training', 'evaluation']
+        'training', 'evaluation', 'label_scores', 'runs', 'figures']
 MAY_NOT_IMPORT = {
     'mentormix_loss': {'students', 'students.resnet', 'mentornet'},
     'evaluation': {'mentornet', 'mentormix_loss', 'training'},
 }
-WITHOUT_TENSORFLOW = ['command', 'files', 'config', 'noise', 'archives',
-                      'curriculum']
+WITHOUT_TENSORFLOW = ['command', 'files', 'noise', 'config', 'presets',
+                      'pickles', 'label_files', 'archives', 'image_folders',
+                      'curriculum', 'figures']
 
 
 def _modules():

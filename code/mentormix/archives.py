@@ -1,14 +1,13 @@
 """Clean images and labels: the official CIFAR archives, and embedded digits.
 
+    find:   locate(...)            -> Source
     fetch:  download(url, path, md5)
     read:   read(path, 'cifar10')  -> ImageSet
             digits()               -> ImageSet
 
 The CIFAR archives are pickles from the internet, and a pickle is a program. So
-nothing here unpickles: `_PickleReader` understands the few instructions that
-put together numbers, strings, lists and dictionaries, notes down the request
-for an array without carrying it out, and refuses everything else. Nothing is
-extracted to disk either: members are read from the stream, by base name.
+nothing here unpickles: see pickles.py. Nothing is extracted to disk either:
+members are read from the stream, by base name.
 """
 import collections
 import errno
@@ -17,27 +16,28 @@ import hashlib
 import http.client
 import os
 import posixpath
-import struct
 import tarfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 
 import numpy as np
 import tqdm
 
+from mentormix import pickles
 from mentormix.command import RunError
 from mentormix.command import UserError
 
+NUM_CLASSES = {'cifar10': 10, 'cifar100': 100, 'digits': 10}  # The known sets.
 IMAGE_SIZE = 32
+PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 _ROW = 3 * IMAGE_SIZE * IMAGE_SIZE  # Bytes of an image in an archive.
 
-# Bounds on what is read: the largest official member has 155 MB, and the
-# longest official pickle some 200,000 instructions.
+# Bounds on what is read: the largest official member has 155 MB.
 _MAX_MEMBER = 256 << 20
 _MAX_MEMBERS = 1000
 _MAX_ARCHIVE = 1 << 30
-_MAX_INSTRUCTIONS = 4000000
 
 _CHUNK = 1 << 20
 _TIMEOUT = 30  # Seconds without a byte.
@@ -45,16 +45,18 @@ _TIMEOUT = 30  # Seconds without a byte.
 
 class ImageSet(collections.namedtuple(
     'ImageSet', 'train_images train_labels test_images test_labels '
-    'superclass class_names')):
-  """A data set in memory, clean.
+    'superclass class_names train_ids test_ids', defaults=(None, None))):
+  """A data set in memory, in the order of its source.
 
   Attributes:
-    train_images: uint8 [N, 32, 32, 3].
+    train_images: uint8 [N, H, W, 3].
     train_labels: int64 [N].
-    test_images: uint8 [M, 32, 32, 3].
+    test_images: uint8 [M, H, W, 3].
     test_labels: int64 [M].
     superclass: int64 [K], the superclass of each class; None without any.
     class_names: K strings.
+    train_ids: N strings, which image each is; None where its index says so.
+    test_ids: M strings, or None.
   """
   __slots__ = ()
 
@@ -69,14 +71,14 @@ OFFICIAL = {
     'cifar10': Official(
         url=_URL + 'cifar-10-python.tar.gz',
         md5='c58f30108f718f92721af3b95e74349a',
-        num_classes=10,
+        num_classes=NUM_CLASSES['cifar10'],
         train=tuple('data_batch_%d' % batch for batch in range(1, 6)),
         test='test_batch', meta='batches.meta',
         labels='labels', coarse=None, names='label_names'),
     'cifar100': Official(
         url=_URL + 'cifar-100-python.tar.gz',
         md5='eb9058c3a382ffc7106e4002c42a8d85',
-        num_classes=100,
+        num_classes=NUM_CLASSES['cifar100'],
         train=('train',), test='test', meta='meta',
         labels='fine_labels', coarse='coarse_labels',
         names='fine_label_names'),
@@ -94,6 +96,69 @@ def check_file(path):
   if not os.access(path, os.R_OK):
     raise UserError('--archive=%s is not readable; change its permissions'
                     % path)
+
+
+Source = collections.namedtuple('Source', 'path md5 url')
+
+
+def locate(dataset_name, archive, md5, directory):
+  """Where the images come from; fetches nothing.
+
+  Args:
+    dataset_name: a key of NUM_CLASSES.
+    archive: a file or an address; None for the official one.
+    md5: the checksum to insist on; None for the official one, which a file of
+      the user's may differ from.
+    directory: where downloads go.
+
+  Returns:
+    A `Source`: path and md5 of the file, and the address that it is still to be
+    downloaded from, None if it is there.
+
+  Raises:
+    UserError: the file or the address is bad, or the checksum another.
+  """
+  if dataset_name == 'digits':
+    return Source(digits_path(), md5_of(digits_path()), None)
+  official = OFFICIAL[dataset_name]
+  archive = archive or official.url
+  if '://' not in archive:
+    return _local(archive, md5, official)
+
+  try:
+    url = urllib.parse.urlparse(archive)
+    name = os.path.basename(url.path)
+    understood = url.scheme in ('http', 'https') and url.netloc and name
+  except ValueError:
+    understood = False
+  if not understood:
+    raise UserError('--archive=%s is neither a file nor an http or https '
+                    'address of one' % archive)
+  path = os.path.join(directory, name)
+  md5 = md5 or official.md5
+  if not os.path.exists(path):
+    return Source(path, md5, archive)
+  check_file(path)
+  found = md5_of(path)
+  if found != md5:
+    raise UserError('%s is there but has md5 %s instead of %s; delete it to '
+                    'download it again, or pass --archive=%s to use it as it '
+                    'is' % (path, found, md5, path))
+  print('Using %s' % path)
+  return Source(path, md5, None)
+
+
+def _local(path, md5, official):
+  """The `Source` of a file of the user's."""
+  check_file(path)
+  found = md5_of(path)
+  if md5 and found != md5:
+    raise UserError('--archive=%s has md5 %s, not --md5=%s; get it again, or '
+                    'correct --md5' % (path, found, md5))
+  if not md5 and found != official.md5:
+    print('Note: %s is not the official archive (md5 %s instead of %s)'
+          % (path, found, official.md5))
+  return Source(path, found, None)
 
 
 def md5_of(path):
@@ -307,7 +372,7 @@ def _read_members(path, dataset_name):
 def _load(path, name, data):
   """The dictionary that a member holds, with its keys as str."""
   try:
-    content = _PickleReader(data).read()
+    content = pickles.Reader(data).read()
   except MemoryError:
     raise RunError('%s: %s does not fit into memory' % (path, name))
   except Exception as error:  # The bytes are a stranger's: anything may fail.
@@ -338,8 +403,9 @@ def _read_batch(path, name, official, batch):
   def bad(what):
     return _bad(path, 'has a member %s %s' % (name, what))
 
-  pixels = _array(batch.get('data'))
-  if pixels is None or not len(pixels):
+  pixels = pickles.array(batch.get('data'))
+  if (not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8
+      or pixels.ndim != 2 or not len(pixels) or pixels.shape[1] != _ROW):
     raise bad('without images, uint8 [n, %d]' % _ROW)
   def column(key, bound):
     values = batch.get(key)
@@ -358,25 +424,6 @@ def _read_batch(path, name, official, batch):
   return np.ascontiguousarray(images), labels, coarse
 
 
-def _array(value):
-  """The recorded request for a uint8 array [n, 3072]; None if it is not one."""
-  if not isinstance(value, _Request) or value.function != 'array':
-    return None
-  if not isinstance(value.state, tuple) or len(value.state) != 5:
-    return None
-  _, shape, dtype, in_columns, content = value.state
-  if not isinstance(dtype, _Request) or dtype.function != 'dtype':
-    return None
-  if not dtype.args or dtype.args[0] not in ('u1', b'u1', '|u1', b'|u1'):
-    return None
-  if not isinstance(content, bytes) or shape != (len(content) // _ROW, _ROW):
-    return None
-  if len(content) % _ROW:
-    return None
-  return np.frombuffer(content, np.uint8).reshape(
-      shape, order='F' if in_columns else 'C')
-
-
 def _superclass(path, num_classes, labels, coarse):
   """The one superclass of every class: int64 [K]."""
   superclass = np.full(num_classes, -1, dtype=np.int64)
@@ -386,186 +433,6 @@ def _superclass(path, num_classes, labels, coarse):
   if np.any(superclass[labels] != coarse):
     raise _bad(path, 'puts a class into more than one superclass')
   return superclass
-
-
-# Pickles, read without being run.
-
-_KNOWN_GLOBALS = {
-    ('numpy.core.multiarray', '_reconstruct'): 'array',
-    ('numpy._core.multiarray', '_reconstruct'): 'array',
-    ('numpy', 'ndarray'): 'ndarray',
-    ('numpy', 'dtype'): 'dtype',
-    ('_codecs', 'encode'): 'encode',  # How protocol 2 spells bytes.
-}
-
-_Name = collections.namedtuple('_Name', 'name')
-
-
-class _Request(object):
-  """Something that a pickle wants built: written down, not done."""
-  __slots__ = ('function', 'args', 'state')
-
-  def __init__(self, function, args):
-    self.function = function
-    self.args = args
-    self.state = None
-
-
-class _PickleReader(object):
-  """Reads a pickle that holds plain data and uint8 arrays, protocols 2 to 4.
-
-  Compared with an Unpickler that may find only harmless names, this one also
-  has no memory or hash tables of the pickle's choosing: an Unpickler takes one
-  instruction to reserve 32 GB.
-  """
-
-  # Instruction -> format of its number, or of the length before its text.
-  _NUMBERS = {b'K': '<B', b'M': '<H', b'J': '<i'}
-  _BYTES = {b'U': '<B', b'T': '<i', b'C': '<B', b'B': '<I', b'\x8e': '<Q'}
-  _TEXTS = {b'\x8c': '<B', b'X': '<I', b'\x8d': '<Q'}
-  _PUTS = {b'q': '<B', b'r': '<I'}
-  _GETS = {b'h': '<B', b'j': '<I'}
-  _IGNORED = {b'\x80': '<B', b'\x95': '<Q'}  # Protocol, length of a frame.
-  _CONSTANTS = {b'N': None, b'\x88': True, b'\x89': False}
-  _EMPTY = {b'}': dict, b']': list, b')': tuple}
-  _TUPLES = {b'\x85': 1, b'\x86': 2, b'\x87': 3}
-
-  def __init__(self, data):
-    self._data = data
-    self._position = 0
-    self._stack = []
-    self._marks = []  # Where the stack stood at each open bracket.
-    self._memo = {}
-    self._encoded = 0
-
-  def read(self):
-    """What the pickle holds.
-
-    Returns:
-      Numbers, strings, bytes, tuples, lists, dictionaries, or a `_Request`.
-
-    Raises:
-      Exception: of any class; the data are damaged or ask for more.
-    """
-    for _ in range(_MAX_INSTRUCTIONS):
-      code = self._take(1)
-      if code == b'.':
-        return self._stack.pop()
-      self._step(code)
-    raise ValueError('it is too long')
-
-  def _step(self, code):
-    """Carries out one instruction."""
-    stack = self._stack
-    if code in self._NUMBERS:
-      stack.append(self._number(self._NUMBERS[code]))
-    elif code in self._BYTES:
-      stack.append(self._take(self._number(self._BYTES[code])))
-    elif code in self._TEXTS:
-      stack.append(self._take(self._number(self._TEXTS[code])).decode(
-          'utf-8', 'surrogatepass'))
-    elif code in self._PUTS:
-      self._memo[self._number(self._PUTS[code])] = stack[-1]
-    elif code == b'\x94':
-      self._memo[len(self._memo)] = stack[-1]
-    elif code in self._GETS:
-      stack.append(self._memo[self._number(self._GETS[code])])
-    elif code in self._IGNORED:
-      self._number(self._IGNORED[code])
-    elif code in self._CONSTANTS:
-      stack.append(self._CONSTANTS[code])
-    elif code in self._EMPTY:
-      stack.append(self._EMPTY[code]())
-    elif code in self._TUPLES:
-      stack.append(tuple(self._pop(self._TUPLES[code])))
-    elif code == b'(':
-      self._marks.append(len(stack))
-    elif code == b't':
-      stack.append(tuple(self._pop_to_mark()))
-    elif code == b'a':
-      self._extend(self._pop(1))
-    elif code == b'e':
-      self._extend(self._pop_to_mark())
-    elif code == b's':
-      self._update(self._pop(2))
-    elif code == b'u':
-      self._update(self._pop_to_mark())
-    elif code == b'c':
-      self._global(self._line(), self._line())
-    elif code == b'\x93':
-      self._global(*self._pop(2))
-    elif code == b'R':
-      stack.append(self._request(*self._pop(2)))
-    elif code == b'b':
-      state, = self._pop(1)
-      if not isinstance(stack[-1], _Request) or stack[-1].state is not None:
-        raise ValueError('it sets the state of something')
-      stack[-1].state = state
-    else:
-      raise ValueError('it has the instruction %r' % code)
-
-  def _take(self, size):
-    end = self._position + size
-    if not self._position <= end <= len(self._data):
-      raise ValueError('it ends too early')
-    piece = self._data[self._position:end]
-    self._position = end
-    return piece
-
-  def _number(self, layout):
-    return struct.unpack(layout, self._take(struct.calcsize(layout)))[0]
-
-  def _line(self):
-    end = self._data.index(b'\n', self._position, self._position + 100)
-    return self._take(end + 1 - self._position)[:-1].decode('ascii')
-
-  def _pop(self, count):
-    if len(self._stack) < count:
-      raise ValueError('it takes more than it has')
-    items = self._stack[-count:]
-    del self._stack[-count:]
-    return items
-
-  def _pop_to_mark(self):
-    mark = self._marks.pop()
-    items = self._stack[mark:]
-    del self._stack[mark:]
-    return items
-
-  def _extend(self, items):
-    if not isinstance(self._stack[-1], list):
-      raise ValueError('it appends to something else than a list')
-    self._stack[-1].extend(items)
-
-  def _update(self, items):
-    target = self._stack[-1]
-    if not isinstance(target, dict) or len(items) % 2:
-      raise ValueError('it sets an item of something else than a dictionary')
-    for key, value in zip(items[::2], items[1::2]):
-      if not isinstance(key, (bytes, str)):
-        raise ValueError('it has a key that is not a string')
-      target[key] = value
-
-  def _global(self, module, name):
-    known = (isinstance(module, str) and isinstance(name, str)
-             and _KNOWN_GLOBALS.get((module, name)))
-    if not known:
-      raise ValueError('it asks for %.60s.%.60s, which is refused'
-                       % (module, name))
-    self._stack.append(_Name(known))
-
-  def _request(self, function, args):
-    """What calling `function` would give, for the few that are known."""
-    if not isinstance(function, _Name) or not isinstance(args, tuple):
-      raise ValueError('it calls something')
-    if function.name != 'encode':
-      return _Request(function.name, args)
-    text, encoding = args
-    # No text is encoded twice, so the copies are bounded like the pickle.
-    self._encoded += len(text)
-    if encoding not in ('latin1', 'latin-1') or self._encoded > len(self._data):
-      raise ValueError('it encodes a string in an unusual way')
-    return text.encode('latin1')
 
 
 # Handwritten digits.

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from mentormix import archives
+from mentormix import pickles
 from mentormix import testing
 from mentormix.command import UserError
 
@@ -327,7 +328,7 @@ def test_every_truncation_and_any_byte_flip_is_survived():
 
 
 def test_too_many_instructions(archive, monkeypatch):
-  monkeypatch.setattr(archives, '_MAX_INSTRUCTIONS', 1000)
+  monkeypatch.setattr(pickles, '_MAX_INSTRUCTIONS', 1000)
   testing.write_tar_gz(archive, members(data_batch_1=b'N' * 1001))
   refused(archive, 'data_batch_1.*too long')
 

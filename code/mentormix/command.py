@@ -62,6 +62,11 @@ def from_flags(config_type):
                         for name in config_type._fields})
 
 
+def given_flags(config_type):
+  """Names of the fields of `config_type` that the command line gives."""
+  return {name for name in config_type._fields if flags.FLAGS[name].present}
+
+
 def log(line):
   """Prints a line with the time before it, at once, also into a file."""
   print(time.strftime('%Y-%m-%d %H:%M:%S'), line, flush=True)

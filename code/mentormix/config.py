@@ -11,7 +11,19 @@ import os
 from mentormix.command import UserError
 
 CONFIG_FILE = 'config.json'
-METHODS = ('mentormix', 'cross_entropy')
+
+_WEIGHTING = ('trained_mentornet_dir', 'loss_p_percentile', 'burn_in_epoch',
+              'example_dropout_rates')
+
+# Method -> the settings that it uses and some other method does not.
+METHOD_SETTINGS = collections.OrderedDict((
+    ('cross_entropy', ()),
+    ('mixup', ('mixup_alpha',)),
+    ('mentornet', _WEIGHTING),
+    ('mentormix', _WEIGHTING + ('mixup_alpha', 'second_reweight')),
+))
+METHODS = tuple(METHOD_SETTINGS)
+WEIGHTED = ('mentornet', 'mentormix')  # Those that need a MentorNet.
 
 _TRAIN_DEFAULTS = (
     # As published.
@@ -99,7 +111,7 @@ def validate(config):
   Args:
     config: a `TrainConfig`.
   """
-  _require_given(config, 'data_dir', 'train_log_dir')
+  require_given(config, 'data_dir', 'train_log_dir')
   _require(config, 'method', config.method in METHODS,
            'one of %s' % ', '.join(METHODS))
   for name in _AT_LEAST_ONE:
@@ -113,15 +125,15 @@ def validate(config):
            'between 0 and 1')
   _require(config, 'burn_in_epoch', 0 <= config.burn_in_epoch <= 100,
            'between 0 and 100, in percent of the training')
-  if config.method == 'mentormix':
-    _require_given(config, 'trained_mentornet_dir')
+  if config.method in WEIGHTED:
+    require_given(config, 'trained_mentornet_dir')
   if config.ps_tasks or config.task:
-    _require_given(config, 'master')
+    require_given(config, 'master')
 
 
 def validate_eval(config):
   """As `validate`, for an `EvalConfig`."""
-  _require_given(config, 'data_dir', 'checkpoint_dir', 'eval_dir')
+  require_given(config, 'data_dir', 'checkpoint_dir', 'eval_dir')
   _require(config, 'batch_size', config.batch_size >= 1, 'at least 1')
   _require(config, 'eval_interval_secs', config.eval_interval_secs >= 1,
            'at least 1')
@@ -136,7 +148,8 @@ def _require(config, name, condition, what):
     raise UserError('--%s=%s must be %s' % (name, getattr(config, name), what))
 
 
-def _require_given(config, *names):
+def require_given(config, *names):
+  """Raises UserError unless all of these settings have a value."""
   for name in names:
     _require(config, name, getattr(config, name), 'given')
 

@@ -9,13 +9,20 @@ Every file is a TFRecord of tf.Example (the published schema):
     image/format             b'png'
     image/class/label        [1] int64, the label given: noisy in a training set
     image/class/fine_label   [1] int64, cifar100 only: the clean fine label
-    image/class/clean_label  [1] int64, ours: the clean label; sets prepared
-                             elsewhere lack it
+    image/class/clean_label  [1] int64, ours: the clean label; where it is not
+                             known, as in sets prepared elsewhere, it is absent
+    image/source_id          ours: which image this is: its index in the
+                             archive, or its path in the folder it came from
+
+A set of one's own has a noise.json beside its files, which gives its name, its
+number of classes and its image size.
 """
 import collections
 import os
 import struct
 
+from mentormix import archives
+from mentormix import noise
 from mentormix.command import UserError
 from mentormix.runtime import slim
 from mentormix.runtime import tf
@@ -25,10 +32,9 @@ FORMAT = 'image/format'
 LABEL = 'image/class/label'
 FINE_LABEL = 'image/class/fine_label'
 CLEAN_LABEL = 'image/class/clean_label'
+SOURCE_ID = 'image/source_id'
 
 UNKNOWN_LABEL = -1  # What a record without a clean label decodes to.
-
-PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 
 
 class Dataset(collections.namedtuple(
@@ -47,19 +53,37 @@ class Dataset(collections.namedtuple(
     return self.test_label if split == 'test' else LABEL
 
 
-DATASETS = {d.name: d for d in (
-    Dataset('cifar10', 10, 32, LABEL),
-    Dataset('cifar100', 100, 32, FINE_LABEL),
-    Dataset('digits', 10, 32, LABEL),
-)}
+DATASETS = {
+    name: Dataset(name, num_classes, archives.IMAGE_SIZE,
+                  FINE_LABEL if name == 'cifar100' else LABEL)
+    for name, num_classes in archives.NUM_CLASSES.items()}
 
 
-def get(name):
-  """The `Dataset` called `name`; UserError names the known ones."""
-  if name not in DATASETS:
-    raise UserError('--dataset_name=%s is unknown; known are %s'
-                    % (name, ', '.join(sorted(DATASETS))))
-  return DATASETS[name]
+def get(name, data_dir=None):
+  """The `Dataset` called `name`.
+
+  Args:
+    name: a key of `DATASETS`, or the name of a set of one's own.
+    data_dir: where the latter has its noise.json.
+
+  Raises:
+    UserError: `name` is neither; the line names the known ones.
+  """
+  if name in DATASETS:
+    return DATASETS[name]
+  facts = noise.read_facts(data_dir) if data_dir else None
+  if not facts or facts.get('dataset_name') != name:
+    raise UserError(
+        '--dataset_name=%s is unknown; known are %s, and a set of your own by '
+        'the name in the %s of its --data_dir%s' % (
+            name, ', '.join(sorted(DATASETS)), noise.FACTS_FILE,
+            ', here %s' % facts.get('dataset_name') if facts else ''))
+  num_classes, size = facts.get('num_classes'), facts.get('image_size')
+  if not (isinstance(num_classes, int) and num_classes >= 2
+          and isinstance(size, int) and size >= 1):
+    raise UserError('%s lacks num_classes or image_size; make the data set '
+                    'again' % os.path.join(data_dir, noise.FACTS_FILE))
+  return Dataset(name, num_classes, size, LABEL)
 
 
 def find_files(dataset, split, data_dir):
@@ -127,7 +151,7 @@ def _check_record(dataset, label_key, record, path, index):
   if not 0 <= label[0] < dataset.num_classes:
     raise bad('has label %d; --dataset_name=%s has classes 0 to %d'
               % (label[0], dataset.name, dataset.num_classes - 1))
-  if image[0].startswith(PNG_SIGNATURE):
+  if image[0].startswith(archives.PNG_SIGNATURE):
     if len(image[0]) < 24:
       raise bad('has an image that is cut off')
     size = struct.unpack('>II', image[0][16:24])
@@ -143,11 +167,12 @@ def has_clean_labels(files):
 
 
 def slim_dataset(dataset, split, files, num_samples):
-  """The split as a tf-slim dataset with items image, label and clean_label.
+  """The split as a tf-slim dataset.
 
   Returns:
-    A `slim.dataset.Dataset`; image is uint8 [H, W, 3], label int64 [], and
-    clean_label int64 [], UNKNOWN_LABEL where the record has none.
+    A `slim.dataset.Dataset` with the items image, uint8 [H, W, 3]; label,
+    int64 []; clean_label, int64 [], UNKNOWN_LABEL where the record has none;
+    source_id, string [], empty where the record has none.
   """
   label_key = dataset.label_key(split)
   scalar = lambda **kwargs: tf.FixedLenFeature([1], tf.int64, **kwargs)
@@ -156,6 +181,7 @@ def slim_dataset(dataset, split, files, num_samples):
       FORMAT: tf.FixedLenFeature([], tf.string, default_value='png'),
       label_key: scalar(),
       CLEAN_LABEL: scalar(default_value=[UNKNOWN_LABEL]),
+      SOURCE_ID: tf.FixedLenFeature([], tf.string, default_value=''),
   }
   decode = slim.tfexample_decoder
   shape = [dataset.image_size, dataset.image_size, 3]
@@ -163,6 +189,7 @@ def slim_dataset(dataset, split, files, num_samples):
       'image': decode.Image(IMAGE, FORMAT, shape=shape),
       'label': decode.Tensor(label_key, shape=[]),
       'clean_label': decode.Tensor(CLEAN_LABEL, shape=[]),
+      'source_id': decode.Tensor(SOURCE_ID, shape=[]),
   }
   return slim.dataset.Dataset(
       data_sources=files,
@@ -171,18 +198,21 @@ def slim_dataset(dataset, split, files, num_samples):
       num_samples=num_samples,
       items_to_descriptions={
           'image': 'the picture', 'label': 'the label given',
-          'clean_label': 'the true label, where known'},
+          'clean_label': 'the true label, where known',
+          'source_id': 'which image it is, where known'},
       num_classes=dataset.num_classes)
 
 
-def encode_example(png, label, clean_label, fine_label=None):
+def encode_example(png, label, clean_label=None, fine_label=None,
+                   source_id=None):
   """One record in the published schema.
 
   Args:
     png: bytes of the encoded image.
     label: the label given, an int.
-    clean_label: the true label, an int.
+    clean_label: the true label, an int; None where it is not known.
     fine_label: for cifar100, the true fine label.
+    source_id: which image this is, a string.
 
   Returns:
     Bytes, the same for the same arguments whatever the protobuf version.
@@ -191,9 +221,12 @@ def encode_example(png, label, clean_label, fine_label=None):
       int64_list=tf.train.Int64List(value=[int(x)]))
   string = lambda x: tf.train.Feature(
       bytes_list=tf.train.BytesList(value=[x]))
-  feature = {IMAGE: string(png), FORMAT: string(b'png'),
-             LABEL: integer(label), CLEAN_LABEL: integer(clean_label)}
+  feature = {IMAGE: string(png), FORMAT: string(b'png'), LABEL: integer(label)}
+  if clean_label is not None:
+    feature[CLEAN_LABEL] = integer(clean_label)
   if fine_label is not None:
     feature[FINE_LABEL] = integer(fine_label)
+  if source_id is not None:
+    feature[SOURCE_ID] = string(source_id.encode('utf-8'))
   example = tf.train.Example(features=tf.train.Features(feature=feature))
   return example.SerializeToString(deterministic=True)

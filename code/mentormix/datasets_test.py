@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 
+from mentormix import archives
 from mentormix import datasets
 from mentormix.command import UserError
 from mentormix.runtime import slim
@@ -124,7 +125,7 @@ def test_empty_file(tmp_path):
     (_record(label=10), 'record 1 has label 10; --dataset_name=cifar10 has '
                         'classes 0 to 9'),
     (_record(label=-1), 'record 1 has label -1'),
-    (datasets.encode_example(datasets.PNG_SIGNATURE, 1, 1),
+    (datasets.encode_example(archives.PNG_SIGNATURE, 1, 1),
      'record 1 has an image that is cut off'),
     (_record(size=28), 'record 1 has an image of 28 x 28 pixels'),
 ])

@@ -4,6 +4,7 @@ A process of its own: it shares nothing with training but the directory with the
 checkpoints and config.json. It knows neither mentor nor loss.
 """
 import collections
+import contextlib
 import csv
 import os
 import time
@@ -63,8 +64,8 @@ def evaluate(config):
                     % config.checkpoint_dir)
   _wait_for_first_checkpoint(config)
   config, _ = config_lib.resolve_eval(config)
-  dataset = datasets.get(config.dataset_name)
-  student = students.get(config.studentnet)
+  dataset = datasets.get(config.dataset_name, config.data_dir)
+  students.get(config.studentnet)  # Unknown names end here.
   files = datasets.find_files(dataset, config.split_name, config.data_dir)
   count = datasets.count_records(dataset, config.split_name, files)
   log('TensorFlow %s: evaluating %s on %s, %d images, checkpoints from %s' % (
@@ -76,7 +77,7 @@ def evaluate(config):
   with tf.Graph().as_default():
     batch = input_pipeline.eval_batch(
         dataset, config.split_name, files, count, config.batch_size)
-    evaluator = _Evaluator(config, student, dataset.num_classes, batch, count)
+    evaluator = _Evaluator(config, dataset, batch, count)
     writer = tf.summary.FileWriter(config.eval_dir)
     while True:
       found = checkpoints.find(config.checkpoint_dir)
@@ -116,46 +117,67 @@ def _wait_for_first_checkpoint(config):
     time.sleep(min(config.eval_interval_secs, 5))
 
 
-class _Evaluator(object):
-  """The graph of one pass; runs it for one checkpoint after the other."""
+class AveragedStudent(object):
+  """A student in evaluation mode, with averaged weights and raw statistics.
 
-  def __init__(self, config, student, num_classes, batch, count):
-    self._config = config
-    self._count = count
-    logits = student(batch.images, num_classes, is_training=False)
+  Attributes:
+    logits: [B, K].
+  """
+
+  def __init__(self, studentnet, dataset, images, master=''):
+    """Adds the student to the graph.
+
+    Args:
+      studentnet: its name.
+      dataset: a `datasets.Dataset`.
+      images: [B, H, W, 3], from `input_pipeline.eval_batch`.
+      master: TensorFlow master to use.
+    """
+    self._what = '--studentnet=%s on --dataset_name=%s' % (
+        studentnet, dataset.name)
+    self._master = master
+    self.logits = students.get(studentnet)(
+        images, dataset.num_classes, is_training=False)
     average = tf.train.ExponentialMovingAverage(schedules.WEIGHT_AVERAGE_DECAY)
     trainable = tf.trainable_variables()
-    # Averaged weights, raw moving statistics.
     self._restored = {average.average_name(v): v for v in trainable}
     self._restored.update(
         {v.op.name: v for v in tf.model_variables() if v not in trainable})
     self._saver = tf.train.Saver(self._restored)
-    total = lambda hits: tf.reduce_sum(tf.cast(hits, tf.int64))
-    self._sums = (
-        total(tf.equal(tf.argmax(logits, 1), batch.labels)),
-        total(tf.nn.in_top_k(logits, batch.labels, min(_TOP, num_classes))),
-        tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(
-            labels=batch.labels, logits=logits)),
-        tf.size(batch.labels))
     self._initialize = tf.local_variables_initializer()
 
-  def run(self, prefix, step):
-    """One pass; a `Result`, or None if the checkpoint has vanished."""
+  def one_pass(self, prefix, fetches):
+    """Yields the values of `fetches` for every batch of one pass.
+
+    Args:
+      prefix: of the checkpoint that the weights come from.
+      fetches: tensors, as for session.run.
+
+    Raises:
+      UserError: the checkpoint is of another student or number of classes.
+      RunError: the checkpoint or the data cannot be read.
+    """
     try:
       self._check(prefix)
-      sums = self._one_pass(prefix)
+      coordinator = tf.train.Coordinator()
+      # Closed, but not made the default one: a default must not outlive what
+      # the caller does between two batches.
+      with contextlib.closing(tf.Session(
+          self._master, config=runtime.session_config())) as session:
+        session.run(self._initialize)
+        self._saver.restore(session, prefix)
+        threads = tf.train.start_queue_runners(session, coordinator)
+        try:
+          while True:
+            yield session.run(fetches)
+        except tf.errors.OutOfRangeError:
+          pass
+        finally:
+          coordinator.request_stop()
+          coordinator.join(threads)
     except (tf.errors.OpError, ValueError) as error:
-      if not tf.train.checkpoint_exists(prefix):
-        return None
       raise RunError('the checkpoint %s cannot be evaluated: %s'
                      % (prefix, str(error).splitlines()[0]))
-    hits1, hits5, loss, count = sums
-    if count != self._count:
-      raise RunError('--data_dir=%s changed during the evaluation: %d images '
-                     'read, %d expected'
-                     % (self._config.data_dir, count, self._count))
-    return Result(step, hits1 / count, hits5 / count, loss / count, int(count),
-                  time.time())
 
   def _check(self, prefix):
     """Refuses the checkpoint of another student or number of classes."""
@@ -163,29 +185,46 @@ class _Evaluator(object):
     for name, variable in sorted(self._restored.items()):
       expected = variable.shape.as_list()
       if shapes.get(name) != expected:
-        raise UserError(
-            'the checkpoint %s is not of --studentnet=%s on '
-            '--dataset_name=%s: %s is %s there, %s here' % (
-                prefix, self._config.studentnet, self._config.dataset_name,
-                name, shapes.get(name, 'missing'), expected))
+        raise UserError('the checkpoint %s is not of %s: %s is %s there, %s '
+                        'here' % (prefix, self._what, name,
+                                  shapes.get(name, 'missing'), expected))
 
-  def _one_pass(self, prefix):
-    coordinator = tf.train.Coordinator()
-    with tf.Session(self._config.master,
-                    config=runtime.session_config()) as session:
-      session.run(self._initialize)
-      self._saver.restore(session, prefix)
-      threads = tf.train.start_queue_runners(session, coordinator)
-      sums = np.zeros(4, np.float64)
-      try:
-        while True:
-          sums += session.run(self._sums)
-      except tf.errors.OutOfRangeError:
-        pass
-      finally:
-        coordinator.request_stop()
-        coordinator.join(threads)
-    return sums
+
+class _Evaluator(object):
+  """The graph of one pass; runs it for one checkpoint after the other."""
+
+  def __init__(self, config, dataset, batch, count):
+    self._data_dir = config.data_dir
+    self._count = count
+    self._student = AveragedStudent(
+        config.studentnet, dataset, batch.images, config.master)
+    logits = self._student.logits
+    total = lambda hits: tf.reduce_sum(tf.cast(hits, tf.int64))
+    self._sums = (
+        total(tf.equal(tf.argmax(logits, 1), batch.labels)),
+        total(tf.nn.in_top_k(logits, batch.labels,
+                             min(_TOP, dataset.num_classes))),
+        tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(
+            labels=batch.labels, logits=logits)),
+        tf.size(batch.labels))
+
+  def run(self, prefix, step):
+    """One pass; a `Result`, or None if the checkpoint has vanished."""
+    sums = np.zeros(4, np.float64)
+    try:
+      for values in self._student.one_pass(prefix, self._sums):
+        sums += values
+    except RunError:
+      if tf.train.checkpoint_exists(prefix):
+        raise
+      return None
+    hits1, hits5, loss, count = sums
+    if count != self._count:
+      raise RunError('--data_dir=%s changed during the evaluation: %d images '
+                     'read, %d expected'
+                     % (self._data_dir, count, self._count))
+    return Result(step, hits1 / count, hits5 / count, loss / count, int(count),
+                  time.time())
 
 
 def read_results(path):

@@ -136,16 +136,16 @@ def test_it_ends_with_the_training(config):
 
 def test_checkpoints_that_vanish_are_skipped(config, capsys, monkeypatch):
   _save(config.checkpoint_dir, [5, 10])
-  one_pass = evaluation._Evaluator._one_pass
+  one_pass = evaluation.AveragedStudent.one_pass
 
-  def vanish(self, prefix):
+  def vanish(self, prefix, fetches):
     if prefix.endswith('-5'):
       for name in os.listdir(config.checkpoint_dir):
         if name.startswith('model.ckpt-5.'):
           os.remove(os.path.join(config.checkpoint_dir, name))
-    return one_pass(self, prefix)
+    return one_pass(self, prefix, fetches)
 
-  monkeypatch.setattr(evaluation._Evaluator, '_one_pass', vanish)
+  monkeypatch.setattr(evaluation.AveragedStudent, 'one_pass', vanish)
   assert [r.step for r in evaluation.evaluate(config)] == [10]
   assert 'step 5: the checkpoint is gone' in capsys.readouterr().out
 

@@ -15,16 +15,20 @@ from mentormix.runtime import tf
 _SHUFFLED_SHARE = 4
 _MAX_SHUFFLED = 8192
 
+_ITEMS = ['image', 'label', 'clean_label', 'source_id']  # As in `Batch`.
+
 _PADDING = 4  # Pixels, in all: 32 -> 36, then cropped back at random.
 
 
-class Batch(collections.namedtuple('Batch', 'images labels clean_labels')):
+class Batch(collections.namedtuple(
+    'Batch', 'images labels clean_labels source_ids')):
   """A batch.
 
   Attributes:
     images: float32 [B, H, W, 3] in [-1, 1].
     labels: int64 [B], as given.
     clean_labels: int64 [B], datasets.UNKNOWN_LABEL where not known.
+    source_ids: string [B], empty where not known.
   """
   __slots__ = ()
 
@@ -54,10 +58,10 @@ def train_batch(dataset, files, num_examples, batch_size, num_readers=4,
         # Room for one more: each draw is then from as many records, whoever is
         # faster, reader or consumer.
         common_queue_capacity=kept_back + 1, common_queue_min=kept_back)
-    image, label, clean_label = provider.get(['image', 'label', 'clean_label'])
+    image, *rest = provider.get(_ITEMS)
     return Batch(*tf.train.batch(
-        [augment(image), label, clean_label], batch_size,
-        num_threads=num_threads, capacity=4 * batch_size))
+        [augment(image)] + rest, batch_size, num_threads=num_threads,
+        capacity=4 * batch_size))
 
 
 def eval_batch(dataset, split, files, num_examples, batch_size):
@@ -80,9 +84,9 @@ def eval_batch(dataset, split, files, num_examples, batch_size):
     provider = slim.dataset_data_provider.DatasetDataProvider(
         datasets.slim_dataset(dataset, split, files, num_examples),
         num_readers=1, shuffle=False, num_epochs=1)
-    image, label, clean_label = provider.get(['image', 'label', 'clean_label'])
+    image, *rest = provider.get(_ITEMS)
     return Batch(*tf.train.batch(
-        [standardize(image), label, clean_label], batch_size, num_threads=1,
+        [standardize(image)] + rest, batch_size, num_threads=1,
         capacity=4 * batch_size, allow_smaller_final_batch=True))
 
 

@@ -1,11 +1,17 @@
-"""MentorMix: weight, sample, mix up, weight again.
+"""MentorMix: weight, sample, mix up, weight again. And the methods beside it.
 
-Algorithm 1 of "Beyond Synthetic Noise: Deep Learning on Controlled Noisy
-Labels" (ICML 2020), with the choices of the published code where it differs
-from the paper. Pure: tensors and callables in, tensors out.
+`mentormix` is Algorithm 1 of "Beyond Synthetic Noise: Deep Learning on
+Controlled Noisy Labels" (ICML 2020), with the choices of the published code
+where it differs from the paper. What it is compared with are its limits:
 
-B is the batch size, K the number of classes. A `student` maps images
-[B, H, W, 3] to logits [B, K]; a `mentor` maps losses [B] to weights [B].
+    mentormix, no second weighting  -- constant v -->  mixup
+    mentormix, second weighting     -- alpha 0    -->  mentornet
+    mixup                           -- alpha 0    -->  cross_entropy
+    mentornet                       -- v = 1      -->  cross_entropy
+
+All take and return the same. Pure: tensors and callables in, tensors out. B is
+the batch size, K the number of classes. A `student` maps images [B, H, W, 3] to
+logits [B, K]; a `mentor` maps losses [B] to weights [B].
 """
 import collections
 
@@ -22,23 +28,8 @@ class Loss(collections.namedtuple('Loss', 'per_example v')):
   __slots__ = ()
 
 
-def cross_entropy(images, labels, student):
-  """Plain training: the labels are believed.
-
-  Args:
-    images: [B, H, W, 3].
-    labels: [B, K] one-hot.
-    student: a callable; updates its moving statistics.
-
-  Returns:
-    A `Loss`; every weight is 1.
-  """
-  loss = _softmax_cross_entropy(labels, student(images))
-  return Loss(loss, tf.ones_like(loss))
-
-
 def mentormix(images, labels, student, mentor, alpha, second_mentor=None):
-  """Algorithm 1. With v = 1 everywhere it is mixup with uniform partners.
+  """Algorithm 1.
 
   All random draws follow tf.set_random_seed.
 
@@ -62,16 +53,42 @@ def mentormix(images, labels, student, mentor, alpha, second_mentor=None):
 
   # Step 2: sample a partner for each, more often where the weight is high.
   # Step 3: mix the pairs up.
-  if alpha > 0:
-    j = sample_partners(v)  # [B]
-    lam = mixing_coefficients(sample_beta(alpha, tf.shape(v)), v)  # [B]
-    images, labels = mix(images, j, lam), mix(labels, j, lam)
+  images, labels = _mix_with_partners(images, labels, v, alpha)
 
   # Step 4: train on the mixed examples, weighted again.
   loss = _softmax_cross_entropy(labels, student(images))  # [B]
   if second_mentor is not None:
     loss *= tf.stop_gradient(second_mentor(loss))
   return Loss(loss, v)
+
+
+def mixup(images, labels, student, alpha):
+  """Mixup (Zhang et al., ICLR 2018), as in `mentormix` a lam for each pair."""
+  v = tf.ones(tf.shape(labels)[:1])  # [B]
+  images, labels = _mix_with_partners(images, labels, v, alpha)
+  return Loss(_softmax_cross_entropy(labels, student(images)), v)
+
+
+def mentornet(images, labels, student, mentor):
+  """MentorNet (Jiang et al., ICML 2018): the loss weighted, nothing mixed."""
+  loss = _softmax_cross_entropy(labels, student(images))  # [B]
+  v = tf.stop_gradient(mentor(loss))  # [B]
+  return Loss(v * loss, v)
+
+
+def cross_entropy(images, labels, student):
+  """Plain training: the labels are believed."""
+  loss = _softmax_cross_entropy(labels, student(images))  # [B]
+  return Loss(loss, tf.ones_like(loss))
+
+
+def _mix_with_partners(images, labels, v, alpha):
+  """Each example mixed with a partner drawn by weight; as it is at alpha 0."""
+  if alpha <= 0:
+    return images, labels
+  j = sample_partners(v)  # [B]
+  lam = mixing_coefficients(sample_beta(alpha, tf.shape(v)), v)  # [B]
+  return mix(images, j, lam), mix(labels, j, lam)
 
 
 def sample_partners(v):

@@ -126,14 +126,78 @@ def _batch(seed=0):
   return images, labels
 
 
-def test_no_mixing_and_one_weighting_is_cross_entropy():
+def _alike(student, one, other):
+  """Both losses, their weights and their gradients are the same."""
+  values = []
+  for loss in (one, other):
+    gradient, = tf.gradients(tf.reduce_mean(loss.per_example),
+                             [student.kernel])
+    values.append([loss.per_example, loss.v, gradient])
+  for x, y in zip(*_run(values)):
+    np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
+def _weigh(loss):
+  return tf.sigmoid(tf.reduce_mean(loss) - loss)
+
+
+def test_no_mixing_and_a_second_weighting_is_mentornet():
   images, labels = _batch()
   student = _Student()
-  mixed = loss_lib.mentormix(images, labels, student, tf.ones_like, alpha=0)
-  plain = loss_lib.cross_entropy(images, labels, student)
-  mixed, plain = _run([mixed, plain])
-  np.testing.assert_array_equal(mixed.per_example, plain.per_example)
-  np.testing.assert_array_equal(plain.v, np.ones(B))
+  _alike(student, loss_lib.mentormix(images, labels, student, _weigh, 0, _weigh),
+         loss_lib.mentornet(images, labels, student, _weigh))
+
+
+def test_weights_of_one_make_mentornet_cross_entropy():
+  images, labels = _batch()
+  student = _Student()
+  _alike(student, loss_lib.mentornet(images, labels, student, tf.ones_like),
+         loss_lib.cross_entropy(images, labels, student))
+
+
+def test_mixup_without_mixing_is_cross_entropy():
+  images, labels = _batch()
+  student = _Student()
+  _alike(student, loss_lib.mixup(images, labels, student, 0),
+         loss_lib.cross_entropy(images, labels, student))
+
+
+@pytest.mark.parametrize('constant', [1.0, 0.7])
+def test_constant_weights_make_mentormix_mixup(monkeypatch, constant):
+  j = np.random.RandomState(1).randint(B, size=B)
+  beta = np.random.RandomState(2).uniform(size=B).astype(np.float32)
+  weights = []
+
+  def partners(v):
+    weights.append(tf.nn.softmax(v))
+    return tf.constant(j)
+  monkeypatch.setattr(loss_lib, 'sample_partners', partners)
+  monkeypatch.setattr(loss_lib, 'sample_beta',
+                      lambda alpha, shape: tf.constant(beta))
+  images, labels = _batch()
+  student = _Student()
+  mixed = loss_lib.mentormix(
+      images, labels, student, lambda loss: constant * tf.ones_like(loss), 2.0)
+  plain = loss_lib.mixup(images, labels, student, 2.0)
+  _alike(student, mixed._replace(v=plain.v), plain)
+  for share in _run(weights):
+    np.testing.assert_allclose(share, np.full(B, 1.0 / B), rtol=1e-6)
+
+
+def test_methods_of_one_pass_update_statistics_in_it():
+  images, labels = _batch()
+  student = _Student()
+  loss_lib.mentornet(images, labels, student, _weigh)
+  loss_lib.mixup(images, labels, student, 2.0)
+  loss_lib.cross_entropy(images, labels, student)
+  assert student.updates == [True] * 3
+
+
+def test_no_gradient_through_the_weight_of_mentornet():
+  images, labels = _batch()
+  student = _Student()
+  loss = loss_lib.mentornet(images, labels, student, tf.exp)
+  assert tf.gradients(loss.v, [student.kernel]) == [None]
 
 
 def test_weights_of_one_give_mixup():

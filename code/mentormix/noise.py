@@ -8,10 +8,14 @@ Every definition first picks exactly round(rate * N) examples at random. What
 differs is the label they are given.
 """
 import collections
+import json
+import os
 
 import numpy as np
 
 from mentormix.command import UserError
+
+FACTS_FILE = 'noise.json'  # Beside every data set: how it came to be.
 
 SYMMETRIC = 'symmetric'
 SYMMETRIC_OTHERS = 'symmetric_others'
@@ -32,6 +36,15 @@ NOISE_TYPES = collections.OrderedDict((
      'realised rate is the rate asked times the share of mapped classes '
      '(Patrini et al. 2017)'),
 ))
+
+# Labels that come with the images instead.
+FILE = 'file'
+FOLDERS = 'folders'
+
+DEFINITIONS = dict(NOISE_TYPES, **{
+    FILE: 'the labels are those of a file',
+    FOLDERS: 'the labels are the folders of the images; which of them are '
+             'wrong is not known'})
 
 # Patrini et al. 2017: classes that a person might confuse. cifar100 follows
 # its superclasses instead.
@@ -154,3 +167,93 @@ def realised_rate(clean_labels, given_labels):
   """
   changed = np.asarray(clean_labels) != np.asarray(given_labels)
   return float(np.mean(changed)) if changed.size else 0.0
+
+
+def parse_levels(texts):
+  """Noise levels as numbers.
+
+  Args:
+    texts: strings.
+
+  Returns:
+    A tuple of floats, 0 to 1, with distinct directory names.
+
+  Raises:
+    UserError: a level is not such a number, or there is none.
+  """
+  levels = collections.OrderedDict()
+  for text in texts:
+    try:
+      level = float(text)
+    except ValueError:
+      level = -1
+    if not 0 <= level <= 1:
+      raise UserError('--noise_levels: %r is not a number from 0 to 1; write '
+                      'for example --noise_levels=0.2,0.4' % text)
+    if level_name(level) in levels:
+      raise UserError('--noise_levels: %s is there twice' % level_name(level))
+    levels[level_name(level)] = level
+  if not levels:
+    raise UserError('--noise_levels is empty; write for example '
+                    '--noise_levels=0.2,0.4')
+  return tuple(levels.values())
+
+
+def level_name(level):
+  """The directory of a noise level."""
+  return '%g' % (level + 0.)  # -0.0 is 0.
+
+
+def association(first_labels, second_labels):
+  """How far two labellings of the same examples are from independence.
+
+  Args:
+    first_labels: ints [N].
+    second_labels: ints [N].
+
+  Returns:
+    Pearson's chi-square of their table in standard deviations above what chance
+    gives: within a few of 0 for independent labels. 0 where one of the two has
+    a single class.
+  """
+  rows, row_counts = np.unique(first_labels, return_inverse=True,
+                               return_counts=True)[1:]
+  columns, column_counts = np.unique(second_labels, return_inverse=True,
+                                     return_counts=True)[1:]
+  pairs, counts = np.unique(rows * len(column_counts) + columns,
+                            return_counts=True)
+  expected = (row_counts[pairs // len(column_counts)].astype(np.float64)
+              * column_counts[pairs % len(column_counts)])
+  chi_square = len(rows) * (np.sum(counts ** 2 / expected) - 1)
+  freedom = (len(row_counts) - 1) * (len(column_counts) - 1)
+  return (chi_square - freedom) / np.sqrt(2 * freedom) if freedom else 0.0
+
+
+def read_facts(directory):
+  """What the noise.json of a data set says, a dict; None where there is none.
+
+  Raises:
+    UserError: the file is damaged.
+  """
+  path = os.path.join(directory, FACTS_FILE)
+  if not os.path.isfile(path):
+    return None
+  try:
+    with open(path, 'rb') as f:
+      facts = json.loads(f.read().decode('utf-8'))
+  except (OSError, ValueError, RecursionError) as error:
+    raise UserError('%s cannot be read: %s' % (path, error))
+  if not isinstance(facts, dict):
+    raise UserError('%s does not hold the facts of a data set' % path)
+  return facts
+
+
+def copy_facts(data_dir, directory):
+  """Puts the noise.json of a data set, if it has one, beside what uses it."""
+  facts = read_facts(data_dir)
+  if facts is not None:
+    path = os.path.join(directory, FACTS_FILE)
+    with open(path + '.tmp', 'w') as f:
+      json.dump(facts, f, indent=1, sort_keys=True)
+      f.write('\n')
+    os.rename(path + '.tmp', path)

@@ -6,7 +6,6 @@ What a step changes, it changes once: weights, their averages, the moving
 statistics, the mentors' loss averages, the global step.
 """
 import collections
-import functools
 import signal
 import sys
 import time
@@ -19,6 +18,7 @@ from mentormix import datasets
 from mentormix import input_pipeline
 from mentormix import mentormix_loss
 from mentormix import mentornet
+from mentormix import noise
 from mentormix import runtime
 from mentormix import schedules
 from mentormix import students
@@ -54,7 +54,8 @@ def build_step(config, dataset, num_examples, batch, network=None):
     dataset: a `datasets.Dataset`.
     num_examples: size of an epoch.
     batch: an `input_pipeline.Batch`.
-    network: the MentorNet, features [B, 4] -> v [B]; for mentormix.
+    network: the MentorNet, features [B, 4] -> v [B]; for the methods that
+      need one.
 
   Returns:
     A `Step`.
@@ -64,27 +65,11 @@ def build_step(config, dataset, num_examples, batch, network=None):
   labels = tf.one_hot(batch.labels, dataset.num_classes)  # [B, K]
   student = _student(config.studentnet, dataset.num_classes)
 
-  if config.method == 'cross_entropy':
-    result = mentormix_loss.cross_entropy(batch.images, labels, student)
-    reweighted = False
-  else:
-    new_mentor = functools.partial(
-        mentornet.Mentor, network,
-        schedules.epoch_percent(step, config.max_number_of_steps),
-        config.loss_p_percentile, config.burn_in_epoch,
-        schedules.dropout_table(config.example_dropout_rates))
-    mentor = new_mentor(name='mentor')
-    reweighted = config.second_reweight
-    second_mentor = new_mentor(name='second_mentor') if reweighted else None
-    result = mentormix_loss.mentormix(
-        batch.images, labels, student, mentor, config.mixup_alpha,
-        second_mentor)
-    tf.summary.scalar('loss_average', mentor.average)
-    if reweighted:
-      tf.summary.scalar('second_loss_average', second_mentor.average)
+  result = _apply_method(config, network, step, batch.images, labels, student)
 
   loss = tf.reduce_mean(result.per_example)
-  if not reweighted:  # With a second weighting, published: no weight decay.
+  # With a second weighting, published: no weight decay.
+  if not (config.method == 'mentormix' and config.second_reweight):
     loss += resnet.weight_decay()
   rate = schedules.learning_rate(
       step, config.learning_rate, config.learning_rate_decay_factor,
@@ -101,6 +86,33 @@ def build_step(config, dataset, num_examples, batch, network=None):
   tf.summary.histogram('v', tf.where(
       tf.math.is_nan(result.v), tf.zeros_like(result.v), result.v))
   return Step(train_op, loss, result.v, selected)
+
+
+def _apply_method(config, network, step, images, labels, student):
+  """The `mentormix_loss.Loss` of the method asked for."""
+  if config.method == 'cross_entropy':
+    return mentormix_loss.cross_entropy(images, labels, student)
+  if config.method == 'mixup':
+    return mentormix_loss.mixup(images, labels, student, config.mixup_alpha)
+
+  def new_mentor(name):
+    return mentornet.Mentor(
+        network, schedules.epoch_percent(step, config.max_number_of_steps),
+        config.loss_p_percentile, config.burn_in_epoch,
+        schedules.dropout_table(config.example_dropout_rates), name)
+
+  mentor, second_mentor = new_mentor('mentor'), None
+  if config.method == 'mentornet':
+    result = mentormix_loss.mentornet(images, labels, student, mentor)
+  else:
+    if config.second_reweight:
+      second_mentor = new_mentor('second_mentor')
+    result = mentormix_loss.mentormix(
+        images, labels, student, mentor, config.mixup_alpha, second_mentor)
+  tf.summary.scalar('loss_average', mentor.average)
+  if second_mentor:
+    tf.summary.scalar('second_loss_average', second_mentor.average)
+  return result
 
 
 def _student(name, num_classes):
@@ -141,12 +153,15 @@ def summarize_separation(v, is_clean):
     batch leaves a value undefined.
   """
   clean, noisy = tf.boolean_mask(v, is_clean), tf.boolean_mask(v, ~is_clean)
+  means = tf.reduce_mean(clean), tf.reduce_mean(noisy)
   sign = tf.sign(clean[:, tf.newaxis] - noisy[tf.newaxis, :])
   auc = tf.reduce_mean((sign + 1) / 2)
   chosen = v >= _SELECTED
   hits = tf.reduce_sum(tf.cast(chosen & is_clean, tf.float32))
   precision = hits / tf.reduce_sum(tf.cast(chosen, tf.float32))
   recall = hits / tf.reduce_sum(tf.cast(is_clean, tf.float32))
+  tf.summary.scalar('v/clean', means[0])
+  tf.summary.scalar('v/noisy', means[1])
   tf.summary.scalar('v/auc', auc)
   tf.summary.scalar('v/precision', precision)
   tf.summary.scalar('v/recall', recall)
@@ -168,13 +183,13 @@ def train(config):
     RunError: the run cannot go on.
   """
   runtime.select_device(config.device_id)
-  dataset = datasets.get(config.dataset_name)
+  dataset = datasets.get(config.dataset_name, config.data_dir)
   students.get(config.studentnet)
   schedules.dropout_table(config.example_dropout_rates)
   for change in config_lib.check_resume(config):
     log('going on with a changed setting: %s' % change)
   network = None
-  if config.method == 'mentormix':
+  if config.method in config_lib.WEIGHTED:
     network = mentornet.load(config.trained_mentornet_dir,
                              config.loss_p_percentile)
   files = datasets.find_files(dataset, 'train', config.data_dir)
@@ -208,6 +223,7 @@ def train(config):
                            save_relative_paths=True)
     hooks = _hooks(config, step, start, stop, saver)
     config_lib.save(config, config.train_log_dir)
+    noise.copy_facts(config.data_dir, config.train_log_dir)
     try:
       _run(config, step, hooks, saver)
     except tf.train.NanLossDuringTrainingError:

@@ -36,7 +36,7 @@ def _batch():
   return input_pipeline.Batch(
       tf.constant(rng.uniform(-1, 1, [B, 32, 32, 3]).astype(np.float32)),
       tf.constant(rng.randint(10, size=B)),
-      tf.constant(rng.randint(10, size=B)))
+      tf.constant(rng.randint(10, size=B)), tf.constant([''] * B))
 
 
 def _build(**kwargs):
@@ -116,6 +116,8 @@ def test_only_the_mixed_pass_moves_statistics():
     (dict(second_reweight=False), True),
     (dict(second_reweight=True), False),
     (dict(method='cross_entropy', second_reweight=True), True),
+    (dict(method='mixup', second_reweight=True), True),
+    (dict(method='mentornet', second_reweight=True), True),
 ])
 def test_weight_decay_is_off_with_a_second_weighting(settings, decays,
                                                      monkeypatch):
@@ -127,25 +129,55 @@ def test_weight_decay_is_off_with_a_second_weighting(settings, decays,
   assert (loss > 1000) == decays
 
 
-def test_methods_agree_in_the_limit(monkeypatch):
-  """Without mixing and second weighting MentorMix is plain training."""
+def _losses(steps, **settings):
+  """The loss before each of some steps from the same weights."""
+  tf.reset_default_graph()
+  tf.set_random_seed(4)
+  step = _build(**settings)
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    rng = np.random.RandomState(3)
+    for v in tf.trainable_variables():
+      if 'DW' in v.op.name:
+        v.load((0.1 * rng.randn(*v.shape.as_list())).astype(np.float32),
+               session)
+    return [session.run([step.loss, step.train_op])[0] for _ in range(steps)]
+
+
+def _loss_weight(features):
+  """A MentorNet that fades from the moving average of the loss on."""
+  return tf.sigmoid(-features[:, 1])
+
+
+@pytest.mark.parametrize('one,other', [
+    (dict(method='cross_entropy'), dict(method='mixup', mixup_alpha=0.0)),
+    (dict(method='cross_entropy'),
+     dict(method='mentornet', burn_in_epoch=100)),  # All weights are 1.
+    (dict(method='cross_entropy'),
+     dict(method='mentormix', mixup_alpha=0.0, second_reweight=False)),
+    (dict(method='mentornet'), dict(method='mentormix', mixup_alpha=0.0)),
+])
+def test_methods_agree_in_their_limits(monkeypatch, one, other):
+  """Over steps: gradients, averages of the loss and moving statistics, too."""
   monkeypatch.setattr(resnet, 'WEIGHT_DECAY', 0.0)
-  losses = []
-  for settings in (dict(method='cross_entropy'),
-                   dict(mixup_alpha=0.0, second_reweight=False)):
-    tf.reset_default_graph()
-    tf.set_random_seed(4)
-    step = _build(**settings)
-    with tf.Session() as session:
-      session.run([v.initializer for v in tf.global_variables()
-                   if 'DW' not in v.op.name])
-      rng = np.random.RandomState(3)
-      for v in tf.trainable_variables():
-        if 'DW' in v.op.name:
-          v.load((0.1 * rng.randn(*v.shape.as_list())).astype(np.float32),
-                 session)
-      losses.append(session.run(step.loss))
-  np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+  monkeypatch.setitem(globals(), '_half', _loss_weight)
+  one, other = _losses(3, **one), _losses(3, **other)
+  assert abs(one[0] - one[2]) > 1e-3
+  np.testing.assert_allclose(one, other, rtol=1e-3)
+
+
+@pytest.mark.parametrize('method,mentors', [
+    ('cross_entropy', []), ('mixup', []), ('mentornet', ['mentor']),
+    ('mentormix', ['mentor', 'second_mentor'])])
+def test_each_method_has_the_mentors_it_needs(method, mentors):
+  step = _build(method=method)
+  averages = [v.op.name for v in tf.global_variables()
+              if v.op.name.endswith('loss_average')]
+  assert sorted(averages) == [name + '/loss_average' for name in mentors]
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    v, _ = session.run([step.v, step.train_op])
+  np.testing.assert_allclose(v, np.full(B, 0.7 if mentors else 1.0), rtol=1e-6)
 
 
 def test_summaries_name_what_is_to_be_seen():
@@ -156,7 +188,8 @@ def test_summaries_name_what_is_to_be_seen():
     summary = tf.Summary.FromString(session.run(tf.summary.merge_all()))
   tags = {value.tag for value in summary.value}
   assert {'loss', 'loss_average', 'second_loss_average', 'learning_rate', 'v',
-          'v/mean', 'v/selected', 'v/auc', 'v/precision', 'v/recall'} <= tags
+          'v/mean', 'v/selected', 'v/clean', 'v/noisy', 'v/auc', 'v/precision',
+          'v/recall'} <= tags
 
 
 def test_separation_by_hand():
@@ -228,7 +261,8 @@ def test_graph_has_no_second_copy_of_the_mixed_pass():
   assert (convolutions, backward) == (2 * 7, 7)
 
 
-def test_plain_training_has_one_pass():
-  assert _build(method='cross_entropy').v.shape.as_list() == [B]
+@pytest.mark.parametrize('method', ['cross_entropy', 'mixup', 'mentornet'])
+def test_the_other_methods_have_one_pass(method):
+  _build(method=method)
   operations = tf.get_default_graph().get_operations()
   assert sum(o.type == 'Conv2D' for o in operations) == 7

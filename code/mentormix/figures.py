@@ -1,0 +1,148 @@
+"""Pictures of training runs: plain data in, a PNG file out.
+
+A method has the same colour in every picture, one of Okabe and Ito's, which the
+colour blind can tell apart, and the same marker, which shows in grey, too.
+"""
+import collections
+
+from matplotlib import figure
+from matplotlib import ticker
+import numpy as np
+
+SOLID, DASHED = '-', '--'
+VARIANTS = (SOLID, '-.', ':', (0, (6, 1, 1, 1, 1, 1)))  # Of one method.
+
+_COLORS = {'cross_entropy': '#555555', 'mixup': '#E69F00',
+           'mentornet': '#009E73', 'mentormix': '#0072B2'}
+_MARKERS = {'cross_entropy': 'o', 'mixup': '^', 'mentornet': 's',
+            'mentormix': 'D'}
+_COLUMNS = 2
+
+
+class Curve(collections.namedtuple('Curve', 'label method line points')):
+  """What is drawn in one colour.
+
+  Attributes:
+    label: for the legend; one label looks the same in all panels.
+    method: one of config.METHODS.
+    line: SOLID, DASHED or one of VARIANTS.
+    points: what the function that draws it says.
+  """
+  __slots__ = ()
+
+
+def smooth(steps, values, width):
+  """The running mean of a series; values that are no numbers do not count.
+
+  Args:
+    steps: [N], ascending.
+    values: [N].
+    width: of the window around each step, in steps.
+
+  Returns:
+    (steps [M], means [M]) of the M values that are numbers.
+  """
+  steps, values = np.asarray(steps, float), np.asarray(values, float)
+  steps, values = steps[np.isfinite(values)], values[np.isfinite(values)]
+  sums = np.concatenate([[0], np.cumsum(values)])
+  first = np.searchsorted(steps, steps - width / 2, 'left')
+  end = np.searchsorted(steps, steps + width / 2, 'right')
+  return steps, (sums[end] - sums[first]) / np.maximum(end - first, 1)
+
+
+def over_training(panels, ylabel, path, ylim=(None, None)):
+  """Draws curves over the steps: thin for every seed, thick for their mean.
+
+  Args:
+    panels: a list of (title, `Curve`s); `points` of a curve is a list with
+      (steps, values) of each seed.
+    ylabel: what the values are, with their unit.
+    path: of the PNG.
+    ylim: lowest and highest value shown; None: as the values need.
+  """
+  fig, axes = _panels(panels, sharey=ylim != (None, None))
+  for ax, (_, curves) in zip(axes, panels):
+    for curve in curves:
+      color = _COLORS[curve.method]
+      for steps, values in curve.points:
+        if len(curve.points) > 1:
+          ax.plot(steps, values, linestyle=curve.line, color=color,
+                  linewidth=0.6, alpha=0.5)
+      ax.plot(*_mean(curve.points), linestyle=curve.line, color=color,
+              linewidth=1.8, marker=_MARKERS[curve.method], markevery=0.2,
+              markersize=4, label=curve.label)
+    ax.set_ylim(*ylim)
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
+    ax.xaxis.set_major_formatter(ticker.StrMethodFormatter('{x:,.0f}'))
+  _save(fig, axes, 'training step', ylabel, path)
+
+
+def _mean(points):
+  """The mean of series with steps of their own, where all of them are."""
+  start = max(steps[0] for steps, _ in points)
+  end = min(steps[-1] for steps, _ in points)
+  grid = np.unique(np.concatenate([steps for steps, _ in points]))
+  grid = grid[(grid >= start) & (grid <= end)]
+  return grid, np.mean(
+      [np.interp(grid, steps, values) for steps, values in points], axis=0)
+
+
+def accuracy_vs_noise(panels, path):
+  """Draws accuracy over the noise level, with error bars.
+
+  Args:
+    panels: a list of (title, `Curve`s); `points` of a curve is a list of
+      (level, mean, standard deviation or None), in shares and percent. Dashed
+      curves are those that others have measured.
+    path: of the PNG.
+  """
+  fig, axes = _panels(panels, sharey=False)
+  for ax, (_, curves) in zip(axes, panels):
+    for curve in curves:
+      levels, means, deviations = zip(*sorted(
+          (100 * level, mean, deviation or 0)
+          for level, mean, deviation in curve.points))
+      measured = curve.line != DASHED
+      ax.errorbar(
+          levels, means, deviations, linestyle=curve.line, capsize=3,
+          color=_COLORS[curve.method], marker=_MARKERS[curve.method],
+          markersize=5, markerfacecolor=None if measured else 'white',
+          linewidth=1.8 if measured else 1.0, label=curve.label)
+    ax.set_xlim(0, 100)
+  _save(fig, axes, 'noise level, % of the training labels',
+        'accuracy on the clean test set, %', path)
+
+
+def _panels(panels, sharey):
+  """A figure with an `Axes` for each (title, curves): (figure, axes)."""
+  columns = min(len(panels), _COLUMNS)
+  rows = -(-len(panels) // columns)
+  fig = figure.Figure(figsize=(0.4 + 3.6 * columns, 2.9 * rows),
+                      constrained_layout=True)
+  axes = fig.subplots(rows, columns, squeeze=False, sharey=sharey).ravel()
+  for ax in axes[len(panels):]:
+    ax.set_visible(False)
+  for ax, (title, _) in zip(axes, panels):
+    ax.set_title(title, fontsize=9)
+    ax.tick_params(labelsize=8)
+    ax.grid(color='0.9', linewidth=0.6)
+    ax.set_axisbelow(True)
+    for side in ('top', 'right'):
+      ax.spines[side].set_visible(False)
+  return fig, axes[:len(panels)]
+
+
+def _save(fig, axes, xlabel, ylabel, path):
+  """Adds labels and one legend below, and writes the file."""
+  handles = collections.OrderedDict()
+  for number, ax in enumerate(axes):
+    ax.set_xlabel(xlabel, fontsize=8)
+    if number % _COLUMNS == 0:
+      ax.set_ylabel(ylabel, fontsize=8)
+    for handle, label in zip(*ax.get_legend_handles_labels()):
+      handles.setdefault(label, handle)
+  fig.legend(handles.values(), handles.keys(), loc='upper center',
+             bbox_to_anchor=(0.5, 0), ncol=2, frameon=False, fontsize=8,
+             handlelength=3)
+  # Without the version of the library, the same data give the same bytes.
+  fig.savefig(path, dpi=150, bbox_inches='tight', metadata={'Software': None})

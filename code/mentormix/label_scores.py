@@ -1,0 +1,205 @@
+"""Which labels are wrong: a trained student asked about its own training set.
+
+    scores, images = collect(...)       # one pass, in file order
+    order = by_suspicion(scores.loss)   # the most suspicious first
+
+The higher the loss of the label that an example was given, the less the student
+believes it, and the more suspicious it is. The run's MentorNet, where it has
+one, says which examples it would train on. N is the number of examples.
+"""
+import collections
+
+import numpy as np
+import tqdm
+
+from mentormix import datasets
+from mentormix import evaluation
+from mentormix import input_pipeline
+from mentormix import mentornet
+from mentormix import runtime
+from mentormix import schedules
+from mentormix.command import RunError
+from mentormix.runtime import tf
+
+_SELECTED = 0.5  # The MentorNet trusts an example from this weight on.
+
+
+class Scores(collections.namedtuple(
+    'Scores', 'source_ids given predicted probability loss clean')):
+  """What a student makes of the examples, in file order.
+
+  Attributes:
+    source_ids: [N] bytes, empty where a record has none.
+    given: int64 [N], the labels given.
+    predicted: int64 [N], the classes that the student takes them for.
+    probability: float32 [N], of the predicted class.
+    loss: float32 [N], cross-entropy of the label given.
+    clean: int64 [N], datasets.UNKNOWN_LABEL where not known.
+  """
+  __slots__ = ()
+
+
+def collect(studentnet, dataset, files, count, prefix, batch_size, num_images):
+  """One pass over a training set, without augmentation.
+
+  Only the images that are asked for are kept, so N may be large.
+
+  Args:
+    studentnet: name of the student.
+    dataset: a `datasets.Dataset`.
+    files: paths of the TFRecords of the training split.
+    count: how many records they hold, N.
+    prefix: of the checkpoint that the averaged weights come from.
+    batch_size: images per batch.
+    num_images: how many images to keep.
+
+  Returns:
+    (`Scores`, uint8 [num_images, H, W, 3]): the images of the most suspicious
+    examples, in the order of `by_suspicion`.
+
+  Raises:
+    UserError: the checkpoint is of another student or number of classes.
+    RunError: checkpoint or data cannot be read, or the loss is no number.
+  """
+  parts = []
+  top_loss = np.zeros([0], np.float32)
+  top_images = np.zeros([0, dataset.image_size, dataset.image_size, 3],
+                        np.uint8)
+  with tf.Graph().as_default(), tqdm.tqdm(
+      total=count, unit='image', leave=False, disable=None) as bar:
+    batch = input_pipeline.eval_batch(dataset, 'train', files, count,
+                                      batch_size)
+    student = evaluation.AveragedStudent(studentnet, dataset, batch.images)
+    fetches = Scores(
+        source_ids=batch.source_ids, given=batch.labels,
+        predicted=tf.argmax(student.logits, 1),
+        probability=tf.reduce_max(tf.nn.softmax(student.logits), 1),
+        loss=tf.nn.sparse_softmax_cross_entropy_with_logits(
+            labels=batch.labels, logits=student.logits),
+        clean=batch.clean_labels)
+    for part, images in student.one_pass(prefix, (fetches, batch.images)):
+      parts.append(part)
+      # What was kept comes first, so of equal losses the earlier one wins.
+      top_loss = np.append(top_loss, part.loss)
+      top = by_suspicion(top_loss)[:num_images]
+      pixels = np.uint8(np.round(images * 127.5 + 127.5))
+      top_loss, top_images = top_loss[top], np.append(
+          top_images, pixels, axis=0)[top]
+      bar.update(len(images))
+  scores = Scores(*map(np.concatenate, zip(*parts)))
+  if not np.isfinite(scores.loss).all():
+    raise RunError('with the checkpoint %s the loss is not a number; take an '
+                   'earlier --step' % prefix)
+  return scores, top_images
+
+
+def by_suspicion(loss):
+  """Indices [N] from the highest loss to the lowest; ties in file order."""
+  return np.argsort(-loss, kind='stable')
+
+
+def weigh(network, loss, loss_p_percentile, step, max_number_of_steps):
+  """The weights that a MentorNet gives to a whole training set at once.
+
+  While training, the loss is compared with a moving average of the percentiles
+  of the batches. Those losses are of raw weights in training mode, larger than
+  the ones here, so that average would make nearly all examples look easy. Here
+  the percentile is that of the whole set. Burn-in, during which training does
+  not ask the network, is left out.
+
+  Args:
+    network: features [N, 4] -> v [N], from `mentornet.load`.
+    loss: float32 [N].
+    loss_p_percentile: which percentile the losses are compared with, 0 to 1.
+    step: of the checkpoint.
+    max_number_of_steps: of the run.
+
+  Returns:
+    v: float32 [N], 0 to 1.
+  """
+  with tf.Graph().as_default():
+    loss = tf.constant(loss, tf.float32)
+    percent = tf.minimum(schedules.epoch_percent(step, max_number_of_steps),
+                         schedules.NUM_EPOCH_PERCENTS - 1)
+    features = tf.stack([
+        loss, loss - mentornet.percentile(loss, 100 * loss_p_percentile),
+        tf.zeros_like(loss),  # The label: always 0, as in training.
+        tf.cast(percent, tf.float32) * tf.ones_like(loss)], axis=1)  # [N, 4]
+    v = network(features)
+    with tf.Session(config=runtime.session_config()) as session:
+      return session.run(v)
+
+
+def suspected(scores, v=None):
+  """Which labels to take for wrong, [N] bool.
+
+  Args:
+    scores: the `Scores`.
+    v: [N], the weights, or None for a run without a MentorNet: then suspected
+      is what the student takes for something else.
+  """
+  return scores.predicted != scores.given if v is None else v < _SELECTED
+
+
+def summarize(scores, is_suspected):
+  """How many labels are suspected and, where the truth is known, how rightly.
+
+  Args:
+    scores: the `Scores`.
+    is_suspected: [N] bool.
+
+  Returns:
+    A dict for JSON. What needs clean labels rests on the examples that have
+    one; it is None where it is not defined.
+  """
+  known = scores.clean != datasets.UNKNOWN_LABEL
+  is_wrong = (scores.given != scores.clean)[known]
+  found = is_suspected[known]
+  return collections.OrderedDict([
+      ('count', len(known)),
+      ('num_suspected', int(is_suspected.sum())),
+      ('noise_rate', _share(is_wrong)),
+      ('auc', auc(scores.loss[known], is_wrong)),
+      ('average_precision', average_precision(scores.loss[known], is_wrong)),
+      ('precision', _share(is_wrong[found])),
+      ('recall', _share(found[is_wrong])),
+  ])
+
+
+def _share(flags):
+  """The share that is true; None of nothing."""
+  return float(flags.mean()) if flags.size else None
+
+
+def auc(values, is_positive):
+  """The chance that a positive scores above a negative; ties count half.
+
+  Args:
+    values: [N].
+    is_positive: [N] bool.
+
+  Returns:
+    A float, the area under the ROC curve; None without both kinds.
+  """
+  positives = int(is_positive.sum())
+  negatives = len(is_positive) - positives
+  if not positives or not negatives:
+    return None
+  _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
+  rank = (np.cumsum(sizes) - (sizes - 1) / 2.0)[group]  # From 1; ties share it.
+  above = rank[is_positive].sum() - positives * (positives + 1) / 2.0
+  return float(above / (positives * negatives))
+
+
+def average_precision(values, is_positive):
+  """The precision at each recall, averaged, stepwise as scikit-learn has it.
+
+  Args and Returns: as for `auc`.
+  """
+  positives = int(is_positive.sum())
+  if not positives or positives == len(is_positive):
+    return None
+  _, group, sizes = np.unique(-values, return_inverse=True, return_counts=True)
+  hits = np.bincount(group, weights=is_positive)  # The highest first.
+  precision = np.cumsum(hits) / np.cumsum(sizes)
+  return float((hits * precision).sum() / positives)

@@ -1,0 +1,142 @@
+"""The settings of the published runs, and what came out of them.
+
+`fill` puts into a run's settings what the command line does not say: one row
+per data set and noise level, from the published code. `published_accuracy` are
+the figures to compare with. No TensorFlow here.
+"""
+import collections
+import os
+
+from mentormix import config as config_lib
+from mentormix import noise
+from mentormix.command import UserError
+
+PUBLISHED, CPU = 'published', 'cpu'
+NAMES = (PUBLISHED, CPU)
+
+_NEAR = 0.1  # A noise level takes the row nearest to it, no further away.
+
+_Row = collections.namedtuple(
+    '_Row', 'mixup_alpha loss_p_percentile second_reweight')
+
+_PUBLISHED_ROWS = {
+    'cifar10': {0.2: _Row(2.0, 0.8, False),
+                0.4: _Row(8.0, 0.6, False),
+                0.6: _Row(8.0, 0.6, True),
+                0.8: _Row(4.0, 0.2, True)},
+    'cifar100': {0.2: _Row(2.0, 0.7, False),
+                 0.4: _Row(8.0, 0.5, False),
+                 0.6: _Row(4.0, 0.3, True),
+                 0.8: _Row(8.0, 0.1, True)},
+}
+_PUBLISHED_SCHEDULE = dict(
+    studentnet='resnet32', batch_size=128, max_number_of_steps=200000,
+    num_epochs_per_decay=30.0)
+
+# For some thousands of images on a CPU, an epoch in seconds. Found by a few runs
+# on 2,500 images of CIFAR-10 at 0.4 and 0.6 (results/README.md): with the
+# published alpha of 8, a student this small underfits in so few steps.
+_CPU_SCHEDULE = dict(
+    studentnet='resnet14_thin', batch_size=64, max_number_of_steps=6000,
+    num_epochs_per_decay=5.0)
+
+
+def _cpu_row(level):
+  return _Row(1.0, max(0.5, round(1 - level, 6)), False)
+
+
+_EVERYWHERE = dict(trained_mentornet_dir='mentornet_models/mentornet_pd',
+                   burn_in_epoch=10)
+
+# Clean test accuracy in percent at 0.2, 0.4, 0.6, 0.8: paper, published code.
+_LEVELS = (0.2, 0.4, 0.6, 0.8)
+_ACCURACY = {
+    ('cifar10', 'mentormix'): ((95.6, 94.2, 91.3, 81.0),
+                               (96.2, 94.4, 89.0, 82.0)),
+    ('cifar100', 'mentormix'): ((78.6, 71.3, 64.6, 41.2),
+                                (77.8, 70.4, 66.0, 39.2)),
+    ('cifar10', 'mentornet'): ((92.0, 91.2, 74.2, 60.0), None),
+    ('cifar100', 'mentornet'): ((73.5, 68.5, 61.2, 35.5), None),
+    ('cifar10', 'mixup'): ((94.0, 91.5, 86.8, 76.9), None),
+    ('cifar100', 'mixup'): ((73.9, 66.8, 58.8, 40.1), None),
+}
+
+
+def fill(config, preset, given):
+  """Fills in what the command line does not say.
+
+  Args:
+    config: a `config.TrainConfig`.
+    preset: one of NAMES.
+    given: names of the settings that the command line gives; they stay.
+
+  Returns:
+    (config, line): the settings, and what was filled in as a line to print.
+
+  Raises:
+    UserError: the preset has nothing for this data set or noise level.
+  """
+  facts = noise.read_facts(config.data_dir) or {}
+  if 'dataset_name' not in given and facts.get('dataset_name'):
+    config = config._replace(dataset_name=facts['dataset_name'])
+  level = _noise_level(config.data_dir, facts)
+  settings = dict(_EVERYWHERE)
+  if preset == PUBLISHED:
+    settings.update(_PUBLISHED_SCHEDULE)
+    settings.update(_published_row(config.dataset_name, level)._asdict())
+  else:
+    settings.update(_CPU_SCHEDULE)
+    settings.update(_cpu_row(level)._asdict())
+  used = config_lib.METHOD_SETTINGS[config.method]
+  unused = set().union(*config_lib.METHOD_SETTINGS.values()) - set(used)
+  settings = {name: value for name, value in settings.items()
+              if name not in given and name not in unused}
+  settings['dataset_name'] = config.dataset_name
+  words = ' '.join('--%s=%s' % item for item in sorted(settings.items()))
+  return config._replace(**settings), (
+      '--preset=%s, %s at noise %g: %s'
+      % (preset, config.dataset_name, level, words))
+
+
+def _noise_level(data_dir, facts):
+  """The noise level asked, or realised, or that of the directory's name."""
+  for level in (facts.get('rate_asked'), facts.get('rate_realised'),
+                os.path.basename(os.path.normpath(data_dir))):
+    try:
+      if 0 <= float(level) <= 1:
+        return float(level)
+    except (TypeError, ValueError):
+      pass
+  raise UserError(
+      '--preset: the noise level of --data_dir=%s is not known, neither from '
+      'its %s nor from its name; leave --preset out and give the settings '
+      'themselves' % (data_dir, noise.FACTS_FILE))
+
+
+def _published_row(dataset_name, level):
+  rows = _PUBLISHED_ROWS.get(dataset_name, {})
+  near = [row for row in rows if abs(row - level) <= _NEAR]
+  if not near:
+    raise UserError(
+        '--preset=%s has nothing for %s at noise %g; it has %s at %s; leave '
+        '--preset out and give the settings themselves' % (
+            PUBLISHED, dataset_name, level, ' and '.join(
+                sorted(_PUBLISHED_ROWS)), ', '.join(map(str, _LEVELS))))
+  return rows[min(near, key=lambda row: abs(row - level))]
+
+
+def published_accuracy(dataset_name, noise_level, method):
+  """Clean test accuracy of the full-size student after 200,000 steps.
+
+  Args:
+    dataset_name: cifar10 or cifar100; for others nothing is published.
+    noise_level: rate of symmetric noise, a float.
+    method: one of config.METHODS.
+
+  Returns:
+    (paper, published code), percent, each None where there is no figure.
+  """
+  paper, code = _ACCURACY.get((dataset_name, method), (None, None))
+  at = [k for k, level in enumerate(_LEVELS) if abs(level - noise_level) < 1e-6]
+  return tuple(column[at[0]] if at and column else None
+               for column in (paper, code))

@@ -1,0 +1,98 @@
+"""The published rows, what a preset fills in, and where it must not."""
+import json
+
+import pytest
+
+from mentormix import config as config_lib
+from mentormix import presets
+from mentormix.command import UserError
+
+
+def _fill(data_dir, preset='published', given=(), **settings):
+  config = config_lib.TrainConfig(data_dir=str(data_dir), **settings)
+  return presets.fill(config, preset, set(given) | set(settings))
+
+
+@pytest.mark.parametrize('name,level,alpha,p,second', [
+    ('cifar10', 0.2, 2, 0.8, False), ('cifar10', 0.4, 8, 0.6, False),
+    ('cifar10', 0.6, 8, 0.6, True), ('cifar10', 0.8, 4, 0.2, True),
+    ('cifar100', 0.2, 2, 0.7, False), ('cifar100', 0.4, 8, 0.5, False),
+    ('cifar100', 0.6, 4, 0.3, True), ('cifar100', 0.8, 8, 0.1, True)])
+def test_the_published_rows(name, level, alpha, p, second):
+  config, line = _fill('data/%s/%g' % (name, level), dataset_name=name)
+  assert config.mixup_alpha == alpha
+  assert config.loss_p_percentile == p
+  assert config.second_reweight == second
+  assert config.max_number_of_steps == 200000
+  assert config.batch_size == 128
+  assert config.burn_in_epoch == 10
+  assert config.num_epochs_per_decay == 30
+  assert config.trained_mentornet_dir == 'mentornet_models/mentornet_pd'
+  assert '--mixup_alpha=%g.0' % alpha in line
+  assert '--preset=published, %s at noise %g:' % (name, level) in line
+
+
+def test_the_command_line_wins():
+  config, line = _fill('data/cifar10/0.4', dataset_name='cifar10',
+                       mixup_alpha=3.0, max_number_of_steps=7)
+  assert (config.mixup_alpha, config.max_number_of_steps) == (3, 7)
+  assert 'mixup_alpha' not in line and 'max_number_of_steps' not in line
+  # Also where it says what is the default anyway.
+  config, _ = _fill('data/cifar10/0.4', dataset_name='cifar10',
+                    given=['second_reweight'])
+  assert config.second_reweight
+
+
+@pytest.mark.parametrize('method,filled,left', [
+    ('cross_entropy', ['batch_size'], ['mixup_alpha', 'burn_in_epoch']),
+    ('mixup', ['mixup_alpha'], ['loss_p_percentile', 'second_reweight']),
+    ('mentornet', ['loss_p_percentile', 'trained_mentornet_dir'],
+     ['mixup_alpha', 'second_reweight'])])
+def test_only_what_the_method_uses_is_filled(method, filled, left):
+  config, line = _fill('data/cifar10/0.4', dataset_name='cifar10',
+                       method=method)
+  assert all('--%s=' % name in line for name in filled)
+  assert not any(name in line for name in left)
+  for name in left:
+    assert getattr(config, name) == getattr(config_lib.TrainConfig(), name)
+
+
+@pytest.mark.parametrize('facts,alpha', [
+    ({'rate_asked': 0.6, 'rate_realised': 0.54}, 8),
+    ({'rate_asked': None, 'rate_realised': 0.172}, 2),
+    ({'rate_asked': 0.75}, 4)])
+def test_the_noise_level_is_that_of_the_data(tmp_path, facts, alpha):
+  facts['dataset_name'] = 'cifar10'
+  (tmp_path / 'noise.json').write_text(json.dumps(facts))
+  config, _ = _fill(tmp_path)
+  assert config.dataset_name == 'cifar10'  # Known from there, too.
+  assert config.mixup_alpha == alpha
+
+
+@pytest.mark.parametrize('data_dir,name,message', [
+    ('data/cifar10/mine', 'cifar10', 'noise level of --data_dir=.*mine is not'),
+    ('data/cifar10/0.05', 'cifar10', 'nothing for cifar10 at noise 0.05'),
+    ('data/digits/0.4', 'digits', 'nothing for digits at noise 0.4; it has '
+     'cifar10 and cifar100 at 0.2, 0.4, 0.6, 0.8'),
+    ('data/cifar10/nan', 'cifar10', 'noise level')])
+def test_where_there_is_no_row(data_dir, name, message):
+  with pytest.raises(UserError, match=message):
+    _fill(data_dir, dataset_name=name)
+
+
+def test_the_cpu_preset_serves_every_data_set():
+  for name in ('cifar10', 'digits'):
+    config, _ = _fill('data/%s/0.4' % name, 'cpu', dataset_name=name)
+    assert config.studentnet.endswith('_thin')
+    config_lib.validate(config._replace(train_log_dir='log'))
+
+
+def test_published_accuracy():
+  find = presets.published_accuracy
+  assert find('cifar10', 0.4, 'mentormix') == (94.2, 94.4)
+  assert find('cifar100', 0.8, 'mentormix') == (41.2, 39.2)
+  assert find('cifar10', 0.6, 'mentornet') == (74.2, None)
+  assert find('cifar100', 0.2, 'mixup') == (73.9, None)
+  assert find('cifar10', 0.4, 'cross_entropy') == (None, None)
+  assert find('cifar10', 0.5, 'mentormix') == (None, None)
+  assert find('digits', 0.4, 'mentormix') == (None, None)

@@ -1,0 +1,263 @@
+"""The command as it is typed, on the digits and a run of 40 steps."""
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from mentormix import datasets
+from mentormix.command import UserError
+from mentormix.runtime import tf
+import score_labels
+
+CODE = os.path.dirname(os.path.abspath(__file__))
+MENTOR = os.path.join(os.path.dirname(CODE), 'mentornet_models', 'mentornet_pd')
+OUTPUTS = ['scores.csv', 'summary.json', 'suspicious.png']
+
+
+def _run(script, **kwargs):
+  """(exit code, stdout, stderr) of a command; kwargs are its flags."""
+  process = subprocess.run(
+      [sys.executable, os.path.join(CODE, script)] +
+      ['--%s=%s' % item for item in sorted(kwargs.items())],
+      stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
+      timeout=600)
+  return process.returncode, process.stdout, process.stderr
+
+
+@pytest.fixture(scope='module')
+def digits(tmp_path_factory):
+  """The directory with 0.4 and val."""
+  directory = str(tmp_path_factory.mktemp('digits'))
+  code, _, err = _run('prepare_data.py', dataset_name='digits',
+                      noise_levels='0.4', output_dir=directory)
+  assert code == 0, err
+  return directory
+
+
+@pytest.fixture(scope='module')
+def trained(digits, tmp_path_factory):
+  """Method -> the --train_log_dir of a short run, made when asked for."""
+  made = {}
+
+  def get(method):
+    if method not in made:
+      made[method] = str(tmp_path_factory.mktemp(method) / 'train')
+      code, _, err = _run(
+          'cifar_train_mentormix.py', dataset_name='digits', method=method,
+          studentnet='resnet8_thin', data_dir=digits + '/0.4',
+          train_log_dir=made[method], trained_mentornet_dir=MENTOR,
+          batch_size=32, max_number_of_steps=40, device_id='')
+      assert code == 0, err
+    return made[method]
+  return get
+
+
+def _score(data_dir, checkpoint_dir, output_dir, **kwargs):
+  return _run('score_labels.py', data_dir=data_dir, output_dir=output_dir,
+              checkpoint_dir=checkpoint_dir, device_id='', **kwargs)
+
+
+def _read(directory):
+  """(rows, summary) of an output directory."""
+  with open(str(directory / 'scores.csv'), newline='') as f:
+    rows = csv.DictReader(f)
+    assert tuple(rows.fieldnames) == score_labels.COLUMNS
+    rows = list(rows)
+  with open(str(directory / 'summary.json')) as f:
+    return rows, json.load(f)
+
+
+@pytest.fixture(scope='module')
+def scored(digits, trained, tmp_path_factory):
+  """The output directory of a run with a MentorNet, and what was printed."""
+  directory = tmp_path_factory.mktemp('scored') / 'new' / 'scores'
+  code, out, err = _score(digits + '/0.4', trained('mentormix'), directory)
+  assert code == 0, err
+  assert not err  # Quiet, and no bar in a file.
+  return directory, out
+
+
+def test_scores_of_a_run_with_a_mentornet(digits, scored):
+  out_dir, out = scored
+  rows, summary = _read(out_dir)
+  assert sorted(os.listdir(str(out_dir))) == OUTPUTS
+  assert len({row['id'] for row in rows}) == len(rows) == 1397
+  losses = [float(row['loss']) for row in rows]
+  assert losses == sorted(losses, reverse=True)
+  for row in rows:
+    assert 0 <= float(row['weight']) <= 1
+    assert row['suspected'] == ('1' if float(row['weight']) < 0.5 else '0')
+    assert 0 <= int(row['predicted_label']) <= 9
+    assert float(row['given_probability']) <= float(row['probability']) + 1e-6
+    assert float(row['given_probability']) == pytest.approx(
+        np.exp(-float(row['loss'])), abs=2e-6)
+  is_wrong = [row['given_label'] != row['clean_label'] for row in rows]
+  suspected = [row['suspected'] == '1' for row in rows]
+  both = np.logical_and(is_wrong, suspected).sum()
+  assert summary['step'] == 40 and summary['count'] == 1397
+  assert summary['data_dir'] == digits + '/0.4'
+  assert summary['checkpoint'].endswith('model.ckpt-40')
+  assert summary['noise_rate'] == pytest.approx(559 / 1397.)
+  assert summary['num_suspected'] == sum(suspected) > 0
+  assert summary['precision'] == pytest.approx(both / float(sum(suspected)))
+  assert summary['recall'] == pytest.approx(both / 559.)
+  assert 0 <= summary['auc'] <= 1 and 0 <= summary['average_precision'] <= 1
+  assert '%d of 1397 labels are suspected' % sum(suspected) in out
+  assert 'auc %.4f' % summary['auc'] in out and str(out_dir) in out
+  picture = matplotlib.image.imread(str(out_dir / 'suspicious.png'))
+  assert min(picture.shape[:2]) > 1000
+
+
+def test_scores_of_a_run_without_one(digits, trained, tmp_path):
+  code, _, err = _score(digits + '/0.4', trained('cross_entropy'), tmp_path,
+                        num_images=5)
+  assert code == 0, err
+  rows, summary = _read(tmp_path)
+  assert len(rows) == 1397
+  for row in rows:
+    assert row['weight'] == ''
+    assert row['suspected'] == str(
+        int(row['given_label'] != row['predicted_label']))
+  assert summary['num_suspected'] == sum(r['suspected'] == '1' for r in rows)
+
+
+def test_another_step_and_mentornet_in_place_of_the_first(
+    digits, trained, scored, tmp_path):
+  args = digits + '/0.4', trained('mentormix'), tmp_path
+  (tmp_path / 'mine.txt').write_text('stays')
+  code, _, err = _score(*args, num_images=1)
+  assert code == 0, err
+  assert (tmp_path / 'scores.csv').read_text() == (
+      scored[0] / 'scores.csv').read_text()  # The same, time and again.
+  code, _, err = _score(*args, step=0, trained_mentornet_dir='threshold')
+  assert code == 0, err
+  rows, summary = _read(tmp_path)
+  assert summary['step'] == 0
+  assert {row['weight'] for row in rows} == {'0.000000', '1.000000'}
+  # By default 0.7 of the set is below the threshold.
+  assert abs(summary['num_suspected'] - 0.3 * 1397) < 2
+  assert sorted(os.listdir(str(tmp_path))) == ['mine.txt'] + OUTPUTS
+
+
+def test_records_without_clean_labels_or_ids(digits, trained, tmp_path):
+  """As in sets prepared elsewhere, without noise.json; ids are positions."""
+  (tmp_path / 'data').mkdir()
+  labels = []
+  for name in sorted(os.listdir(digits + '/0.4')):
+    if not name.startswith('digits_train-'):
+      continue
+    with tf.python_io.TFRecordWriter(str(tmp_path / 'data' / name)) as writer:
+      for record in tf.python_io.tf_record_iterator(
+          os.path.join(digits, '0.4', name)):
+        example = tf.train.Example.FromString(record)
+        for key in (datasets.CLEAN_LABEL, datasets.SOURCE_ID):
+          example.features.feature.pop(key, None)
+        labels.append(example.features.feature[datasets.LABEL].int64_list
+                      .value[0])
+        writer.write(example.SerializeToString())
+  code, out, err = _score(tmp_path / 'data', trained('mentormix'),
+                          tmp_path / 'scores')
+  assert code == 0, err
+  assert 'the clean labels are not known' in out
+  rows, summary = _read(tmp_path / 'scores')
+  assert {int(r['id']): int(r['given_label']) for r in rows} == dict(
+      enumerate(labels))
+  assert {row['clean_label'] for row in rows} == {''}
+  assert {name for name in summary if summary[name] is None} == {
+      'noise_rate', 'auc', 'average_precision', 'precision', 'recall'}
+
+
+def test_the_picture_tells_right_from_wrong():
+  images = np.zeros([10, 32, 32, 3], np.uint8)
+  is_wrong = [True] * 7 + [False, None, None]
+  titles = ['cat > dog', '$x$ > a_b^c', 'a' * 90 + ' > b'] + [''] * 7
+  figure = score_labels.draw(images, titles, is_wrong, 'caption')
+  figure.canvas.draw()
+  assert [ax.spines['top'].get_edgecolor()[:2] for ax in figure.axes[6:9]] == [
+      (0, pytest.approx(0.5, abs=0.01)), (1, 0),
+      (pytest.approx(0.5, abs=0.01),) * 2]
+  caption = figure.texts[0].get_text()
+  for part in ('caption', 'green frame: the clean label is another (7)',
+               'red frame: the clean label is the same (1)',
+               'grey frame: the clean label is not known (2)'):
+    assert part in caption
+  titles = [ax.get_title() for ax in figure.axes]
+  assert titles[0] == 'cat > dog' and titles[1].count(r'\$') == 2
+  assert max(map(len, titles[2].split('\n'))) <= 16
+
+
+def _one_line(code, err, message):
+  assert code == 2, err
+  assert err.count('\n') == 1 and 'Traceback' not in err, err
+  assert message in err, err
+
+
+@pytest.mark.parametrize('settings,message', [
+    (dict(data_dir=''), '--data_dir=: must be given'),
+    (dict(output_dir=''), '--output_dir=: must be given'),
+    (dict(num_images=-1), '--num_images=-1'),
+    (dict(batch_size=0), '--batch_size=0'),
+    (dict(data_dir='/nowhere'), '--data_dir=/nowhere is not a directory'),
+    (dict(checkpoint_dir='/nowhere'), '/nowhere holds no config.json'),
+    (dict(output_dir='/proc/nowhere'), '--output_dir=/proc/nowhere cannot be'),
+    (dict(trained_mentornet_dir='/nowhere'), 'does not exist; give a'),
+])
+def test_bad_inputs(digits, trained, tmp_path, settings, message):
+  settings = dict(dict(
+      data_dir=digits + '/0.4', checkpoint_dir=trained('mentormix'),
+      output_dir=tmp_path, device_id=''), **settings)
+  code, _, err = _run('score_labels.py', **settings)
+  _one_line(code, err, message)
+  assert not os.listdir(str(tmp_path))
+
+
+def test_a_mentornet_for_a_run_without_one(digits, trained, tmp_path):
+  code, _, err = _score(digits + '/0.4', trained('cross_entropy'), tmp_path,
+                        trained_mentornet_dir=MENTOR)
+  _one_line(code, err, 'was trained with --method=cross_entropy, which has no')
+
+
+def test_data_of_another_set(digits, trained, tmp_path):
+  code, _, err = _score(digits + '/val', trained('mentormix'), tmp_path)
+  _one_line(code, err, 'has no file digits_train-*')
+  (tmp_path / 'noise.json').write_text('{"dataset_name": "animals"}')
+  code, _, err = _score(tmp_path, trained('mentormix'), tmp_path)
+  _one_line(code, err, 'holds --dataset_name=animals, but')
+  assert 'was trained with --dataset_name=digits' in err
+
+
+def test_damaged_data(digits, trained, tmp_path):
+  name = 'digits_train-00000-of-00010'
+  with open(os.path.join(digits, '0.4', name), 'rb') as f:
+    (tmp_path / name).write_bytes(f.read()[:5000])
+  code, _, err = _score(tmp_path, trained('mentormix'), tmp_path / 'scores')
+  _one_line(code, err, name + ': record 1 cannot be read')
+
+
+def test_which_checkpoint(trained, tmp_path):
+  run = trained('mentormix')
+  for asked, step in ((None, 40), (40, 40), (0, 0)):
+    assert score_labels._checkpoint(run, asked) == (
+        step, os.path.join(run, 'model.ckpt-%d' % step))
+  with pytest.raises(UserError, match='--step=2: .* of the steps 0, 40'):
+    score_labels._checkpoint(run, 2)
+  with pytest.raises(UserError, match='holds no checkpoint'):
+    score_labels._checkpoint(str(tmp_path), None)
+
+
+def test_damaged_run(digits, trained, tmp_path):
+  run = tmp_path / 'train'
+  shutil.copytree(trained('mentormix'), str(run))
+  args = digits + '/0.4', run, tmp_path / 'scores'
+  for text, message in (('{"method": "magic"}', 'config.json is damaged: --'),
+                        ('{"learning_rate": "fast"}', 'config.json is damaged'),
+                        ('{', 'config.json cannot be read')):
+    (run / 'config.json').write_text(text)
+    code, _, err = _score(*args)
+    _one_line(code, err, message)
