@@ -1,4 +1,4 @@
-"""Installs the package and its four commands.
+"""Installs the package and its commands.
 
 TensorFlow is left to the extras, since which one is right depends on the
 machine: `pip install '.[tf1]'` (Python 3.7 with a GPU), `.[tf1_cpu]`,
@@ -34,7 +34,7 @@ setuptools.setup(
     package_dir={'': 'code'},
     packages=['mentormix', 'mentormix.students'],
     py_modules=['cifar_train_mentormix', 'cifar_eval', 'prepare_data',
-                'train_mentornet'],
+                'train_mentornet', 'report', 'score_labels'],
     package_data={'mentormix': ['digits.npz']},
     install_requires=['absl-py', 'matplotlib', 'numpy', 'tf-slim==1.1.0',
                       'tqdm'],
@@ -51,6 +51,8 @@ setuptools.setup(
             'mentormix-eval=cifar_eval:cli',
             'mentormix-prepare-data=prepare_data:cli',
             'mentormix-train-mentornet=train_mentornet:cli',
+            'mentormix-report=report:cli',
+            'mentormix-score-labels=score_labels:cli',
         ],
     },
 )

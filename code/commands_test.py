@@ -208,6 +208,37 @@ def test_other_mentornets(digits, tmp_path, mentor):
   assert code == 0, err
 
 
+@pytest.mark.parametrize('method', ['mixup', 'mentornet'])
+def test_other_methods(digits, tmp_path, method):
+  code, out, err = _run('cifar_train_mentormix.py', *_train(
+      data_dir=digits + '/0.4', train_log_dir=tmp_path, method=method,
+      trained_mentornet_dir='threshold' if method == 'mentornet' else '',
+      max_number_of_steps=2))
+  assert code == 0, err
+  assert '%s, resnet8_thin' % method in out and 'trained to step 2' in out
+  names = tf.train.load_checkpoint(str(tmp_path)).get_variable_to_shape_map()
+  assert ('mentor/loss_average' in names) == (method == 'mentornet')
+  with open(os.path.join(digits, '0.4', 'noise.json')) as f:
+    facts = json.load(f)
+  assert json.loads((tmp_path / 'noise.json').read_text()) == facts
+
+
+def test_a_preset_fills_in_what_is_not_said(digits, tmp_path):
+  args = ['--preset=cpu', '--max_number_of_steps=1', '--batch_size=8',
+          '--data_dir=%s/0.4' % digits, '--method=mixup', '--device_id=']
+  code, out, err = _run('cifar_train_mentormix.py', *(
+      args + ['--train_log_dir=%s' % (tmp_path / 'run')]))
+  assert code == 0, err
+  assert ('--preset=cpu, digits at noise 0.4: --dataset_name=digits '
+          '--mixup_alpha=1.0 ' in out)
+  with open(str(tmp_path / 'run' / 'config.json')) as f:
+    config = json.load(f)
+  assert (config['batch_size'], config['studentnet']) == (8, 'resnet14_thin')
+  _one_line(*_run('cifar_train_mentormix.py', *(
+      args + ['--preset=published', '--train_log_dir=%s' % (tmp_path / 'b')])),
+            message='--preset=published has nothing for digits at noise 0.4')
+
+
 @pytest.mark.skipif(not OTHER_PYTHON, reason='this machine has one runtime')
 def test_a_checkpoint_evaluates_alike_on_the_other_runtime(digits, tmp_path):
   """Trained here, evaluated here and there: the same figures."""
@@ -291,6 +322,9 @@ def _one_line(code, out, err, message):
     (['--task=1'], '--master= must be given'),
     (['--method=magic'], '--method=magic must be one of'),
     (['--trained_mentornet_dir='], '--trained_mentornet_dir= must be given'),
+    (['--method=mentornet', '--trained_mentornet_dir='],
+     '--trained_mentornet_dir= must be given'),
+    (['--preset=best'], '--preset=best: value should be one of'),
     (['--train_log_dir=/proc/nowhere'], '--train_log_dir=/proc/nowhere'),
     (['stray'], "unexpected argument 'stray'"),
 ])

@@ -169,7 +169,7 @@ look() {
     state=running
   elif [[ -n $end && $evaluated == "$end" ]]; then
     state=finished
-  elif [[ -f $run/log.txt && $(tail -n 1 "$run/log.txt") == 'sweep: failed'* ]]
+  elif [[ -f $run/log.txt && $(tail -n 1 "$run/log.txt") == 'sweep: error: '* ]]
   then
     state=failed
   elif [[ -n $step ]]; then
@@ -212,9 +212,15 @@ work() {
     wait_for "$evaluator"
   fi
   if ((code)) && [[ -z $stopped ]]; then
-    echo "sweep: failed with exit code $code" >>"$run/log.txt"
+    echo "sweep: error: exit code $code: $(error_line)" >>"$run/log.txt"
   fi
   exit "$code"
+}
+
+# The last error in the log of a run.
+error_line() {
+  grep -v '^sweep: ' "$run/log.txt" | grep -e ': error: ' -e 'Error: ' \
+    | tail -n 1 || true
 }
 
 # Waits for process $1, though a signal may come meanwhile; sets code.
@@ -274,8 +280,8 @@ reap() {
   workers[$1]=
   if ((code)); then
     failed=$((failed + 1))
-    say "failed (exit code $code): ${names[$1]}; see its log.txt:"
-    grep -v '^sweep: ' "${names[$1]}/log.txt" | tail -n 1 >&2 || true
+    say "failed: ${names[$1]}; the end of its log.txt:"
+    tail -n 1 "${names[$1]}/log.txt" >&2
   else
     say "finished: ${names[$1]}"
   fi

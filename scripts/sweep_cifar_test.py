@@ -179,7 +179,7 @@ def test_eight_runs_killed_in_the_middle(data, tmp_path):
   with open(str(tmp_path / 'report' / 'report.csv')) as f:
     rows = list(csv.DictReader(f))
   assert sorted(row['method'] for row in rows) == sorted(METHODS)
-  assert [row['n'] for row in rows] == ['2'] * 4
+  assert [row['runs'] for row in rows] == ['2'] * 4
 
 
 def test_stopped_by_a_signal_it_leaves_checkpoints_and_no_process(
@@ -221,6 +221,10 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(data, tmp_path):
   code, out = _run(*(args + ['--status']))
   assert [line.split()[0] for line in out.splitlines()[1:]] == [
       'finished', 'failed']
+  log = tmp_path / 'digits' / '0.4' / 'mentornet' / 'seed0' / 'log.txt'
+  last = log.read_text().splitlines()[-1]
+  assert last.startswith('sweep: error: exit code 2: cifar_train_mentormix.py: '
+                         'error: --trained_mentornet_dir=/nowhere')
 
 
 def test_presets_fill_each_run(data, tmp_path):
