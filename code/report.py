@@ -27,7 +27,6 @@ from mentormix import presets
 from mentormix import runs as runs_lib
 from mentormix.command import UserError
 
-_PUBLISHED_LEVELS = (0.2, 0.4, 0.6, 0.8)
 _SMOOTHED = 0.05  # Share of the training that a running mean is taken over.
 _NONE = '–'  # In a table, where there is no figure.
 
@@ -158,7 +157,7 @@ def _noise_panels(groups):
               (group.task.noise.level, group.last.mean, group.last.deviation))
     for method in sorted({group.method for group in together}):
       paper = [(level, _published(task, level, method)[0], None)
-               for level in _PUBLISHED_LEVELS]
+               for level in presets.LEVELS]
       if paper[0][1] is not None:
         points[method + ', paper', method, figures.DASHED] = paper
     panels.append((_title(task, groups), [

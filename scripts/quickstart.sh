@@ -8,8 +8,8 @@
 #              ends with the mean margin.
 #   --runtime  which TensorFlow, see scripts/setup_env.sh.
 #
-# Data go to data/digits, runs to runs/quickstart; what is there already is not
-# made again.
+# Data go to data/digits; runs, and a report with pictures, to runs/quickstart.
+# What is there already is not made again.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -30,43 +30,19 @@ if ! [[ $seeds =~ ^[0-9]+(,[0-9]+)*$ ]]; then
 fi
 
 python=$(scripts/setup_env.sh --runtime="$runtime")
-steps=2000
-level=0.4
-mentor=mentornet_models/mentornet_pd
+"$python" code/prepare_data.py --dataset_name=digits --noise_levels=0.4
 # Both methods at a time, a core each: faster than one after the other.
-export OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1
-children=()
-logs=()
-trap 'kill "${children[@]}" 2>/dev/null || true' EXIT
-trap 'exit 130' INT TERM
-
-# Starts the training of a method and the evaluation of its checkpoints.
-start() {
-  local method=$1 run=$2; shift 2
-  echo "$method, log in $run"
-  mkdir -p "$run"
-  "$python" code/cifar_train_mentormix.py --method="$method" \
-    --dataset_name=digits --data_dir=data/digits/$level \
-    --train_log_dir="$run/train" --studentnet=resnet14_thin \
-    --trained_mentornet_dir=$mentor --max_number_of_steps=$steps \
-    --batch_size=32 --num_epochs_per_decay=2 --burn_in_epoch=10 \
-    --loss_p_percentile=0.6 --mixup_alpha=2 --nosecond_reweight \
-    --save_interval_secs=20 --device_id= "$@" >>"$run/train.txt" 2>&1 &
-  children+=($!) logs+=("$run/train.txt")
-  "$python" code/cifar_eval.py --data_dir=data/digits/val \
-    --checkpoint_dir="$run/train" --eval_dir="$run/eval" --batch_size=100 \
-    --eval_interval_secs=10 --device_id= >>"$run/eval.txt" 2>&1 &
-  children+=($!) logs+=("$run/eval.txt")
-}
-
-# Waits for all that was started; where one fails, shows its last line.
-finish() {
-  local i
-  for i in 0 2 1 3; do  # The trainings first: evaluation waits for them.
-    wait "${children[i]}" || { tail -n 1 "${logs[i]}" >&2; exit 1; }
-  done
-  children=() logs=()
-}
+scripts/sweep_cifar.sh --run --python="$python" --datasets=digits \
+  --noise_levels=0.4 --methods=cross_entropy,mentormix --seeds="$seeds" \
+  --preset=none --jobs=2 --eval_interval_secs=10 --runs_root=runs/quickstart \
+  -- --studentnet=resnet14_thin --max_number_of_steps=2000 --batch_size=32 \
+  --num_epochs_per_decay=2 --mixup_alpha=2 --nosecond_reweight \
+  --trained_mentornet_dir=mentornet_models/mentornet_pd --burn_in_epoch=10 \
+  --loss_p_percentile=0.6 --save_interval_secs=20 &
+trap 'kill $!; wait $!; exit 130' INT TERM
+wait $!
+"$python" code/report.py --runs=runs/quickstart \
+  --output_dir=runs/quickstart/report --title='MentorMix: quick start'
 
 # Prints the last and the peak accuracy of a results.csv, in percent.
 last_and_peak() {
@@ -74,15 +50,10 @@ last_and_peak() {
            END { printf "%.2f %.2f", last, peak }' "$1"
 }
 
-"$python" code/prepare_data.py --dataset_name=digits --noise_levels=$level
 table=
 for seed in ${seeds//,/ }; do
   for method in cross_entropy mentormix; do
-    start $method "runs/quickstart/seed$seed/$method" --seed="$seed"
-  done
-  finish
-  for method in cross_entropy mentormix; do
-    run=runs/quickstart/seed$seed/$method
+    run=runs/quickstart/digits/0.4/$method/seed$seed
     table+="$seed $method $(last_and_peak "$run/eval/results.csv")"$'\n'
   done
 done

@@ -206,7 +206,7 @@ def test_a_loss_that_is_no_number(files, save):
 
 
 def test_an_image_that_cannot_be_decoded(files, save):
-  png = datasets.PNG_SIGNATURE + b'junk' * 9
+  png = prepare_data.encode_png(np.zeros([32, 32, 3], np.uint8))[:50]
   with tf.python_io.TFRecordWriter(files[1]) as writer:
     writer.write(datasets.encode_example(png, 1, 1))
   with pytest.raises(RunError, match='cannot be evaluated: .*PNG'):

@@ -33,23 +33,20 @@ _PUBLISHED_SCHEDULE = dict(
     studentnet='resnet32', batch_size=128, max_number_of_steps=200000,
     num_epochs_per_decay=30.0)
 
-# For some thousands of images on a CPU, an epoch in seconds. Found by a few runs
-# on 2,500 images of CIFAR-10 at 0.4 and 0.6 (results/README.md): with the
-# published alpha of 8, a student this small underfits in so few steps.
-_CPU_SCHEDULE = dict(
+# For some thousands of images on a CPU, an epoch in seconds: found by pilot runs
+# on a part of CIFAR-10 at 0.6 (results/README.md). With the published alpha of 8
+# a student this small underfits in so few steps.
+_CPU_SETTINGS = dict(
     studentnet='resnet14_thin', batch_size=64, max_number_of_steps=6000,
-    num_epochs_per_decay=5.0)
-
-
-def _cpu_row(level):
-  return _Row(1.0, max(0.5, round(1 - level, 6)), False)
+    num_epochs_per_decay=5.0, mixup_alpha=1.0, second_reweight=False)
+_CPU_UNKNOWN_LEVEL = 0.4  # What is assumed where the level is not known.
 
 
 _EVERYWHERE = dict(trained_mentornet_dir='mentornet_models/mentornet_pd',
                    burn_in_epoch=10)
 
 # Clean test accuracy in percent at 0.2, 0.4, 0.6, 0.8: paper, published code.
-_LEVELS = (0.2, 0.4, 0.6, 0.8)
+LEVELS = (0.2, 0.4, 0.6, 0.8)
 _ACCURACY = {
     ('cifar10', 'mentormix'): ((95.6, 94.2, 91.3, 81.0),
                                (96.2, 94.4, 89.0, 82.0)),
@@ -83,10 +80,12 @@ def fill(config, preset, given):
   settings = dict(_EVERYWHERE)
   if preset == PUBLISHED:
     settings.update(_PUBLISHED_SCHEDULE)
-    settings.update(_published_row(config.dataset_name, level)._asdict())
+    row = _published_row(config.data_dir, config.dataset_name, level)
+    settings.update(row._asdict())
   else:
-    settings.update(_CPU_SCHEDULE)
-    settings.update(_cpu_row(level)._asdict())
+    if level is None:
+      level = _CPU_UNKNOWN_LEVEL
+    settings.update(_CPU_SETTINGS, loss_p_percentile=_cpu_percentile(level))
   used = config_lib.METHOD_SETTINGS[config.method]
   unused = set().union(*config_lib.METHOD_SETTINGS.values()) - set(used)
   settings = {name: value for name, value in settings.items()
@@ -99,30 +98,38 @@ def fill(config, preset, given):
 
 
 def _noise_level(data_dir, facts):
-  """The noise level asked, or realised, or that of the directory's name."""
+  """The noise level asked, or realised, or of the directory's name, or None."""
+  name = os.path.basename(os.path.normpath(data_dir))
   for level in (facts.get('rate_asked'), facts.get('rate_realised'),
-                os.path.basename(os.path.normpath(data_dir))):
+                None if facts else name):
     try:
       if 0 <= float(level) <= 1:
         return float(level)
     except (TypeError, ValueError):
       pass
-  raise UserError(
-      '--preset: the noise level of --data_dir=%s is not known, neither from '
-      'its %s nor from its name; leave --preset out and give the settings '
-      'themselves' % (data_dir, noise.FACTS_FILE))
+  return None
 
 
-def _published_row(dataset_name, level):
+def _published_row(data_dir, dataset_name, level):
+  if level is None:
+    raise UserError(
+        '--preset=%s: the noise level of --data_dir=%s is not known, neither '
+        'from a %s nor from its name; give the settings themselves'
+        % (PUBLISHED, data_dir, noise.FACTS_FILE))
   rows = _PUBLISHED_ROWS.get(dataset_name, {})
   near = [row for row in rows if abs(row - level) <= _NEAR]
   if not near:
     raise UserError(
-        '--preset=%s has nothing for %s at noise %g; it has %s at %s; leave '
-        '--preset out and give the settings themselves' % (
-            PUBLISHED, dataset_name, level, ' and '.join(
-                sorted(_PUBLISHED_ROWS)), ', '.join(map(str, _LEVELS))))
+        '--preset=%s has nothing for %s at noise %g; it has %s at %s; give the '
+        'settings themselves' % (
+            PUBLISHED, dataset_name, level,
+            ' and '.join(sorted(_PUBLISHED_ROWS)), ', '.join(map(str, LEVELS))))
   return rows[min(near, key=lambda row: abs(row - level))]
+
+
+def _cpu_percentile(level):
+  """The share of right labels, not beyond 0.5 to 0.8."""
+  return min(0.8, max(0.5, round(1 - level, 6)))
 
 
 def published_accuracy(dataset_name, noise_level, method):
@@ -137,6 +144,6 @@ def published_accuracy(dataset_name, noise_level, method):
     (paper, published code), percent, each None where there is no figure.
   """
   paper, code = _ACCURACY.get((dataset_name, method), (None, None))
-  at = [k for k, level in enumerate(_LEVELS) if abs(level - noise_level) < 1e-6]
+  at = [k for k, level in enumerate(LEVELS) if abs(level - noise_level) < 1e-6]
   return tuple(column[at[0]] if at and column else None
                for column in (paper, code))

@@ -87,6 +87,22 @@ def test_the_cpu_preset_serves_every_data_set():
     config_lib.validate(config._replace(train_log_dir='log'))
 
 
+@pytest.mark.parametrize('level,p', [
+    (0, 0.8), (0.3, 0.7), (0.4, 0.6), (0.6, 0.5), ('unknown', 0.6)])
+def test_the_cpu_percentile(level, p):
+  config, _ = _fill('data/digits/%s' % level, 'cpu', dataset_name='digits')
+  assert config.loss_p_percentile == p
+
+
+def test_unknown_noise_of_own_images(tmp_path):
+  directory = tmp_path / '0'
+  directory.mkdir()
+  (directory / 'noise.json').write_text(json.dumps(
+      {'dataset_name': 'birds', 'rate_asked': None, 'rate_realised': None}))
+  config, _ = _fill(directory, 'cpu')
+  assert (config.dataset_name, config.loss_p_percentile) == ('birds', 0.6)
+
+
 def test_published_accuracy():
   find = presets.published_accuracy
   assert find('cifar10', 0.4, 'mentormix') == (94.2, 94.4)
