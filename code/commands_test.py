@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from mentormix import evaluation
 from mentormix import mentornet
+from mentormix import results as results_lib
 from mentormix import testing
 from mentormix.runtime import tf
 
@@ -85,7 +85,7 @@ def test_train_then_evaluate(digits, trained, tmp_path):
       eval_dir=tmp_path / 'eval', device_id=''))
   assert code == 0, err
   assert not err  # Quiet: no banner, no deprecation.
-  results = evaluation.read_results(str(tmp_path / 'eval' / 'results.csv'))
+  results = results_lib.read(str(tmp_path / 'eval' / 'results.csv'))
   assert [r.step for r in results] == [0, 3]
   assert all(r.count == 400 for r in results)
   assert 'last %.2f%% at step 3' % (100 * results[-1].top1) in out
@@ -252,7 +252,7 @@ def test_a_checkpoint_evaluates_alike_on_the_other_runtime(digits, tmp_path):
         data_dir=digits + '/val', checkpoint_dir=train,
         eval_dir=tmp_path / name, device_id=''), python=python)
     assert code == 0, err
-    rows.append(evaluation.read_results(
+    rows.append(results_lib.read(
         str(tmp_path / name / 'results.csv'))[-1])
   here, there = rows
   assert here.step == there.step == 30
@@ -301,7 +301,7 @@ def test_the_commands_of_the_paper(tmp_path):
   assert process.returncode == 0, process.stderr
   run = tmp_path / 'cifar100_models' / 'resnet32' / '0.4' / 'mentormix_p05_a8'
   assert 'trained to step 1' in (tmp_path / 'train.txt').read_text()
-  results = evaluation.read_results(str(run / 'eval_val' / 'results.csv'))
+  results = results_lib.read(str(run / 'eval_val' / 'results.csv'))
   assert [(r.step, r.count) for r in results] == [(0, 100), (1, 100)]
 
 

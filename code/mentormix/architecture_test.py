@@ -9,7 +9,7 @@ CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 # In the order of the flow: a module imports only what stands above it.
 FLOW = ['command', 'files', 'runtime', 'noise', 'config', 'presets',
-        'schedules', 'pickles', 'label_files', 'archives', 'image_folders',
+        'results', 'schedules', 'pickles', 'label_files', 'archives', 'image_folders',
         'datasets', 'input_pipeline', 'checkpoints',
         'students.resnet', 'students',
         'curriculum', 'mentornet', 'mentornet_training', 'mentormix_loss',
@@ -19,7 +19,7 @@ MAY_NOT_IMPORT = {
     'evaluation': {'mentornet', 'mentormix_loss', 'training'},
 }
 WITHOUT_TENSORFLOW = ['command', 'files', 'noise', 'config', 'presets',
-                      'pickles', 'label_files', 'archives', 'image_folders',
+                      'results', 'pickles', 'label_files', 'archives', 'image_folders',
                       'curriculum', 'figures']
 
 

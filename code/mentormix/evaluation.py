@@ -3,9 +3,7 @@
 A process of its own: it shares nothing with training but the directory with the
 checkpoints and config.json. It knows neither mentor nor loss.
 """
-import collections
 import contextlib
-import csv
 import os
 import time
 
@@ -15,6 +13,7 @@ from mentormix import checkpoints
 from mentormix import config as config_lib
 from mentormix import datasets
 from mentormix import input_pipeline
+from mentormix import results as results_lib
 from mentormix import runtime
 from mentormix import schedules
 from mentormix import students
@@ -23,27 +22,7 @@ from mentormix.command import RunError
 from mentormix.command import UserError
 from mentormix.runtime import tf
 
-RESULTS_FILE = 'results.csv'
 _TOP = 5
-
-
-class Result(collections.namedtuple(
-    'Result', 'step top1 top5 loss count wall_time')):
-  """One pass over the split; a row of results.csv.
-
-  Attributes:
-    step: global step of the checkpoint.
-    top1, top5: share of the images whose label is the first, or among the
-      first five, in [0, 1].
-    loss: mean cross-entropy.
-    count: number of images.
-    wall_time: seconds since 1970 when the pass ended.
-  """
-  __slots__ = ()
-
-  def __str__(self):
-    return 'step %d: top-1 %.2f%%  top-5 %.2f%%  loss %.4f  (%d images)' % (
-        self.step, 100 * self.top1, 100 * self.top5, self.loss, self.count)
 
 
 def evaluate(config):
@@ -53,7 +32,7 @@ def evaluate(config):
     config: a `config.EvalConfig`, validated.
 
   Returns:
-    The `Result`s of all checkpoints so far, by step.
+    The `results.Result`s of all checkpoints so far, by step.
 
   Raises:
     UserError: data, student and checkpoint do not fit together.
@@ -72,8 +51,9 @@ def evaluate(config):
       runtime.VERSION, config.studentnet, config.data_dir, count,
       config.checkpoint_dir))
 
-  path = config.output_csv_file or os.path.join(config.eval_dir, RESULTS_FILE)
-  results = {r.step: r for r in read_results(path)}
+  path = config.output_csv_file or os.path.join(config.eval_dir,
+                                                results_lib.FILE)
+  results = {r.step: r for r in results_lib.read(path)}
   with tf.Graph().as_default():
     batch = input_pipeline.eval_batch(
         dataset, config.split_name, files, count, config.batch_size)
@@ -87,7 +67,7 @@ def evaluate(config):
           log('step %d: the checkpoint is gone, skipped' % step)
           continue
         results[step] = result
-        _append(path, result)
+        results_lib.append(path, result)
         _summarize(writer, result)
         peak = max(results.values(), key=lambda r: r.top1)
         log('%s  peak %.2f%% at step %d' % (result, 100 * peak.top1, peak.step))
@@ -209,7 +189,7 @@ class _Evaluator(object):
         tf.size(batch.labels))
 
   def run(self, prefix, step):
-    """One pass; a `Result`, or None if the checkpoint has vanished."""
+    """One pass; a `results.Result`, or None if the checkpoint has vanished."""
     sums = np.zeros(4, np.float64)
     try:
       for values in self._student.one_pass(prefix, self._sums):
@@ -223,44 +203,8 @@ class _Evaluator(object):
       raise RunError('--data_dir=%s changed during the evaluation: %d images '
                      'read, %d expected'
                      % (self._data_dir, count, self._count))
-    return Result(step, hits1 / count, hits5 / count, loss / count, int(count),
-                  time.time())
-
-
-def read_results(path):
-  """The `Result`s in a results.csv, in its order; [] where there is none.
-
-  Raises:
-    UserError: the file holds something else.
-  """
-  if not os.path.isfile(path) or not os.path.getsize(path):
-    return []
-  try:
-    with open(path, newline='') as f:
-      rows = csv.DictReader(f)
-      if tuple(rows.fieldnames) != Result._fields:
-        raise ValueError('columns %s' % rows.fieldnames)
-      return [Result(int(row['step']), float(row['top1']), float(row['top5']),
-                     float(row['loss']), int(row['count']),
-                     float(row['wall_time'])) for row in rows]
-  except (ValueError, TypeError, OSError, csv.Error) as error:
-    raise UserError('%s is not a results file of this program (%s); name '
-                    'another with --output_csv_file' % (path, error))
-
-
-def _append(path, result):
-  """Adds a row, and the header to a new file."""
-  with open(path, 'a+', newline='') as f:
-    f.seek(0)
-    text = f.read()
-    if text and not text.endswith('\n'):
-      f.write('\n')  # The last row was cut off there.
-    rows = csv.writer(f, lineterminator='\n')
-    if not text:
-      rows.writerow(Result._fields)
-    rows.writerow([result.step, '%.6f' % result.top1, '%.6f' % result.top5,
-                   '%.6f' % result.loss, result.count,
-                   '%.1f' % result.wall_time])
+    return results_lib.Result(step, hits1 / count, hits5 / count, loss / count,
+                              int(count), time.time())
 
 
 def _summarize(writer, result):

@@ -7,6 +7,7 @@ import pytest
 from mentormix import config as config_lib
 from mentormix import datasets
 from mentormix import evaluation
+from mentormix import results as results_lib
 from mentormix.command import RunError
 from mentormix.command import UserError
 from mentormix.runtime import tf
@@ -94,7 +95,7 @@ def test_a_row_per_checkpoint_never_twice(config, capsys):
     lines = f.read().splitlines()
   assert lines[0] == 'step,top1,top5,loss,count,wall_time'
   assert [int(line.split(',')[0]) for line in lines[1:]] == [5, 10, 15]
-  assert evaluation.read_results(path)[2].count == COUNT
+  assert results_lib.read(path)[2].count == COUNT
   out = capsys.readouterr().out
   assert 'last 100.00% at step 15, peak 100.00% at step 5' in out
   events = [f for f in os.listdir(config.eval_dir) if 'tfevents' in f]
@@ -119,7 +120,7 @@ def test_results_go_where_the_flag_says(config, tmp_path):
   _save(config.checkpoint_dir, [10])
   path = str(tmp_path / 'elsewhere.csv')
   evaluation.evaluate(config._replace(output_csv_file=path))
-  assert len(evaluation.read_results(path)) == 1
+  assert len(results_lib.read(path)) == 1
   assert not os.path.exists(os.path.join(config.eval_dir, 'results.csv'))
 
 
@@ -180,38 +181,9 @@ def test_checkpoints_of_a_directory_that_was_moved(config, tmp_path):
   assert result.step == 5
 
 
-@pytest.mark.parametrize('text', ['a,b\n1,2\n', 'step,top1,top5,loss,count,'
-                                  'wall_time\nx,1,1,1,1,1\n', 'junk'])
-def test_results_file_of_something_else(tmp_path, text):
-  path = tmp_path / 'results.csv'
-  path.write_text(text)
-  with pytest.raises(UserError, match='results.csv is not a results file'):
-    evaluation.read_results(str(path))
-
-
-def test_a_file_without_a_last_newline_goes_on(tmp_path):
-  path = tmp_path / 'results.csv'
-  rows = [evaluation.Result(5, 0.5, 0.75, 1.25, 40, 1000.5),
-          evaluation.Result(9, 0.25, 1.0, 0.5, 40, 2000.0)]
-  evaluation._append(str(path), rows[0])
-  path.write_text(path.read_text().rstrip())
-  evaluation._append(str(path), rows[1])
-  assert evaluation.read_results(str(path)) == rows
-
-
 def test_damaged_state_file(config):
   _save(config.checkpoint_dir, [5])
   with open(os.path.join(config.checkpoint_dir, 'checkpoint'), 'w'):
     pass
   with pytest.raises(UserError, match='checkpoint is damaged'):
     evaluation.evaluate(config)
-
-
-def test_results_read_back(tmp_path):
-  path = str(tmp_path / 'results.csv')
-  assert evaluation.read_results(path) == []
-  rows = [evaluation.Result(5, 0.5, 0.75, 1.25, 40, 1000.5),
-          evaluation.Result(9, 0.25, 1.0, 0.5, 40, 2000.0)]
-  for row in rows:
-    evaluation._append(path, row)
-  assert evaluation.read_results(path) == rows

@@ -18,6 +18,7 @@ import statistics
 
 from mentormix import config as config_lib
 from mentormix import noise as noise_lib
+from mentormix import results as results_lib
 from mentormix.command import UserError
 
 FINISHED, FAILED = 'finished', 'failed'
@@ -66,7 +67,7 @@ class Run(collections.namedtuple(
     path: its directory.
     config: a `config.TrainConfig`.
     task: a `Task`.
-    results: its `evaluation.Result`s, by step.
+    results: its `results.Result`s, by step.
     series: tag -> (steps, values) of its summaries, for those of TAGS it has.
     scores: what its summary.json says, a dict; None without one.
     step: the last step that is saved or evaluated.
@@ -240,14 +241,12 @@ def _read_noise(train_dir, data_dir):
 
 def _read_results(folders):
   """The rows of results.csv by step; of several files that of `eval` counts."""
-  # Here and below: TensorFlow takes seconds to load, and a slip shows without.
-  from mentormix import evaluation  # pylint: disable=g-import-not-at-top
-  paths = _find(folders, '*/' + evaluation.RESULTS_FILE)
+  paths = _find(folders, '*/' + results_lib.FILE)
   if not paths:
     return []
   path = min(paths, key=lambda path: (
       os.path.basename(os.path.dirname(path)) != 'eval', path))
-  return sorted({r.step: r for r in evaluation.read_results(path)}.values())
+  return sorted({r.step: r for r in results_lib.read(path)}.values())
 
 
 def _saved_step(train_dir):
@@ -310,6 +309,7 @@ def _read_series(train_dir):
 
 def _read_events(path):
   """Tag -> {step: value} of one file of summaries."""
+  # TensorFlow takes seconds to load, and a slip shows without.
   from mentormix.runtime import tf  # pylint: disable=g-import-not-at-top
   points = collections.defaultdict(dict)
   try:

@@ -1,0 +1,66 @@
+"""What evaluation finds out, and the file that it is kept in: results.csv.
+
+Evaluation adds a row per checkpoint; reports read them. No TensorFlow here.
+"""
+import collections
+import csv
+import os
+
+from mentormix.command import UserError
+
+FILE = 'results.csv'
+
+
+class Result(collections.namedtuple(
+    'Result', 'step top1 top5 loss count wall_time')):
+  """One pass over the split; a row of results.csv.
+
+  Attributes:
+    step: global step of the checkpoint.
+    top1, top5: share of the images whose label is the first, or among the
+      first five, in [0, 1].
+    loss: mean cross-entropy.
+    count: number of images.
+    wall_time: seconds since 1970 when the pass ended.
+  """
+  __slots__ = ()
+
+  def __str__(self):
+    return 'step %d: top-1 %.2f%%  top-5 %.2f%%  loss %.4f  (%d images)' % (
+        self.step, 100 * self.top1, 100 * self.top5, self.loss, self.count)
+
+
+def read(path):
+  """The `Result`s in a results.csv, in its order; [] where there is none.
+
+  Raises:
+    UserError: the file holds something else.
+  """
+  if not os.path.isfile(path) or not os.path.getsize(path):
+    return []
+  try:
+    with open(path, newline='') as f:
+      rows = csv.DictReader(f)
+      if tuple(rows.fieldnames) != Result._fields:
+        raise ValueError('columns %s' % rows.fieldnames)
+      return [Result(int(row['step']), float(row['top1']), float(row['top5']),
+                     float(row['loss']), int(row['count']),
+                     float(row['wall_time'])) for row in rows]
+  except (ValueError, TypeError, OSError, csv.Error) as error:
+    raise UserError('%s is not a results file of this program (%s); move it '
+                    'away, or name another with --output_csv_file' % (path, error))
+
+
+def append(path, result):
+  """Adds a row, and the header to a new file."""
+  with open(path, 'a+', newline='') as f:
+    f.seek(0)
+    text = f.read()
+    if text and not text.endswith('\n'):
+      f.write('\n')  # The last row was cut off there.
+    rows = csv.writer(f, lineterminator='\n')
+    if not text:
+      rows.writerow(Result._fields)
+    rows.writerow([result.step, '%.6f' % result.top1, '%.6f' % result.top5,
+                   '%.6f' % result.loss, result.count,
+                   '%.1f' % result.wall_time])
