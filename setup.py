@@ -36,8 +36,8 @@ setuptools.setup(
     py_modules=['cifar_train_mentormix', 'cifar_eval', 'prepare_data',
                 'train_mentornet', 'report', 'score_labels'],
     package_data={'mentormix': ['digits.npz']},
-    install_requires=['absl-py', 'matplotlib', 'numpy', 'tf-slim==1.1.0',
-                      'tqdm'],
+    install_requires=['absl-py', 'matplotlib', 'numpy', 'pillow',
+                      'tf-slim==1.1.0', 'tqdm'],
     extras_require={
         'tf1': ['tensorflow-gpu==1.15.0'] + TF1_NEEDS,
         'tf1_cpu': ['intel-tensorflow==1.15.2'] + TF1_NEEDS,

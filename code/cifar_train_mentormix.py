@@ -23,7 +23,7 @@ def define_flags():
       master='TensorFlow master to use.',
       data_dir='Directory of the noisy training set.',
       train_log_dir='Where checkpoints, summaries and config.json go.',
-      dataset_name='cifar10, cifar100 or digits.',
+      dataset_name='cifar10, cifar100, digits, or the name of your own.',
       studentnet='resnet32 (the published, wide one), resnet32_thin, '
                  'resnet14_thin or resnet8_thin.',
       learning_rate='Initial learning rate.',

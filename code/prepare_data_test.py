@@ -10,18 +10,20 @@ import sys
 import zlib
 
 import numpy as np
+from PIL import Image
 import pytest
 
 import prepare_data
 from mentormix import archives
 from mentormix import datasets
+from mentormix import noise
 from mentormix import testing
 from mentormix.command import RunError
 from mentormix.command import UserError
 from mentormix.runtime import tf
 
-SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)),
-                      'prepare_data.py')
+CODE = os.path.dirname(os.path.abspath(__file__))
+SCRIPT = os.path.join(CODE, 'prepare_data.py')
 
 
 def settings(tmp_path, **changes):
@@ -54,7 +56,7 @@ def facts(tmp_path, level='0.4'):
 
 def records(dataset_name, split, directory):
   """The tf.Examples of a split, in the order on disk."""
-  dataset = datasets.get(dataset_name)
+  dataset = datasets.get(dataset_name, str(directory))
   files = datasets.find_files(dataset, split, str(directory))
   assert datasets.count_records(dataset, split, files) > 0
   return [tf.train.Example.FromString(record).features.feature
@@ -63,6 +65,11 @@ def records(dataset_name, split, directory):
 
 def column(examples, key):
   return np.array([x[key].int64_list.value[0] for x in examples])
+
+
+def source_ids(examples):
+  return [x[datasets.SOURCE_ID].bytes_list.value[0].decode('utf-8')
+          for x in examples]
 
 
 def decode(examples):
@@ -93,7 +100,15 @@ def test_read_back(tmp_path, dataset_name, capsys):
   np.testing.assert_array_equal(decode(train), clean.train_images[order])
   clean_labels = column(train, datasets.CLEAN_LABEL)
   np.testing.assert_array_equal(clean_labels, clean.train_labels[order])
-  changed = column(train, datasets.LABEL) != clean_labels
+  assert source_ids(train) == [str(i) for i in order]
+  given = column(train, datasets.LABEL)
+  by_source = given[np.argsort(order)].tolist()
+  level = tmp_path / 'out' / '0.4'
+  assert json.loads((level / 'labels.json').read_text()) == by_source
+  assert (level / 'labels.csv').read_text().splitlines()[1:] == [
+      '%d,%d,%d,%d' % (i, by_source[i], clean.train_labels[i], i)
+      for i in range(count)]
+  changed = given != clean_labels
   assert changed.sum() == round(0.4 * count)
   # Spread over the files, although records and noise have one seed.
   for third in np.array_split(changed, 3):
@@ -101,6 +116,7 @@ def test_read_back(tmp_path, dataset_name, capsys):
 
   test = records(dataset_name, 'test', tmp_path / 'out' / 'val')
   np.testing.assert_array_equal(decode(test), clean.test_images)
+  assert source_ids(test) == [str(i) for i in range(len(clean.test_labels))]
   for key in (datasets.LABEL, datasets.CLEAN_LABEL):
     np.testing.assert_array_equal(column(test, key), clean.test_labels)
   if dataset_name == 'cifar100':
@@ -173,24 +189,213 @@ def test_same_seed_same_bytes_on_every_runtime(tmp_path):
   assert first[name] == other[name]
 
 
-def test_png_is_stored_and_valid():
+@pytest.mark.parametrize('size', [32, 148, 256, 512])
+def test_png_is_stored_and_valid(size):
   image = np.random.RandomState(0).randint(
-      0, 256, size=[32, 32, 3]).astype(np.uint8)
+      0, 256, size=[size, size, 3]).astype(np.uint8)
   png = prepare_data.encode_png(image)
   kinds, position = [], 8
   while position < len(png):
-    size, kind = struct.unpack('>I4s', png[position:position + 8])
-    data = png[position + 8:position + 8 + size]
-    checksum, = struct.unpack('>I', png[position + 8 + size:][:4])
+    length, kind = struct.unpack('>I4s', png[position:position + 8])
+    data = png[position + 8:position + 8 + length]
+    checksum, = struct.unpack('>I', png[position + 8 + length:][:4])
     assert zlib.crc32(kind + data) == checksum
     kinds.append(kind)
     if kind == b'IDAT':
-      rows = np.frombuffer(zlib.decompress(data), np.uint8).reshape(32, 97)
+      rows = np.frombuffer(zlib.decompress(data), np.uint8).reshape(size, -1)
       assert not rows[:, 0].any()
-      np.testing.assert_array_equal(rows[:, 1:].reshape(32, 32, 3), image)
-    position += 12 + size
+      np.testing.assert_array_equal(rows[:, 1:].reshape(image.shape), image)
+    position += 12 + length
   assert kinds == [b'IHDR', b'IDAT', b'IEND']
-  assert len(png) == 3172
+  blocks = -(-size * (1 + 3 * size) // 65535)
+  assert len(png) == size * (1 + 3 * size) + 5 * blocks + 63
+
+
+# A part of the training images.
+
+
+def test_the_first_training_images(tmp_path):
+  prepare_data.prepare(settings(tmp_path, num_train=50))
+  clean = archives.read(str(tmp_path / 'a.tar.gz'), 'cifar10')
+  train = records('cifar10', 'train', tmp_path / 'out' / '0.4')
+  order = [int(i) for i in source_ids(train)]
+  assert sorted(order) == list(range(50))
+  np.testing.assert_array_equal(decode(train), clean.train_images[order])
+  found = facts(tmp_path)
+  assert (found['num_train'], found['num_examples'], found['num_changed']) == (
+      50, 50, 20)
+  val = facts(tmp_path, 'val')
+  assert (val['num_train'], val['num_examples']) == (None, 40)
+
+
+# Labels of a file.
+
+
+def noisy_labels(count):
+  """The labels of the small archive, 30% of them moved on by one."""
+  clean = archives.read('a.tar.gz', 'cifar10').train_labels
+  return clean, np.where(np.arange(count) % 10 < 3, (clean + 1) % 10, clean)
+
+
+def test_labels_of_a_file(tmp_path, capsys, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  values = settings(tmp_path, noise_levels=(None,), noise_type=noise.FILE,
+                    noise_file='x.npz', noise_key='worse')
+  clean, worse = noisy_labels(200)
+  np.savez('x.npz', clean=clean, worse_label=worse)
+  prepare_data.prepare(values)
+  assert 'labels of x.npz, 0.3000 realised' in capsys.readouterr().out
+  assert sorted(os.listdir('out')) == ['val', 'worse']
+  train = records('cifar10', 'train', 'out/worse')
+  order = [int(i) for i in source_ids(train)]
+  np.testing.assert_array_equal(column(train, datasets.LABEL), worse[order])
+  np.testing.assert_array_equal(column(train, datasets.CLEAN_LABEL),
+                                clean[order])
+  found = facts(tmp_path, 'worse')
+  assert found['definition'] == 'the labels are those of a file'
+  assert {key: found[key] for key in (
+      'noise_type', 'rate_asked', 'rate_realised', 'noise_file', 'noise_key',
+      'noise_file_md5')} == {
+          'noise_type': 'file', 'rate_asked': None, 'rate_realised': 0.3,
+          'noise_file': 'x.npz', 'noise_key': 'worse',
+          'noise_file_md5': archives.md5_of('x.npz')}
+
+  prepare_data.prepare(values)
+  assert capsys.readouterr().out.count('kept') == 2
+  worse[0] = clean[0]
+  np.savez('x.npz', clean=clean, worse_label=worse)
+  with pytest.raises(UserError, match='noise_file_md5.*--overwrite'):
+    prepare_data.prepare(values)
+  # What was written reads back, also in part; a part is not enough to read.
+  os.rename('out/worse/labels.csv', 'again.csv')
+  again = values._replace(noise_file='again.csv', noise_key=None, num_train=50,
+                          output_dir='part')
+  prepare_data.prepare(again)
+  assert json.loads((tmp_path / 'part' / 'again' / 'labels.json').read_text()
+                    ) == json.loads((tmp_path / 'out' / 'worse' / 'labels.json'
+                                     ).read_text())[:50]
+  with pytest.raises(UserError, match='50 labels; there are 200'):
+    prepare_data.prepare(again._replace(
+        noise_file='part/again/labels.json', output_dir='other'))
+  assert not os.path.exists('other')
+
+
+def test_labels_in_another_order_are_refused_before_writing(
+    tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  values = settings(tmp_path, noise_levels=(None,), noise_type=noise.FILE,
+                    noise_file='x.npz', noise_key='worse')
+  clean, worse = noisy_labels(200)
+  np.savez('x.npz', clean=clean[::-1], worse=worse[::-1])
+  with pytest.raises(UserError, match='pass --noise_index'):
+    prepare_data.prepare(values)
+  assert not os.path.exists('out')
+  np.save('index.npy', np.arange(200)[::-1])
+  prepare_data.prepare(values._replace(noise_index='index.npy'))
+  assert json.loads((tmp_path / 'out' / 'worse' / 'labels.json').read_text()
+                    ) == worse.tolist()
+
+
+# Images of one's own.
+
+
+def image_folder(directory, num_classes=2, count=20, size=40):
+  """Writes images of a colour per class, 10 per class for val."""
+  for split, images in (('train', count), ('val', 10)):
+    for k in range(num_classes):
+      folder = directory / split / ('class %d' % k)
+      folder.mkdir(parents=True)
+      for i in range(images):
+        pixels = np.full([size, size + i, 3], [50 * k, i, 99], np.uint8)
+        Image.fromarray(pixels).save(str(folder / ('%03d.png' % i)))
+  return str(directory)
+
+
+def own(tmp_path, **changes):
+  """Settings for images of one's own."""
+  values = dict(dataset_name='own', archive=None, noise_levels=(0.0,),
+                noise_type=noise.FOLDERS, image_dir=str(tmp_path / 'images'))
+  values.update(changes)
+  return settings(tmp_path, **values)
+
+
+def test_own_images(tmp_path, capsys):
+  image_folder(tmp_path / 'images')
+  prepare_data.prepare(own(tmp_path, image_size=24))
+  assert '0: 40 examples, labels as in the folders' in capsys.readouterr().out
+  train = records('own', 'train', tmp_path / 'out' / '0')
+  assert datasets.CLEAN_LABEL not in train[0]
+  images = decode(train)
+  assert images.shape == (40, 24, 24, 3)
+  labels = column(train, datasets.LABEL)
+  for image, label, name in zip(images, labels, source_ids(train)):
+    match = re.match(r'train/class (\d)/(\d+)\.png$', name)
+    assert label == int(match.group(1))
+    assert image[0, 0].tolist() == [50 * label, int(match.group(2)), 99]
+  lines = (tmp_path / 'out' / '0' / 'labels.csv').read_text().splitlines()
+  assert lines[1] == '0,0,,train/class 0/000.png'
+  found = facts(tmp_path, '0')
+  assert [found[key] for key in (
+      'rate_asked', 'rate_realised', 'num_changed', 'clean_label_counts',
+      'num_classes', 'image_size', 'class_names', 'noise_type')] == [
+          None, None, None, None, 2, 24, ['class 0', 'class 1'], 'folders']
+  prepare_data.prepare(own(tmp_path, image_size=24))
+  assert capsys.readouterr().out.count('kept') == 2
+  with pytest.raises(UserError, match='image_size 24, not 32'):
+    prepare_data.prepare(own(tmp_path))
+  (tmp_path / 'images' / 'val' / 'class 1' / '009.png').unlink()
+  with pytest.raises(UserError, match='archive_md5'):
+    prepare_data.prepare(own(tmp_path, image_size=24))
+
+
+def test_noise_on_own_images(tmp_path):
+  """A part takes every class alike; the folders' labels count as clean."""
+  image_folder(tmp_path / 'images', num_classes=3)
+  prepare_data.prepare(own(tmp_path, noise_type='symmetric_others', num_train=9,
+                           noise_levels=(0.0, 0.34)))
+  train = records('own', 'train', tmp_path / 'out' / '0.34')
+  assert sorted(source_ids(train)) == [
+      'train/class %d/00%d.png' % (k, i) for k in range(3) for i in range(3)]
+  clean = column(train, datasets.CLEAN_LABEL)
+  assert sorted(clean) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+  assert np.sum(clean != column(train, datasets.LABEL)) == 3
+  assert facts(tmp_path, '0')['rate_realised'] == 0
+  with pytest.raises(UserError, match='asymmetric is not defined'):
+    prepare_data.prepare(own(tmp_path, noise_type='asymmetric',
+                             noise_levels=(0.1,)))
+
+
+def test_unreadable_images_are_found_before_writing(tmp_path):
+  image_folder(tmp_path / 'images')
+  (tmp_path / 'images' / 'val' / 'class 1' / '005.png').write_bytes(b'x')
+  with pytest.raises(UserError, match='val/class 1/005.png cannot be read'):
+    prepare_data.prepare(own(tmp_path))
+  assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('num_classes, size', [(2, 24), (5, 32)])
+def test_own_images_are_trained_and_evaluated_on(tmp_path, num_classes, size):
+  image_folder(tmp_path / 'images', num_classes)
+  prepare_data.prepare(own(tmp_path, image_size=size))
+  environment = dict(os.environ, PYTHONPATH='')
+
+  def run_script(name, **arguments):
+    done = subprocess.run(
+        [sys.executable, os.path.join(CODE, name), '--dataset_name=own',
+         '--studentnet=resnet8_thin', '--batch_size=8'] + [
+             '--%s=%s' % item for item in sorted(arguments.items())],
+        cwd=str(tmp_path), env=environment, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, universal_newlines=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+  run_script('cifar_train_mentormix.py', data_dir='out/0', train_log_dir='run',
+             trained_mentornet_dir='threshold', max_number_of_steps=2)
+  run_script('cifar_eval.py', data_dir='out/val', checkpoint_dir='run',
+             eval_dir='eval', once=True)
+  header, row = (tmp_path / 'eval' / 'results.csv').read_text().splitlines()[:2]
+  found = dict(zip(header.split(','), row.split(',')))
+  assert found['count'] == str(10 * num_classes)
+  assert float(found['top5']) == 1  # There are no more than five.
 
 
 # What is there already.
@@ -419,12 +624,19 @@ def fixture_files(tmp_path_factory):
   (directory / 'half.tar.gz').write_bytes(whole[:len(whole) // 2])
   (directory / 'page.tar.gz').write_bytes(b'<html>Sign in</html>')
   (directory / 'folder').mkdir()
+  image_folder(directory / 'images')
+  (directory / 'labels.json').write_text('[0, 1]')
+  (directory / 'bool.json').write_text('[0, true]')
+  (directory / 'val.json').write_text('[0, 1]')
+  np.savez(str(directory / 'keys.npz'), worse=np.zeros(9, int))
   return directory
 
 
 TEN = ['--dataset_name=cifar10', '--archive=ten.tar.gz']
 CIFAR10 = ['--dataset_name=cifar10']
 DIGITS = ['--dataset_name=digits']
+OWN = ['--dataset_name=own', '--image_dir=images']
+FROM_FILE = DIGITS + ['--noise_file=labels.json']
 
 
 @pytest.mark.parametrize('arguments, words', [
@@ -460,6 +672,30 @@ DIGITS = ['--dataset_name=digits']
     (TEN + ['--md5=123'], 'md5=123'),
     (TEN + ['--md5=' + '0' * 32], 'ten.tar.gz has md5'),
     (TEN + ['--dataset_name=cifar100'], 'holds cifar10,'),
+    (FROM_FILE, 'labels.json holds 2 labels; there are 1397'),
+    (FROM_FILE + ['--noise_levels=0.2'], 'noise_levels and --noise_file'),
+    (FROM_FILE + ['--noise_type=symmetric'], 'noise_type and --noise_file'),
+    (FROM_FILE + ['--noise_key=worse'], 'has no keys.*--noise_key'),
+    (FROM_FILE + ['--noise_index=none.npy'], 'none.npy is not a file'),
+    (DIGITS + ['--noise_file='], 'noise_file is empty'),
+    (DIGITS + ['--noise_file=none'], '--noise_file=none is not a file'),
+    (DIGITS + ['--noise_file=bool.json'], 'entry 1.*True'),
+    (DIGITS + ['--noise_file=val.json'], 'cannot name.*val.json'),
+    (DIGITS + ['--noise_file=keys.npz'], 'keys worse;.*--noise_key'),
+    (DIGITS + ['--noise_key=worse'], 'noise_key needs --noise_file'),
+    (DIGITS + ['--noise_index=x'], 'noise_index needs --noise_file'),
+    (DIGITS + ['--image_size=24'], 'image_size needs --image_dir'),
+    (DIGITS + ['--image_dir=images'], 'digits is a known data set'),
+    (['--image_dir=images'], 'dataset_name is missing'),
+    (['--dataset_name=own'], 'own is unknown.*--image_dir'),
+    (['--dataset_name=a/b', '--image_dir=images'], 'letters'),
+    (OWN + ['--archive=ten.tar.gz'], 'archive and --image_dir'),
+    (OWN + ['--md5=' + '0' * 32], 'md5 and --image_dir'),
+    (OWN + ['--image_size=30'], '30 is not a multiple of 4'),
+    (OWN + ['--image_size=1024'], 'image_size'),
+    (OWN + ['--noise_type=symmetric'], 'noise_type=symmetric.*--noise_levels'),
+    (OWN + ['--num_shards=21'], 'num_shards=21.*20 images'),
+    (['--dataset_name=own', '--image_dir=folder'], 'has no folder train'),
 ])
 def test_bad_input_is_one_line(files, arguments, words):
   before = sorted(contents(files))

@@ -129,7 +129,7 @@ def _published_row(data_dir, dataset_name, level):
 
 def _cpu_percentile(level):
   """The share of right labels, not beyond 0.5 to 0.8."""
-  return min(0.8, max(0.5, round(1 - level, 6)))
+  return min(0.8, max(0.5, round(1 - level, 2)))
 
 
 def published_accuracy(dataset_name, noise_level, method):

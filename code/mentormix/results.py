@@ -48,7 +48,8 @@ def read(path):
                      float(row['wall_time'])) for row in rows]
   except (ValueError, TypeError, OSError, csv.Error) as error:
     raise UserError('%s is not a results file of this program (%s); move it '
-                    'away, or name another with --output_csv_file' % (path, error))
+                    'away, or name another with --output_csv_file'
+                    % (path, error))
 
 
 def append(path, result):
