@@ -121,11 +121,8 @@ def weigh(network, loss, loss_p_percentile, step, max_number_of_steps):
     loss = tf.constant(loss, tf.float32)
     percent = tf.minimum(schedules.epoch_percent(step, max_number_of_steps),
                          schedules.NUM_EPOCH_PERCENTS - 1)
-    features = tf.stack([
-        loss, loss - mentornet.percentile(loss, 100 * loss_p_percentile),
-        tf.zeros_like(loss),  # The label: always 0, as in training.
-        tf.cast(percent, tf.float32) * tf.ones_like(loss)], axis=1)  # [N, 4]
-    v = network(features)
+    v = network(mentornet.features(
+        loss, mentornet.percentile(loss, 100 * loss_p_percentile), percent))
     with tf.Session(config=runtime.session_config()) as session:
       return session.run(v)
 

@@ -144,6 +144,22 @@ def percentile(x, q):
   return tf.nn.top_k(x, k=tf.size(x)).values[rank]
 
 
+def features(loss, average, epoch_percent):
+  """What a MentorNet looks at.
+
+  Args:
+    loss: [B] float32.
+    average: scalar, what the losses are compared with.
+    epoch_percent: int32 scalar, how far training is, 0 to 99.
+
+  Returns:
+    [B, 4] float32; the label is always 0 (published code).
+  """
+  epoch = tf.cast(epoch_percent, tf.float32)
+  return tf.stack([loss, loss - average, tf.zeros_like(loss),
+                   epoch * tf.ones_like(loss)], axis=1)
+
+
 class Mentor(object):
   """Turns the losses of a batch into weights; keeps their moving average.
 
@@ -182,12 +198,7 @@ class Mentor(object):
       self.average = AVERAGE_DECAY * average + (1 - AVERAGE_DECAY) * latest
       tf.add_to_collection(tf.GraphKeys.UPDATE_OPS,
                            average.assign(self.average))
-      epoch = tf.cast(self._epoch_percent, tf.float32)
-      features = tf.stack([
-          loss, loss - self.average,
-          tf.zeros_like(loss),  # The label: always 0 (published code).
-          epoch * tf.ones_like(loss)], axis=1)  # [B, 4]
-      v = self._network(features)
+      v = self._network(features(loss, self.average, self._epoch_percent))
       v = tf.cond(self._epoch_percent < self._burn_in_epoch - 1,
                   lambda: tf.ones_like(v), lambda: v)
       return self._drop(v)

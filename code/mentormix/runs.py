@@ -3,7 +3,7 @@
     RUN/train/config.json, noise.json, checkpoint, events.out.tfevents.*
     RUN/eval/results.csv
     RUN/*.txt                 logs
-    RUN/scores/summary.json   how well the weights rank the labels
+    RUN/scores/summary.json   how well the loss ranks the labels
 
 `read` finds runs; `group` puts together those that differ in their seed only.
 What a run does not have is empty here; what is damaged is an error that names
