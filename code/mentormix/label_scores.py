@@ -121,7 +121,7 @@ def weigh(network, loss, loss_p_percentile, step, max_number_of_steps):
     loss = tf.constant(loss, tf.float32)
     percent = tf.minimum(schedules.epoch_percent(step, max_number_of_steps),
                          schedules.NUM_EPOCH_PERCENTS - 1)
-    v = network(mentornet.features(
+    v = network(mentornet.features_of(
         loss, mentornet.percentile(loss, 100 * loss_p_percentile), percent))
     with tf.Session(config=runtime.session_config()) as session:
       return session.run(v)

@@ -144,7 +144,7 @@ def percentile(x, q):
   return tf.nn.top_k(x, k=tf.size(x)).values[rank]
 
 
-def features(loss, average, epoch_percent):
+def features_of(loss, average, epoch_percent):
   """What a MentorNet looks at.
 
   Args:
@@ -198,7 +198,7 @@ class Mentor(object):
       self.average = AVERAGE_DECAY * average + (1 - AVERAGE_DECAY) * latest
       tf.add_to_collection(tf.GraphKeys.UPDATE_OPS,
                            average.assign(self.average))
-      v = self._network(features(loss, self.average, self._epoch_percent))
+      v = self._network(features_of(loss, self.average, self._epoch_percent))
       v = tf.cond(self._epoch_percent < self._burn_in_epoch - 1,
                   lambda: tf.ones_like(v), lambda: v)
       return self._drop(v)
