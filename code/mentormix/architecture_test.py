@@ -8,19 +8,19 @@ import pytest
 CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 # In the order of the flow: a module imports only what stands above it.
-FLOW = ['command', 'files', 'runtime', 'noise', 'config', 'presets',
-        'results', 'schedules', 'pickles', 'label_files', 'archives', 'image_folders',
-        'datasets', 'input_pipeline', 'checkpoints',
-        'students.resnet', 'students',
-        'curriculum', 'mentornet', 'mentornet_training', 'mentormix_loss',
-        'training', 'evaluation', 'label_scores', 'runs', 'figures']
+FLOW = ['command', 'files', 'runtime', 'noise', 'config', 'presets', 'results',
+        'schedules', 'pickles', 'label_files', 'archives', 'image_folders',
+        'datasets', 'input_pipeline', 'checkpoints', 'students.resnet',
+        'students', 'curriculum', 'mentornet', 'mentornet_training',
+        'mentormix_loss', 'training', 'evaluation', 'label_scores', 'runs',
+        'figures']
 MAY_NOT_IMPORT = {
     'mentormix_loss': {'students', 'students.resnet', 'mentornet'},
     'evaluation': {'mentornet', 'mentormix_loss', 'training'},
 }
 WITHOUT_TENSORFLOW = ['command', 'files', 'noise', 'config', 'presets',
-                      'results', 'pickles', 'label_files', 'archives', 'image_folders',
-                      'curriculum', 'figures']
+                      'results', 'pickles', 'label_files', 'archives',
+                      'image_folders', 'curriculum', 'figures']
 
 
 def _modules():

@@ -144,8 +144,8 @@ def _weigh(loss):
 def test_no_mixing_and_a_second_weighting_is_mentornet():
   images, labels = _batch()
   student = _Student()
-  _alike(student, loss_lib.mentormix(images, labels, student, _weigh, 0, _weigh),
-         loss_lib.mentornet(images, labels, student, _weigh))
+  mixed = loss_lib.mentormix(images, labels, student, _weigh, 0, _weigh)
+  _alike(student, mixed, loss_lib.mentornet(images, labels, student, _weigh))
 
 
 def test_weights_of_one_make_mentornet_cross_entropy():
