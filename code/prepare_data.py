@@ -235,6 +235,11 @@ def prepare(settings):
   """
   if settings.image_dir:
     source = image_folders.find(settings.image_dir)
+    inside = os.path.join(os.path.realpath(settings.image_dir), '')
+    if os.path.join(os.path.realpath(settings.output_dir), '').startswith(
+        inside):
+      raise UserError('--output_dir=%s is within --image_dir=%s; choose '
+                      'another' % (settings.output_dir, settings.image_dir))
   else:
     source = archives.locate(settings.dataset_name, settings.archive,
                              settings.md5, DOWNLOAD_DIR)

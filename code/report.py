@@ -82,7 +82,9 @@ def main():
   ])
   for name, text in texts.items():
     path = os.path.join(args.output_dir, name)
-    with open(path, 'w', encoding='utf-8', newline='') as f:
+    # A name on disk need not be text.
+    with open(path, 'w', encoding='utf-8', errors='backslashreplace',
+              newline='') as f:
       f.write(text)
   print('%s: %s' % (path, _count(runs)))
 

@@ -91,6 +91,9 @@ def main():
   dataset = datasets.get(run.dataset_name, args.data_dir)
   paths = datasets.find_files(dataset, 'train', args.data_dir)
   count = datasets.count_records(dataset, 'train', paths)
+  if noise.read_facts(args.checkpoint_dir) not in (None, facts):
+    log('note: by its %s, --data_dir=%s is not what the run was trained on'
+        % (noise.FACTS_FILE, args.data_dir))
   log('TensorFlow %s: scoring the labels of %s, %d examples, with %s at step %d'
       % (runtime.VERSION, args.data_dir, count, args.checkpoint_dir, step))
 
@@ -136,16 +139,10 @@ def _settings_of_run(directory, trained_mentornet_dir):
   Raises:
     UserError: there is none, it is damaged, or such a run has no MentorNet.
   """
-  saved = config_lib.load(directory)
-  if saved is None:
-    raise UserError('--checkpoint_dir=%s holds no %s; give the --train_log_dir '
-                    'of a run' % (directory, config_lib.CONFIG_FILE))
-  run = config_lib.TrainConfig(**{
-      name: saved[name] for name in config_lib.TrainConfig._fields
-      if name in saved})
+  run = config_lib.restore(directory)
   try:
     config_lib.validate(run)
-  except (UserError, TypeError) as error:
+  except UserError as error:
     raise UserError('%s is damaged: %s' % (
         os.path.join(directory, config_lib.CONFIG_FILE), error))
   if trained_mentornet_dir and run.method not in config_lib.WEIGHTED:

@@ -204,7 +204,7 @@ def _one_line(code, err, message):
     (dict(num_images=-1), '--num_images=-1'),
     (dict(batch_size=0), '--batch_size=0'),
     (dict(data_dir='/nowhere'), '--data_dir=/nowhere is not a directory'),
-    (dict(checkpoint_dir='/nowhere'), '/nowhere holds no config.json'),
+    (dict(checkpoint_dir='/nowhere'), '/nowhere/config.json is not there'),
     (dict(output_dir='/proc/nowhere'), '--output_dir=/proc/nowhere cannot be'),
     (dict(trained_mentornet_dir='/nowhere'), 'does not exist; give a'),
 ])
@@ -255,9 +255,11 @@ def test_damaged_run(digits, trained, tmp_path):
   run = tmp_path / 'train'
   shutil.copytree(trained('mentormix'), str(run))
   args = digits + '/0.4', run, tmp_path / 'scores'
-  for text, message in (('{"method": "magic"}', 'config.json is damaged: --'),
-                        ('{"learning_rate": "fast"}', 'config.json is damaged'),
-                        ('{', 'config.json cannot be read')):
+  for text, message in (
+      ('{"train_log_dir": "a", "studentnet": ["x"]}', '(see studentnet)'),
+      ('{"train_log_dir": "a", "data_dir": "b", "loss_p_percentile": 7}',
+       'config.json is damaged: --loss_p_percentile=7'),
+      ('{', 'config.json cannot be read')):
     (run / 'config.json').write_text(text)
     code, _, err = _score(*args)
     _one_line(code, err, message)

@@ -17,7 +17,7 @@
 #   --devices=                  GPUs, such as 0,1; none: the CPU
 #   --jobs=N                    runs at a time: one per device; on the CPU 2
 #   --eval_interval_secs=60     between two looks for a new checkpoint
-#   --data_root=data
+#   --data_root=data            this and the next: from the top of the repository
 #   --runs_root=runs/sweep      run: RUNS_ROOT/DATASET/LEVEL/METHOD/seedSEED
 #   --python=PATH               default: that of scripts/setup_env.sh
 #
@@ -82,7 +82,9 @@ check() {
   check_list noise_levels "$name" 'a list of directories such as 0.2,0.4'
   check_list methods 'cross_entropy|mixup|mentornet|mentormix' \
     'a list of cross_entropy, mixup, mentornet, mentormix'
-  check_list seeds '[0-9]{1,9}' 'a list of numbers such as 0,1,2'
+  [[ ",$noise_levels," != *,val,* ]] \
+    || die "--noise_levels=$noise_levels: val is the test set"
+  check_list seeds '0|[1-9][0-9]{0,8}' 'a list of numbers such as 0,1,2'
   [[ -z $devices ]] || check_list devices '[0-9]+' 'a list of GPUs such as 0,1'
   [[ $preset =~ ^(published|cpu|none)$ ]] \
     || die "--preset=$preset is not published, cpu or none"
@@ -94,14 +96,18 @@ check() {
     ((jobs)) || jobs=2
   fi
   [[ $jobs =~ ^[1-9][0-9]{0,3}$ ]] || die "--jobs=$jobs is not a number from 1"
-  local flag
+  [[ -n $data_root && -n $runs_root ]] \
+    || die '--data_root and --runs_root may not be empty'
+  local flag own
+  own='^--?(dataset_name|data_dir|train_log_dir|method|seed|preset|device_id)(=|$)'
   for flag in ${extra[@]+"${extra[@]}"}; do
     [[ $flag == --* ]] || die "unexpected '$flag' after --; write --flag=value"
+    [[ ! $flag =~ $own ]] || die "$flag after --: the sweep sets that itself"
   done
 }
 
-# Sets run, and what its two processes have on their command lines, for the
-# grid point $1 in slot $2.
+# Sets run, settings, and what its two processes have on their command lines,
+# for the grid point $1 in slot $2.
 compose() {
   local dataset level method seed device= threads
   IFS=' ' read -r dataset level method seed <<<"$1"
@@ -116,9 +122,11 @@ compose() {
   fi
   train=(code/cifar_train_mentormix.py "--dataset_name=$dataset"
     "--data_dir=$data_root/$dataset/$level" "--train_log_dir=$run/train"
-    "--method=$method" "--seed=$seed" "--device_id=$device")
+    "--method=$method" "--seed=$seed")
   [[ $preset == none ]] || train+=("--preset=$preset")
   train+=(${extra[@]+"${extra[@]}"})
+  settings=${train[*]}
+  train+=("--device_id=$device")
   evaluate=(code/cifar_eval.py "--data_dir=$data_root/$dataset/val"
     "--checkpoint_dir=$run/train" "--eval_dir=$run/eval" --batch_size=100
     "--eval_interval_secs=$eval_interval_secs" "--device_id=$device")
@@ -138,13 +146,17 @@ grid() {
   done
 }
 
-# Prints the command of a run as a line for a shell.
+# Prints the command of a run as a line for a shell. Without the training there
+# is nothing for the evaluation to wait for.
 print_command() {
-  local command
-  command="env$(printf ' %q' ${environment[@]+"${environment[@]}"} "$python")"
-  printf 'mkdir -p %q; (%s%s >>%q 2>&1 & %s%s >>%q 2>&1 & wait)\n' "$run" \
-    "nohup $command" "$(printf ' %q' "${train[@]}")" "$run/log.txt" \
-    "nohup $command" "$(printf ' %q' "${evaluate[@]}")" "$run/log.txt"
+  local start log
+  start="nohup env$(printf ' %q' ${environment[@]+"${environment[@]}"} \
+    "$python")"
+  log=$(printf '%q' "$run/log.txt")
+  printf 'mkdir -p %q; (%s%s >>%s 2>&1 & t=$!; %s%s >>%s 2>&1 & e=$!;' "$run" \
+    "$start" "$(printf ' %q' "${train[@]}")" "$log" \
+    "$start" "$(printf ' %q' "${evaluate[@]}")" "$log"
+  printf ' wait $t || kill $e; wait $e)\n'
 }
 
 # The number after "max_number_of_steps" in the settings of a run, if any.
@@ -167,7 +179,8 @@ look() {
     "$run/eval/results.csv" 2>/dev/null) || evaluated=- last=- peak=-
   if locked; then
     state=running
-  elif [[ -n $end && $evaluated == "$end" ]]; then
+  elif [[ -n $end && $evaluated == "$end"
+          && $(cat "$run/settings.txt" 2>/dev/null) == "$settings" ]]; then
     state=finished
   elif [[ -f $run/log.txt && $(tail -n 1 "$run/log.txt") == 'sweep: error: '* ]]
   then
@@ -187,47 +200,60 @@ locked() {
 }
 
 # The two processes of a run, in a subshell of their own. Both hold the lock on
-# descriptor 9, so it outlives this script if they do.
+# descriptor 9, so it outlives this script if they do. Whichever fails takes the
+# other along.
 work() {
-  local code=0 trainer evaluator=
-  trap 'kill "$trainer" ${evaluator:+"$evaluator"} 2>/dev/null; stopped=1' TERM
-  stopped=
+  local code=0 stopped= children=() trainer evaluator begin
+  trap 'stopped=1; kill ${children[@]+"${children[@]}"} 2>/dev/null' TERM
   exec 9>>"$run/.lock"
   if command -v flock >/dev/null && ! flock -n 9; then
     say "$run is at work already, from an earlier sweep; waiting for it"
-    flock 9
+    flock 9 &
+    children=($!)
+    wait_for $!
+    [[ -z $stopped ]] || exit 143
   fi
+  printf '%s\n' "$settings" >"$run/settings.txt"
+  begin=$(($(wc -c <"$run/log.txt" 2>/dev/null || echo 0) + 1))
   nohup env ${environment[@]+"${environment[@]}"} "$python" "${train[@]}" \
     >>"$run/log.txt" 2>&1 </dev/null &
   trainer=$!
   nohup env ${environment[@]+"${environment[@]}"} "$python" "${evaluate[@]}" \
     >>"$run/log.txt" 2>&1 </dev/null &
   evaluator=$!
-  [[ -z $stopped ]] || kill "$trainer" "$evaluator" 2>/dev/null
-  wait_for "$trainer"
-  if ((code)); then
-    kill "$evaluator" 2>/dev/null
-    wait "$evaluator" 2>/dev/null
+  children=("$trainer" "$evaluator")
+  [[ -z $stopped ]] || kill "${children[@]}" 2>/dev/null
+  while kill -0 "$trainer" && kill -0 "$evaluator"; do pause; done 2>/dev/null
+  if kill -0 "$trainer" 2>/dev/null; then
+    end_pair "$evaluator" "$trainer"
   else
-    wait_for "$evaluator"
+    end_pair "$trainer" "$evaluator"
   fi
   if ((code)) && [[ -z $stopped ]]; then
-    echo "sweep: error: exit code $code: $(error_line)" >>"$run/log.txt"
+    echo "sweep: error: exit code $code: $(tail -c "+$begin" "$run/log.txt" \
+      | grep -e ': error: ' -e 'Error: ' | tail -n 1)" >>"$run/log.txt"
   fi
   exit "$code"
 }
 
-# The last error in the log of a run.
-error_line() {
-  grep -v '^sweep: ' "$run/log.txt" | grep -e ': error: ' -e 'Error: ' \
-    | tail -n 1 || true
+# Waits for process $1, which has ended, and for $2; sets code.
+end_pair() {
+  wait_for "$1"
+  if ((code)); then
+    local failure=$code
+    kill "$2" 2>/dev/null
+    wait_for "$2"
+    code=$failure
+  else
+    wait_for "$2"
+  fi
 }
 
 # Waits for process $1, though a signal may come meanwhile; sets code.
 wait_for() {
   while :; do
     code=0
-    wait "$1" || code=$?
+    wait "$1" 2>/dev/null || code=$?
     kill -0 "$1" 2>/dev/null || return 0
   done
 }
@@ -267,8 +293,8 @@ run_all() {
     say "$failed failed; the same command tries them again"
     exit 1
   fi
-  say "all finished; make a table with: $python code/report.py\
- --runs=$runs_root --output_dir=$runs_root/report"
+  say "all finished; make a table with: $(printf '%q ' "$python" \
+    code/report.py "--runs=$runs_root" "--output_dir=$runs_root/report")"
 }
 
 # Frees slot $1 if its run has ended.
@@ -333,5 +359,7 @@ case $action in
  is not there; make it with code/prepare_data.py"
       done
     done
+    mkdir -p "$runs_root" 2>/dev/null && [[ -w $runs_root ]] \
+      || die "--runs_root=$runs_root cannot be written"
     run_all ;;
 esac

@@ -124,12 +124,16 @@ def test_a_printed_line_is_a_command(tmp_path):
     (['--eval_interval_secs=0'], '--eval_interval_secs=0 is not'),
     (['--method=mixup'], "unknown argument '--method=mixup'"),
     (['--', 'mixup_alpha=2'], "unexpected 'mixup_alpha=2' after --"),
+    (['--', '--seed=3'], '--seed=3 after --: the sweep sets that itself'),
+    (['--runs_root='], '--runs_root may not be empty'),
+    (['--seeds=00,0'], '--seeds=00,0 is not a list of numbers'),
+    (['--noise_levels=val'], 'val is the test set'),
     (['--run', '--python=/nowhere/python'], '--python=/nowhere/python is not'),
     (['--run', '--data_root=/nowhere', '--python=' + sys.executable],
      '/nowhere/cifar10/0.2 is not there; make it with code/prepare_data.py'),
 ])
 def test_bad_input_is_one_line(tmp_path, flags, message):
-  code, out = _run('--runs_root=%s' % tmp_path, *flags)
+  code, out = _run('--runs_root=%s' % (tmp_path / 'runs'), *flags)
   assert code == 2
   assert out.count('\n') == 1 and message in out
   assert not os.listdir(str(tmp_path))
@@ -170,6 +174,11 @@ def test_eight_runs_killed_in_the_middle(data, tmp_path):
   code, out = _run(*(args + ['--status']))
   assert [line.split()[:2] for line in out.splitlines()[1:]] == [
       ['finished', '6/6']] * 8
+
+  # What is finished with other settings is not what is asked for now.
+  code, out = _run(*(args + ['--methods=mixup', '--seeds=0', '--run'] + training
+                     + ['--mixup_alpha=3']))
+  assert code == 1 and '--mixup_alpha is 8.0 there, 3.0 here' in out
 
   subprocess.run(
       [sys.executable, os.path.join(ROOT, 'code', 'report.py'),
@@ -225,6 +234,40 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(data, tmp_path):
   last = log.read_text().splitlines()[-1]
   assert last.startswith('sweep: error: exit code 2: cifar_train_mentormix.py: '
                          'error: --trained_mentornet_dir=/nowhere')
+
+
+def test_an_evaluation_that_fails_ends_the_training(data, tmp_path):
+  broken = tmp_path / 'data' / 'digits'
+  broken.mkdir(parents=True)
+  os.symlink(os.path.join(data, 'digits', '0.4'), str(broken / '0.4'))
+  (broken / 'val').mkdir()
+  args = _sweep(str(tmp_path / 'data'), tmp_path / 'runs', '--methods=mixup')
+  code, out = _run(*(args + ['--run'] + TRAINING + [
+      '--max_number_of_steps=1000000']))
+  assert code == 1
+  assert 'has no file digits_test-*' in out
+
+
+def test_it_stops_while_it_waits_for_another(data, tmp_path):
+  run = tmp_path / 'digits' / '0.4' / 'mixup' / 'seed0'
+  run.mkdir(parents=True)
+  holder = subprocess.Popen(['flock', str(run / '.lock'), 'sleep', '100'],
+                            start_new_session=True)
+  _wait_until(lambda: (run / '.lock').exists())
+  time.sleep(0.5)
+  process = _start(*(_sweep(data, tmp_path, '--methods=mixup') + ['--run']
+                     + TRAINING))
+  try:
+    while 'waiting for it' not in process.stdout.readline():
+      assert process.poll() is None
+    os.kill(process.pid, signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 143
+  finally:
+    _kill_all(process)
+    os.killpg(holder.pid, signal.SIGKILL)
+    holder.wait()
+  assert not (run / 'log.txt').exists()
 
 
 def test_presets_fill_each_run(data, tmp_path):

@@ -176,11 +176,36 @@ def load(directory):
   try:
     with open(path) as f:
       saved = json.load(f)
-  except (ValueError, OSError) as error:
+  except (ValueError, OSError, RecursionError) as error:
     raise UserError('%s cannot be read: %s' % (path, error))
   if not isinstance(saved, dict):
     raise UserError('%s does not hold the settings of a run' % path)
   return saved
+
+
+def restore(directory):
+  """The `TrainConfig` saved in `directory`.
+
+  What an earlier version did not save has its default.
+
+  Raises:
+    UserError: there is none, or one of its settings is none.
+  """
+  path = os.path.join(directory, CONFIG_FILE)
+  saved = load(directory)
+  if saved is None:
+    raise UserError('%s is not there; give the --train_log_dir of a run' % path)
+  settings = TrainConfig()._asdict()
+  for name, default in settings.items():
+    value = saved.get(name, default)
+    kinds = (int, float) if isinstance(default, float) else type(default)
+    if 'train_log_dir' not in saved or not isinstance(value, kinds):
+      raise UserError('%s does not hold the settings of a run (see %s)'
+                      % (path, name))
+    settings[name] = value
+  if settings['method'] not in METHODS:
+    raise UserError('%s: the method %s is unknown' % (path, settings['method']))
+  return TrainConfig(**settings)
 
 
 def check_resume(config):

@@ -166,7 +166,7 @@ def _decode(path, image_size):
                     % (path, _MAX_PIXELS // 1000000))
   except Exception as error:  # The bytes are a stranger's: anything may fail.
     raise UserError('%s cannot be read as PNG or JPEG (%s); mend or remove it'
-                    % (path, error or type(error).__name__))
+                    % (path, str(error) or type(error).__name__))
 
 
 def _to_rgb(image):

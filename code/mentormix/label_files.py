@@ -225,8 +225,8 @@ def _parse(data, flag):
     return (_from_json(text) if text.lstrip()[:1] in ('[', '{')
             else _from_csv(text))
   except Exception as error:  # The bytes are a stranger's: anything may fail.
-    raise UserError('%s cannot be read as labels: %s'
-                    % (flag, error or type(error).__name__))
+    raise UserError('%s cannot be read as labels: %.200s'
+                    % (flag, str(error) or type(error).__name__))
 
 
 def _from_json(text):
@@ -336,14 +336,18 @@ def _integers(values, what):
   for position, value in enumerate(values):
     # A bool is an int, but not a label.
     if type(value) is not int or abs(value) >= 10 ** _MAX_DIGITS:  # pylint: disable=unidiomatic-typecheck
-      raise UserError('%s: entry %d, counted from 0, is %.40r, not a label'
-                      % (what, position, value))
+      # Of a nested value even the text may be without bounds.
+      simple = isinstance(value, (int, float, str, type(None)))
+      raise UserError('%s: entry %d, counted from 0, is %.40r, not a label' % (
+          what, position, value if simple else type(value).__name__))
   return np.array(values, np.int64)
 
 
 def _find(entries, key, flag):
   """The name among `entries` that the user means by `key`."""
   names = sorted(entries)
+  if key is None and len(names) == 1:
+    return names[0]
   for same in (lambda name: name == key,
                lambda name: key is not None and _short(name) == _short(key)):
     for name in names:
@@ -351,7 +355,8 @@ def _find(entries, key, flag):
         return name
   raise UserError('%s %s; it has the keys %s; name one with --noise_key' % (
       flag, 'holds more than one set of labels' if key is None
-      else 'has no --noise_key=' + key, ', '.join(names[:20]) or 'none'))
+      else 'has no --noise_key=' + key,
+      ', '.join(('%.40r' % name)[1:-1] for name in names[:20]) or 'none'))
 
 
 def _short(name):

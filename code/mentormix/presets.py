@@ -42,8 +42,9 @@ _CPU_SETTINGS = dict(
 _CPU_UNKNOWN_LEVEL = 0.4  # What is assumed where the level is not known.
 
 
-_EVERYWHERE = dict(trained_mentornet_dir='mentornet_models/mentornet_pd',
-                   burn_in_epoch=10)
+_BURN_IN_EPOCH = 10
+_MENTORNET = os.path.join('mentornet_models', 'mentornet_pd')
+_ROOT = os.path.join(os.path.dirname(__file__), os.pardir, os.pardir)
 
 # Clean test accuracy in percent at 0.2, 0.4, 0.6, 0.8: paper, published code.
 LEVELS = (0.2, 0.4, 0.6, 0.8)
@@ -74,10 +75,12 @@ def fill(config, preset, given):
     UserError: the preset has nothing for this data set or noise level.
   """
   facts = noise.read_facts(config.data_dir) or {}
-  if 'dataset_name' not in given and facts.get('dataset_name'):
+  if ('dataset_name' not in given
+      and isinstance(facts.get('dataset_name'), str)):
     config = config._replace(dataset_name=facts['dataset_name'])
   level = _noise_level(config.data_dir, facts)
-  settings = dict(_EVERYWHERE)
+  settings = dict(burn_in_epoch=_BURN_IN_EPOCH,
+                  trained_mentornet_dir=_mentornet_dir())
   if preset == PUBLISHED:
     settings.update(_PUBLISHED_SCHEDULE)
     row = _published_row(config.data_dir, config.dataset_name, level)
@@ -86,7 +89,7 @@ def fill(config, preset, given):
     if level is None:
       level = _CPU_UNKNOWN_LEVEL
     settings.update(_CPU_SETTINGS, loss_p_percentile=_cpu_percentile(level))
-  used = config_lib.METHOD_SETTINGS[config.method]
+  used = config_lib.METHOD_SETTINGS.get(config.method, ())
   unused = set().union(*config_lib.METHOD_SETTINGS.values()) - set(used)
   settings = {name: value for name, value in settings.items()
               if name not in given and name not in unused}
@@ -97,6 +100,13 @@ def fill(config, preset, given):
       % (preset, config.dataset_name, level, words))
 
 
+def _mentornet_dir():
+  """Of the MentorNet that is part of the repository, also from elsewhere."""
+  elsewhere = os.path.normpath(os.path.join(os.path.abspath(_ROOT), _MENTORNET))
+  return (elsewhere if os.path.isdir(elsewhere)
+          and not os.path.isdir(_MENTORNET) else _MENTORNET)
+
+
 def _noise_level(data_dir, facts):
   """The noise level asked, or realised, or of the directory's name, or None."""
   name = os.path.basename(os.path.normpath(data_dir))
@@ -105,7 +115,7 @@ def _noise_level(data_dir, facts):
     try:
       if 0 <= float(level) <= 1:
         return float(level)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
       pass
   return None
 

@@ -1,5 +1,6 @@
 """The published rows, what a preset fills in, and where it must not."""
 import json
+import os
 
 import pytest
 
@@ -27,7 +28,7 @@ def test_the_published_rows(name, level, alpha, p, second):
   assert config.batch_size == 128
   assert config.burn_in_epoch == 10
   assert config.num_epochs_per_decay == 30
-  assert config.trained_mentornet_dir == 'mentornet_models/mentornet_pd'
+  assert config.trained_mentornet_dir.endswith('mentornet_models/mentornet_pd')
   assert '--mixup_alpha=%g.0' % alpha in line
   assert '--preset=published, %s at noise %g:' % (name, level) in line
 
@@ -92,6 +93,21 @@ def test_the_cpu_preset_serves_every_data_set():
 def test_the_cpu_percentile(level, p):
   config, _ = _fill('data/digits/%s' % level, 'cpu', dataset_name='digits')
   assert config.loss_p_percentile == p
+
+
+def test_it_finds_the_mentornet_from_everywhere(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  config, _ = _fill('0.4', 'cpu', dataset_name='digits')
+  assert os.path.isfile(config.trained_mentornet_dir + '/mentornet.pb')
+
+
+@pytest.mark.parametrize('facts', [
+    {'dataset_name': ['a'], 'rate_asked': 0.4},
+    {'dataset_name': {}, 'rate_asked': 10 ** 400, 'rate_realised': 'x'}])
+def test_odd_facts(tmp_path, facts):
+  (tmp_path / 'noise.json').write_text(json.dumps(facts))
+  config, _ = _fill(tmp_path, 'cpu')
+  assert config.dataset_name == 'cifar100'
 
 
 def test_unknown_noise_of_own_images(tmp_path):

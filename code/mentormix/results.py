@@ -43,9 +43,15 @@ def read(path):
       rows = csv.DictReader(f)
       if tuple(rows.fieldnames) != Result._fields:
         raise ValueError('columns %s' % rows.fieldnames)
-      return [Result(int(row['step']), float(row['top1']), float(row['top5']),
-                     float(row['loss']), int(row['count']),
-                     float(row['wall_time'])) for row in rows]
+      results = [
+          Result(int(row['step']), float(row['top1']), float(row['top5']),
+                 float(row['loss']), int(row['count']),
+                 float(row['wall_time'])) for row in rows]
+      for result in results:
+        if not (0 <= result.top1 <= 1 and 0 <= result.top5 <= 1):
+          raise ValueError('accuracy %g at step %d' % (result.top1,
+                                                       result.step))
+      return results
   except (ValueError, TypeError, OSError, csv.Error) as error:
     raise UserError('%s is not a results file of this program (%s); move it '
                     'away, or name another with --output_csv_file'

@@ -6,7 +6,11 @@ from mentormix.command import UserError
 
 
 @pytest.mark.parametrize('text', ['a,b\n1,2\n', 'step,top1,top5,loss,count,'
-                                  'wall_time\nx,1,1,1,1,1\n', 'junk'])
+                                  'wall_time\nx,1,1,1,1,1\n', 'junk',
+                                  'step,top1,top5,loss,count,wall_time\n'
+                                  '1,nan,1,1,1,1\n',
+                                  'step,top1,top5,loss,count,wall_time\n'
+                                  '1,7.5,1,1,1,1\n'])
 def test_results_file_of_something_else(tmp_path, text):
   path = tmp_path / 'results.csv'
   path.write_text(text)

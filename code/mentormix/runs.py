@@ -166,7 +166,7 @@ def read(directories):
 
 def _read_run(train_dir):
   """The `Run` whose config.json is in `train_dir`."""
-  config = _read_config(train_dir)
+  config = config_lib.restore(train_dir)
   parent = os.path.normpath(os.path.join(train_dir, os.pardir))
   folders = [train_dir]
   # With other runs beside it, nobody knows whose the parent's files are.
@@ -199,23 +199,6 @@ def _find(folders, pattern):
   return []
 
 
-def _read_config(train_dir):
-  """The `config.TrainConfig`; what an earlier version did not save: default."""
-  saved = config_lib.load(train_dir)
-  settings = config_lib.TrainConfig()._asdict()
-  for name, default in settings.items():
-    value = saved.get(name, default)
-    kinds = (int, float) if isinstance(default, float) else type(default)
-    if 'train_log_dir' not in saved or not isinstance(value, kinds):
-      raise UserError('%s does not hold the settings of a run (see %s)' % (
-          os.path.join(train_dir, config_lib.CONFIG_FILE), name))
-    settings[name] = value
-  if settings['method'] not in config_lib.METHODS:
-    raise UserError('%s: the method %s is unknown' % (
-        os.path.join(train_dir, config_lib.CONFIG_FILE), settings['method']))
-  return config_lib.TrainConfig(**settings)
-
-
 def _read_noise(train_dir, data_dir):
   """The `Noise` by noise.json, or else by the name of the data's directory."""
   name = os.path.basename(os.path.normpath(data_dir))
@@ -227,16 +210,20 @@ def _read_noise(train_dir, data_dir):
     return Noise(None, None, '%s, noise not recorded' % name)
   kind, asked, realised = [
       facts.get(key) for key in ('noise_type', 'rate_asked', 'rate_realised')]
-  try:
-    if kind is None:
-      return Noise('none', realised, '%s, no noise added' % name)
-    if asked is not None:
-      return Noise(kind, asked, '%g%% %s' % (100 * asked, kind))
-    rate = 'rate not known' if realised is None else '%.1f%%' % (100 * realised)
-    return Noise(kind, realised, '%s (%s)' % (name, rate))
-  except TypeError:
-    raise UserError('%s does not hold the rate of the noise'
+  if not (kind in noise_lib.DEFINITIONS if isinstance(kind, str) else
+          kind is None) or not all(_is_rate(x) for x in (asked, realised)):
+    raise UserError('%s does not hold kind and rate of the noise'
                     % os.path.join(train_dir, noise_lib.FACTS_FILE))
+  if kind is None:
+    return Noise('none', realised, '%s, no noise added' % name)
+  if asked is not None:
+    return Noise(kind, asked, '%g%% %s' % (100 * asked, kind))
+  rate = 'rate not known' if realised is None else '%.1f%%' % (100 * realised)
+  return Noise(kind, realised, '%s (%s)' % (name, rate))
+
+
+def _is_rate(value):
+  return value is None or isinstance(value, (int, float)) and 0 <= value <= 1
 
 
 def _read_results(folders):
@@ -283,7 +270,8 @@ def _read_scores(folders):
     with open(paths[0]) as f:
       scores = json.load(f)
     for key in SCORES:
-      if not isinstance(scores[key], (int, float, type(None))):
+      if not (scores[key] is None or isinstance(scores[key], (int, float))
+              and 0 <= scores[key] < float('inf')):
         raise ValueError('%s is %r' % (key, scores[key]))
   except (OSError, ValueError, TypeError) as error:
     raise UserError('%s cannot be read: %s' % (paths[0], error))
@@ -296,6 +284,8 @@ def _read_series(train_dir):
   """Tag -> (steps, values) of the summaries, for those of TAGS there are."""
   series = collections.defaultdict(dict)
   for path in _find([train_dir], 'events.out.tfevents.*'):
+    if not os.path.isfile(path):
+      continue
     for tag, points in _read_events(path).items():
       # A run that goes on does so from a checkpoint; steps that the earlier
       # file has from there on were lost.

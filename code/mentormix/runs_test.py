@@ -211,11 +211,15 @@ def test_scores(tmp_path):
      'the method x is unknown'),
     ('train/noise.json', '[]', 'does not hold the facts'),
     ('train/noise.json', '{"noise_type": "file", "rate_asked": "x"}',
-     'does not hold the rate'),
+     'does not hold kind and rate'),
+    ('train/noise.json', '{"noise_type": ["a"]}', 'does not hold kind'),
+    ('train/noise.json', '{"rate_asked": 1%s}' % ('0' * 400), 'kind and rate'),
     ('eval/results.csv', 'step,top1\n1,2\n', 'is not a results file'),
     ('scores/summary.json', '[]', 'cannot be read'),
     ('scores/summary.json', '{"step": 1}', "lacks 'count'"),
     ('scores/summary.json', json.dumps(dict(SCORES, auc='x')), "auc is 'x'"),
+    ('scores/summary.json', json.dumps(dict(SCORES, auc=float('nan'))),
+     'auc is nan'),
 ])
 def test_damaged_files(tmp_path, name, content, message):
   write_run(tmp_path / 'a', scores=SCORES)
