@@ -179,8 +179,7 @@ look() {
     "$run/eval/results.csv" 2>/dev/null) || evaluated=- last=- peak=-
   if locked; then
     state=running
-  elif [[ -n $end && $evaluated == "$end"
-          && $(cat "$run/settings.txt" 2>/dev/null) == "$settings" ]]; then
+  elif [[ -n $end && $evaluated == "$end" ]]; then
     state=finished
   elif [[ -f $run/log.txt && $(tail -n 1 "$run/log.txt") == 'sweep: error: '* ]]
   then
@@ -274,7 +273,9 @@ run_all() {
     done
     compose "$point" "$slot"
     look
-    if [[ $state == finished ]]; then
+    # With other settings the training itself says what differs.
+    if [[ $state == finished
+          && $(cat "$run/settings.txt" 2>/dev/null) == "$settings" ]]; then
       say "finished before: $run"
       continue
     fi
