@@ -240,7 +240,8 @@ end_pair() {
   wait_for "$1"
   if ((code)); then
     local failure=$code
-    kill "$2" 2>/dev/null
+    # A second signal would end a training without its checkpoint.
+    [[ -n $stopped ]] || kill "$2" 2>/dev/null
     wait_for "$2"
     code=$failure
   else
