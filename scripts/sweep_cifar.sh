@@ -209,7 +209,8 @@ work() {
     say "$run is at work already, from an earlier sweep; waiting for it"
     flock 9 &
     children=($!)
-    wait_for $!
+    [[ -z $stopped ]] || kill "${children[@]}"
+    wait_for "${children[0]}"
     [[ -z $stopped ]] || exit 143
   fi
   printf '%s\n' "$settings" >"$run/settings.txt"
