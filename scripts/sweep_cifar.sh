@@ -214,7 +214,8 @@ work() {
     [[ -z $stopped ]] || exit 143
   fi
   printf '%s\n' "$settings" >"$run/settings.txt"
-  begin=$(($(wc -c <"$run/log.txt" 2>/dev/null || echo 0) + 1))
+  : >>"$run/log.txt"
+  begin=$(($(wc -c <"$run/log.txt") + 1))
   nohup env ${environment[@]+"${environment[@]}"} "$python" "${train[@]}" \
     >>"$run/log.txt" 2>&1 </dev/null &
   trainer=$!
