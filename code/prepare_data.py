@@ -443,10 +443,9 @@ def _keep(path, asked, overwrite):
 def _difference(path, names, asked):
   """What keeps `path` from being what is asked, in words; None if nothing."""
   try:
-    with open(os.path.join(path, noise.FACTS_FILE), 'rb') as stream:
-      found = json.loads(stream.read().decode('utf-8'))
+    found = noise.read_facts(path)
     checksums = dict(found['sha256'])
-  except (OSError, ValueError, KeyError, TypeError, RecursionError):
+  except (UserError, ValueError, KeyError, TypeError):
     return ('has no readable %s, so how it was made is unknown'
             % noise.FACTS_FILE)
   for key in sorted(asked):

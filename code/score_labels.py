@@ -204,7 +204,9 @@ def draw(images, titles, is_wrong, caption):
   Returns:
     A matplotlib Figure.
   """
-  from matplotlib import figure  # pylint: disable=g-import-not-at-top
+  # pylint: disable=g-import-not-at-top
+  from matplotlib import figure
+  from mentormix import figures
   columns = max(_LEAST_COLUMNS, int(np.ceil(np.sqrt(len(images)))))
   rows = -(-len(images) // columns)
   height = 1.5 * rows + 0.7
@@ -217,8 +219,7 @@ def draw(images, titles, is_wrong, caption):
     ax.set(xticks=[], yticks=[])
     for spine in ax.spines.values():
       spine.set(color=_FRAMES[wrong][0], linewidth=3)
-    # A dollar sign would start a formula.
-    ax.set_title(textwrap.fill(title, 16, max_lines=3).replace('$', r'\$'),
+    ax.set_title(figures.literal(textwrap.fill(title, 16, max_lines=3)),
                  fontsize=8)
   legend = ['%s frame: %s (%d)' % (colour, meaning, is_wrong.count(kind))
             for kind, (colour, meaning) in _FRAMES.items() if kind in is_wrong]

@@ -25,6 +25,13 @@ METHOD_SETTINGS = collections.OrderedDict((
 METHODS = tuple(METHOD_SETTINGS)
 WEIGHTED = ('mentornet', 'mentormix')  # Those that need a MentorNet.
 
+
+def unused_settings(method):
+  """Names of the settings that other methods use and `method` does not."""
+  every = set().union(*METHOD_SETTINGS.values())
+  return every - set(METHOD_SETTINGS.get(method, ()))
+
+
 _TRAIN_DEFAULTS = (
     # As published.
     ('batch_size', 128),

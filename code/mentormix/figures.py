@@ -123,7 +123,7 @@ def _panels(panels, sharey):
   for ax in axes[len(panels):]:
     ax.set_visible(False)
   for ax, (title, _) in zip(axes, panels):
-    ax.set_title(_literal(title), fontsize=9)
+    ax.set_title(literal(title), fontsize=9)
     ax.tick_params(labelsize=8)
     ax.grid(color='0.9', linewidth=0.6)
     ax.set_axisbelow(True)
@@ -132,7 +132,7 @@ def _panels(panels, sharey):
   return fig, axes[:len(panels)]
 
 
-def _literal(text):
+def literal(text):
   """Text in which a dollar sign does not start a formula."""
   return text.replace('$', r'\$')
 
@@ -146,7 +146,7 @@ def _save(fig, axes, xlabel, ylabel, path):
       ax.set_ylabel(ylabel, fontsize=8)
     for handle, label in zip(*ax.get_legend_handles_labels()):
       handles.setdefault(label, handle)
-  fig.legend(handles.values(), map(_literal, handles), loc='upper center',
+  fig.legend(handles.values(), map(literal, handles), loc='upper center',
              bbox_to_anchor=(0.5, 0), ncol=2, frameon=False, fontsize=8,
              handlelength=3)
   # Without the version of the library, the same data give the same bytes.

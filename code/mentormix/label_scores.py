@@ -21,8 +21,6 @@ from mentormix import schedules
 from mentormix.command import RunError
 from mentormix.runtime import tf
 
-_SELECTED = 0.5  # The MentorNet trusts an example from this weight on.
-
 
 class Scores(collections.namedtuple(
     'Scores', 'source_ids given predicted probability loss clean')):
@@ -135,7 +133,7 @@ def suspected(scores, v=None):
     v: [N], the weights, or None for a run without a MentorNet: then suspected
       is what the student takes for something else.
   """
-  return scores.predicted != scores.given if v is None else v < _SELECTED
+  return scores.predicted != scores.given if v is None else v < mentornet.SELECTED
 
 
 def summarize(scores, is_suspected):

@@ -21,6 +21,7 @@ THRESHOLD = 'threshold'  # Stands for a directory: no network, a plain cut.
 INPUT, OUTPUT = 'features', 'weight'  # Node names in a frozen graph.
 NUM_FEATURES = 4  # loss, loss - average, label, epoch percentage.
 AVERAGE_DECAY = 0.5
+SELECTED = 0.5  # An example counts as selected from this weight on.
 
 # Shapes of the published network; variables are looked up by these names.
 _LSTM = 'bidirectional_rnn/%s/basic_lstm_cell/%s'

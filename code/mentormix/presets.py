@@ -41,7 +41,6 @@ _CPU_SETTINGS = dict(
     num_epochs_per_decay=5.0, mixup_alpha=1.0, second_reweight=False)
 _CPU_UNKNOWN_LEVEL = 0.4  # What is assumed where the level is not known.
 
-
 _BURN_IN_EPOCH = 10
 _MENTORNET = os.path.join('mentornet_models', 'mentornet_pd')
 _ROOT = os.path.join(os.path.dirname(__file__), os.pardir, os.pardir)
@@ -89,8 +88,7 @@ def fill(config, preset, given):
     if level is None:
       level = _CPU_UNKNOWN_LEVEL
     settings.update(_CPU_SETTINGS, loss_p_percentile=_cpu_percentile(level))
-  used = config_lib.METHOD_SETTINGS.get(config.method, ())
-  unused = set().union(*config_lib.METHOD_SETTINGS.values()) - set(used)
+  unused = config_lib.unused_settings(config.method)
   settings = {name: value for name, value in settings.items()
               if name not in given and name not in unused}
   settings['dataset_name'] = config.dataset_name

@@ -32,7 +32,6 @@ SCORES = ('step', 'count', 'auc', 'average_precision', 'num_suspected',
 # stands for the data set and its noise.
 _OF_NO_WEIGHT = (config_lib.MAY_CHANGE - {'max_number_of_steps'}
                  | {'seed', 'data_dir'})
-_OF_SOME_METHODS = set().union(*config_lib.METHOD_SETTINGS.values())
 
 
 class Noise(collections.namedtuple('Noise', 'kind level name')):
@@ -338,7 +337,7 @@ def group(runs):
 
 def _settings(config):
   """Name -> value of what makes a difference for the method."""
-  unused = _OF_SOME_METHODS - set(config_lib.METHOD_SETTINGS[config.method])
+  unused = config_lib.unused_settings(config.method)
   return {name: value for name, value in config._asdict().items()
           if name not in _OF_NO_WEIGHT and name not in unused}
 

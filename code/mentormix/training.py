@@ -31,7 +31,6 @@ from mentormix.students import resnet
 MOMENTUM = 0.9
 MAX_CHECKPOINTS = 5  # Kept on disk.
 _LOG_SECS = 30
-_SELECTED = 0.5  # An example counts as selected from this weight on.
 
 
 class Step(collections.namedtuple('Step', 'train_op loss v selected')):
@@ -77,7 +76,7 @@ def build_step(config, dataset, num_examples, batch, network=None):
                             config.num_epochs_per_decay))
   train_op = _update(loss, rate, step, global_step)
 
-  selected = tf.reduce_mean(tf.cast(result.v >= _SELECTED, tf.float32))
+  selected = tf.reduce_mean(tf.cast(result.v >= mentornet.SELECTED, tf.float32))
   tf.summary.scalar('loss', loss)
   tf.summary.scalar('learning_rate', rate)
   tf.summary.scalar('v/mean', tf.reduce_mean(result.v))
@@ -156,7 +155,7 @@ def summarize_separation(v, is_clean):
   means = tf.reduce_mean(clean), tf.reduce_mean(noisy)
   sign = tf.sign(clean[:, tf.newaxis] - noisy[tf.newaxis, :])
   auc = tf.reduce_mean((sign + 1) / 2)
-  chosen = v >= _SELECTED
+  chosen = v >= mentornet.SELECTED
   hits = tf.reduce_sum(tf.cast(chosen & is_clean, tf.float32))
   precision = hits / tf.reduce_sum(tf.cast(chosen, tf.float32))
   recall = hits / tf.reduce_sum(tf.cast(is_clean, tf.float32))
