@@ -43,6 +43,15 @@ def _kill_all(process):
   process.wait()
 
 
+def _lives(group):
+  """Whether a process of the group is left."""
+  try:
+    os.killpg(group, 0)
+  except ProcessLookupError:
+    return False
+  return True
+
+
 def _wait_until(condition, seconds=500):
   deadline = time.time() + seconds
   while not condition():
@@ -150,6 +159,8 @@ def test_eight_runs_killed_in_the_middle(data, tmp_path):
     _wait_until(lambda: _steps(runs[2]))  # The third of eight has begun.
   finally:
     _kill_all(process)
+  # A killed process holds its lock until the system has taken it apart.
+  _wait_until(lambda: 'running' not in _run(*(args + ['--status']))[1])
   finished = [run for run in runs if 6 in _steps(run)]
   assert 1 <= len(finished) < 8
   stamps = [os.path.getmtime(str(run / 'eval' / 'results.csv'))
@@ -209,8 +220,7 @@ def test_stopped_by_a_signal_it_leaves_checkpoints_and_no_process(
     out, _ = process.communicate(timeout=100)
     assert process.returncode == 143
     assert 'goes on from there' in out
-    with pytest.raises(ProcessLookupError):
-      os.killpg(process.pid, 0)
+    _wait_until(lambda: not _lives(process.pid), 60)
   finally:
     _kill_all(process)
   for run in runs:
@@ -253,8 +263,8 @@ def test_it_stops_while_it_waits_for_another(data, tmp_path):
   run.mkdir(parents=True)
   holder = subprocess.Popen(['flock', str(run / '.lock'), 'sleep', '100'],
                             start_new_session=True)
-  _wait_until(lambda: (run / '.lock').exists())
-  time.sleep(0.5)
+  _wait_until(lambda: subprocess.call(
+      ['flock', '-n', str(run / '.lock'), 'true']))
   process = _start(*(_sweep(data, tmp_path, '--methods=mixup') + ['--run']
                      + TRAINING))
   try:
