@@ -8,6 +8,8 @@ command goes on where it left off. Evaluate with cifar_eval.py, in a process of
 its own. Exit codes: 0 trained, 1 failed, 2 bad input, 130 or 143 stopped by
 Ctrl-C or SIGTERM after a checkpoint.
 """
+import os
+
 from absl import flags
 
 from mentormix import command
@@ -37,8 +39,9 @@ def define_flags():
       device_id='GPUs to use, as in CUDA_VISIBLE_DEVICES.',
       trained_mentornet_dir=(
           'The MentorNet: a frozen directory as under mentornet_models/, a '
-          'checkpoint prefix, a directory with a checkpoint, or the word '
-          'threshold.'),
+          'checkpoint prefix, a directory with a checkpoint; the word '
+          'threshold; or v_star: and a curriculum by name or Python file, for '
+          'its formula itself.'),
       example_dropout_rates='Share of examples whose weight is zeroed, as '
                             'rate,percent,rate,percent,... over 100 percent of '
                             'the training.',
@@ -55,6 +58,9 @@ def define_flags():
       seed='Of initial weights, order, augmentation and mixing.',
       num_readers='Threads that read files.',
       num_preprocessing_threads='Threads that decode and augment.',
+      loss_csv_file='Where to write the losses of the examples, from which '
+                    'train_mentornet.py learns a data-driven MentorNet; up to '
+                    'a million rows, with each checkpoint. Needs clean labels.',
   ))
   flags.DEFINE_enum(
       'preset', None, presets.NAMES,
@@ -74,6 +80,9 @@ def main():
     command.log(filled)
   config_lib.validate(config)
   files.writable_directory(config.train_log_dir, 'train_log_dir')
+  if config.loss_csv_file:
+    files.writable_directory(os.path.dirname(config.loss_csv_file) or '.',
+                             'loss_csv_file')
   from mentormix import training  # TensorFlow starts once the flags are good.
   return training.train(config)
 

@@ -1,4 +1,5 @@
 """The commands as they are typed: in processes of their own, on real files."""
+import csv
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from mentormix import datasets
 from mentormix import mentornet
 from mentormix import results as results_lib
 from mentormix import testing
@@ -208,6 +210,54 @@ def test_other_mentornets(digits, tmp_path, mentor):
   assert code == 0, err
 
 
+def test_from_a_trace_to_a_data_driven_mentornet(digits, tmp_path):
+  """Killed in between: no row comes twice."""
+  trace = tmp_path / 'losses.csv'
+  args = _train(data_dir=digits + '/0.4', train_log_dir=tmp_path / 'train',
+                batch_size=100, max_number_of_steps=20, loss_csv_file=trace)
+  process = _start('cifar_train_mentormix.py', *(
+      args + ['--save_interval_secs=1']))
+  while not trace.exists() or len(trace.read_text().splitlines()) < 2:
+    assert process.poll() is None
+  process.kill()
+  _finish(process)
+  code, out, err = _run('cifar_train_mentormix.py', *args)
+  assert code == 0, err
+  assert 'from step' in out
+  rows = [line.split(',') for line in trace.read_text().splitlines()]
+  assert len(rows) == 1 + 20 * 100
+  assert [row[1] for row in rows[1::100]] == [str(5 * k) for k in range(20)]
+  with open(os.path.join(digits, '0.4', 'labels.csv')) as f:
+    labels = {row['source_id']: [row['label'], row['clean_label']]
+              for row in csv.DictReader(f)}
+  assert all(labels[row[0]] == row[2:4] for row in rows[1:])
+  code, out, err = _run(
+      'train_mentornet.py', '--curriculum=%s' % trace, '--seed=1',
+      '--max_number_of_steps=300', '--output_dir=%s' % (tmp_path / 'mentor'))
+  assert code == 0, err
+  code, _, err = _run('cifar_train_mentormix.py', *_train(
+      data_dir=digits + '/0.4', train_log_dir=tmp_path / 'with',
+      trained_mentornet_dir=tmp_path / 'mentor', max_number_of_steps=1))
+  assert code == 0, err
+  _one_line(*_run('cifar_train_mentormix.py', *_train(
+      data_dir=digits + '/0.4', train_log_dir=tmp_path / 'other',
+      loss_csv_file=trace)), message='losses.csv holds the rows of another run')
+  # Where the clean labels are not known, there is nothing to learn.
+  clean = datasets.CLEAN_LABEL
+  (tmp_path / 'unknown').mkdir()
+  with tf.python_io.TFRecordWriter(
+      str(tmp_path / 'unknown' / 'digits_train-0')) as writer:
+    path = os.path.join(digits, '0.4', 'digits_train-00000-of-00010')
+    for record in tf.python_io.tf_record_iterator(path):
+      example = tf.train.Example.FromString(record)
+      del example.features.feature[clean]
+      writer.write(example.SerializeToString())
+  _one_line(*_run('cifar_train_mentormix.py', *_train(
+      data_dir=tmp_path / 'unknown', train_log_dir=tmp_path / 'other',
+      loss_csv_file=tmp_path / 'new.csv')), message='are not known')
+  assert not (tmp_path / 'new.csv').exists()
+
+
 @pytest.mark.parametrize('method', ['mixup', 'mentornet'])
 def test_other_methods(digits, tmp_path, method):
   code, out, err = _run('cifar_train_mentormix.py', *_train(
@@ -325,6 +375,9 @@ def _one_line(code, out, err, message):
     (['--method=mentornet', '--trained_mentornet_dir='],
      '--trained_mentornet_dir= must be given'),
     (['--preset=best'], '--preset=best: value should be one of'),
+    (['--loss_csv_file=x.csv', '--method=mixup'],
+     '--loss_csv_file=x.csv: --method=mixup only has losses of mixed'),
+    (['--loss_csv_file=/proc/nowhere/x.csv'], '--loss_csv_file=/proc/nowhere'),
     (['--train_log_dir=/proc/nowhere'], '--train_log_dir=/proc/nowhere'),
     (['stray'], "unexpected argument 'stray'"),
 ])

@@ -47,7 +47,7 @@ _KNOWN = ', '.join(sorted(archives.NUM_CLASSES))
 Settings = collections.namedtuple(
     'Settings', 'dataset_name archive md5 image_dir image_size output_dir '
     'noise_levels noise_type noise_file noise_key noise_index seed num_train '
-    'num_shards overwrite')
+    'skip_train num_shards overwrite')
 
 # One directory to write. `rate` is None where none is asked; `asked` is the
 # part of its noise.json that two runs with the same settings share.
@@ -103,6 +103,10 @@ def define_flags():
       'num_train', None, 'Take only the first so many training images, of '
       '--image_dir evenly over the classes; all by default.', lower_bound=1)
   flags.DEFINE_integer(
+      'skip_train', 0, 'Leave out so many training images, the first ones in '
+      'the order of --num_train, as for a set apart from another.',
+      lower_bound=0)
+  flags.DEFINE_integer(
       'num_shards', 10, 'Number of files per directory.',
       lower_bound=1, upper_bound=99999)
   flags.DEFINE_boolean(
@@ -155,6 +159,7 @@ def _settings_from_flags(values):
       noise_index=values.noise_index,
       seed=values.seed,
       num_train=values.num_train,
+      skip_train=values.skip_train,
       num_shards=values.num_shards,
       overwrite=values.overwrite)
 
@@ -276,42 +281,49 @@ def _read(settings, source, label_file):
                       + os.path.abspath(DOWNLOAD_DIR))
       archives.download(source.url, source.path, source.md5)
     images = archives.read(source.path, settings.dataset_name)
-  num_train = len(images.train_labels)
-  if settings.num_train and settings.num_train > num_train:
+  there, skipped = len(images.train_labels), settings.skip_train
+  if skipped >= there:
+    raise UserError('--skip_train=%d leaves none of the %d training images'
+                    % (skipped, there))
+  num_train = settings.num_train or there - skipped
+  if skipped + num_train > there:
     raise UserError('--num_train=%d is more than the %d training images there '
-                    'are' % (settings.num_train, num_train))
-  smallest = min(settings.num_train or num_train, len(images.test_labels))
+                    'are%s' % (num_train, there - skipped,
+                               skipped and ' after --skip_train' or ''))
+  smallest = min(num_train, len(images.test_labels))
   if settings.num_shards > smallest:
     raise UserError('--num_shards=%d leaves files empty: a split has %d images'
                     % (settings.num_shards, smallest))
   file_labels = label_file and label_files.fit(
       label_file, images.train_labels, len(images.class_names))
-  if settings.num_train:
-    rows = _first_rows(images.train_labels, settings.num_train,
-                       evenly=bool(settings.image_dir))
+  if num_train < there:
+    rows = _part(images.train_labels, skipped, num_train,
+                 evenly=bool(settings.image_dir))
+    ids = _ids(images.train_ids, images.train_labels)
     file_labels = label_file and file_labels[rows]
     images = images._replace(
         train_images=images.train_images[rows],
         train_labels=images.train_labels[rows],
-        train_ids=images.train_ids and [images.train_ids[i] for i in rows])
+        train_ids=[ids[row] for row in rows])
   return images, file_labels
 
 
-def _first_rows(labels, count, evenly):
-  """The indices of the first `count` examples, in order.
+def _part(labels, skipped, count, evenly):
+  """The indices of `count` examples after the first `skipped`, in order.
 
   Args:
     labels: ints [N].
+    skipped: how many to leave out.
     count: how many to take.
     evenly: whether to take the first of every class, then the second of every
       class, and so on; the images of a folder come class after class.
   """
   if not evenly:
-    return np.arange(count)
+    return np.arange(skipped, skipped + count)
   ranks = np.zeros(len(labels), np.int64)
   for k in np.unique(labels):
     ranks[labels == k] = np.arange(np.sum(labels == k))
-  return np.sort(np.lexsort((labels, ranks))[:count])
+  return np.sort(np.lexsort((labels, ranks))[skipped:skipped + count])
 
 
 def _split(settings, target, images, file_labels):
@@ -364,6 +376,8 @@ def _plan(settings, source, label_file):
         'num_shards': settings.num_shards,
         'archive_md5': source.md5,
     }
+    if train and settings.skip_train:
+      asked['skip_train'] = settings.skip_train
     if not train:
       name = 'val'
     elif settings.noise_type == noise.FILE:

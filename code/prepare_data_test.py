@@ -35,7 +35,8 @@ def settings(tmp_path, **changes):
       dataset_name='cifar10', archive=archive, md5=None, image_dir=None,
       image_size=32, output_dir=str(tmp_path / 'out'), noise_levels=(0.4,),
       noise_type='symmetric_others', noise_file=None, noise_key=None,
-      noise_index=None, seed=0, num_train=None, num_shards=3, overwrite=False)
+      noise_index=None, seed=0, num_train=None, skip_train=0, num_shards=3,
+      overwrite=False)
   return values._replace(**changes)
 
 
@@ -226,6 +227,17 @@ def test_the_first_training_images(tmp_path):
       50, 50, 20)
   val = facts(tmp_path, 'val')
   assert (val['num_train'], val['num_examples']) == (None, 40)
+
+
+def test_a_set_apart_from_the_first_images(tmp_path):
+  prepare_data.prepare(settings(tmp_path, skip_train=150))
+  clean = archives.read(str(tmp_path / 'a.tar.gz'), 'cifar10')
+  train = records('cifar10', 'train', tmp_path / 'out' / '0.4')
+  order = [int(i) for i in source_ids(train)]
+  assert sorted(order) == list(range(150, 200))
+  np.testing.assert_array_equal(decode(train), clean.train_images[order])
+  assert facts(tmp_path)['skip_train'] == 150
+  assert 'skip_train' not in facts(tmp_path, 'val')
 
 
 # Labels of a file.
@@ -656,6 +668,9 @@ FROM_FILE = DIGITS + ['--noise_file=labels.json']
     (DIGITS + ['--num_train=1398'], 'num_train=1398.*1397'),
     (DIGITS + ['--num_train=5'], 'num_shards=10.*5 images'),
     (DIGITS + ['--num_train=0'], 'num_train'),
+    (DIGITS + ['--skip_train=1397'], 'skip_train=1397.*none.*1397'),
+    (DIGITS + ['--skip_train=1300', '--num_train=98'],
+     'num_train=98.*97.*after --skip_train'),
     (DIGITS + ['--seed=-1'], 'seed'),
     (DIGITS + ['--archive=ten.tar.gz'], 'embedded.*--archive'),
     (DIGITS + ['--output_dir=ten.tar.gz/x'], 'output_dir.*not a directory'),

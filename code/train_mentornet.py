@@ -1,15 +1,18 @@
-r"""Learns a predefined curriculum and freezes it as a MentorNet.
+r"""Learns a MentorNet, from a formula or from data, and freezes it.
 
     python code/train_mentornet.py --curriculum=mentornet_pd
+    python code/train_mentornet.py --curriculum=my_curriculum.py
+    python code/train_mentornet.py --curriculum=losses.csv
 
-writes mentornet_models/mentornet_pd with the frozen network (mentornet.pb), its
-errors and settings (metrics.json), a picture of what it learned
-(curriculum.png) and a card (README.md). By default the settings are those of
-the published MentorNet. It takes well under a minute on one core.
+writes mentornet_models/mentornet_pd (or my_curriculum, losses) with the frozen
+network (mentornet.pb), its errors and settings (metrics.json), pictures of what
+it learned (curriculum.png, curriculum.gif) and a card (README.md). It takes
+well under a minute on one core.
 """
 import collections
 import contextlib
 import functools
+import hashlib
 import json
 import os
 import signal
@@ -18,40 +21,71 @@ import textwrap
 import time
 
 from absl import flags
-import numpy as np
 import tqdm
 
-from mentormix import curriculum
 from mentormix import command
+from mentormix import curriculum
 from mentormix import files
+from mentormix import loss_traces
 from mentormix.command import UserError
 
 NETWORK, METRICS = 'mentornet.pb', 'metrics.json'
-PICTURE, CARD = 'curriculum.png', 'README.md'
+PICTURE, ANIMATION, CARD = 'curriculum.png', 'curriculum.gif', 'README.md'
+FILES = {NETWORK, METRICS, PICTURE, ANIMATION, CARD}
 MODELS_DIR = 'mentornet_models'
-NUM_ROWS, HELD_OUT = 100000, 0.2
+NUM_POINTS, HELD_OUT = 100000, 0.2
 LINES = 5  # Log lines per run where there is no terminal.
-AVERAGES = (0.5, 1.0, 2.0)  # Moving averages that the picture shows.
+SETTINGS = ('max_number_of_steps', 'batch_size', 'learning_rate', 'restarts')
+_DATA = '.csv'
+
+
+class Lesson(collections.namedtuple(
+    'Lesson', 'name about phases v_star traces learn_from held_out facts')):
+  """What a MentorNet is to learn.
+
+  Attributes:
+    name: of the curriculum.
+    about: what v* is, for the card.
+    phases: (first, last) epoch percentages to report on their own.
+    v_star: the formula (see `curriculum`), or None.
+    traces: the `loss_traces.Traces` it comes from instead, or None.
+    learn_from, held_out: (features [N, 4], v_star [N]).
+    facts: where it comes from, for metrics.json.
+  """
+  __slots__ = ()
 
 
 def define_flags():
   """Defines the flags; called once, by the script."""
-  flags.DEFINE_enum(
-      'curriculum', 'mentornet_pd', sorted(curriculum.CURRICULA),
-      '; '.join('%s: %s' % (name, c.about.rstrip('.'))
-                for name, c in sorted(curriculum.CURRICULA.items())) + '.')
+  flags.DEFINE_string(
+      'curriculum', 'mentornet_pd',
+      'What to learn. One of %s; or a Python file that defines v_star(loss, '
+      'difference, label, epoch) (it is run); or a CSV file written by '
+      'cifar_train_mentormix.py --loss_csv_file, for a data-driven MentorNet: '
+      'which labels are right?'
+      % '; '.join('%s: %s' % (name, c.about.rstrip('.'))
+                  for name, c in curriculum.CURRICULA.items()))
   flags.DEFINE_string(
       'output_dir', None, 'The directory to write; by default %s/<curriculum>.'
       % MODELS_DIR)
+  flags.DEFINE_boolean(
+      'published', False, 'Learn with the settings of the published code, '
+      'instead of those that were found to follow the curricula best.')
+  flags.DEFINE_list(
+      'loss_p_percentiles', ['0.5', '0.6', '0.7', '0.8'], 'For a CSV file: the '
+      'percentiles of the loss, 0 to 1, that the losses are compared with; '
+      'those for which the MentorNet is to be used (--loss_p_percentile).')
   flags.DEFINE_integer(
       'seed', 0, 'Of the points, the initial weights and the batches.',
       lower_bound=0, upper_bound=2 ** 31 - 1)
-  flags.DEFINE_integer('max_number_of_steps', 30000, 'Steps to learn for.',
+  flags.DEFINE_integer('max_number_of_steps', None, 'Steps to learn for.',
                        lower_bound=1)
-  flags.DEFINE_integer('batch_size', 32, 'Points per step.', lower_bound=1)
-  flags.DEFINE_float('learning_rate', 0.1, 'Initial learning rate of Adam.')
+  flags.DEFINE_integer('restarts', None, 'From how many initial weights; the '
+                       'result closest to its points is taken.', lower_bound=1)
+  flags.DEFINE_integer('batch_size', None, 'Points per step.', lower_bound=1)
+  flags.DEFINE_float('learning_rate', None, 'Highest learning rate of Adam.')
   flags.register_validator(
-      'learning_rate', lambda rate: 0 < rate < float('inf'),
+      'learning_rate', lambda rate: rate is None or 0 < rate < float('inf'),
       'must be a number above 0')
   flags.DEFINE_boolean('overwrite', False,
                        'Replace a model that an earlier run has made.')
@@ -60,61 +94,135 @@ def define_flags():
 def main():
   """Flags -> points -> network -> files."""
   args = flags.FLAGS
-  name = args.curriculum
-  path = os.path.normpath(args.output_dir or os.path.join(MODELS_DIR, name))
-  check_output(path, args.overwrite)
+  stem = os.path.splitext(os.path.basename(args.curriculum))[0]
+  path = os.path.normpath(args.output_dir or os.path.join(MODELS_DIR, stem))
+  lesson = get_lesson(args.curriculum, _percentiles(args), args.seed)
+  files.check_output(path, FILES, args.overwrite)
   for number in (signal.SIGINT, signal.SIGTERM):
     if signal.getsignal(number) is not signal.SIG_IGN:
       signal.signal(number, _stop)
   # Tiny operations: several threads would only wait for one another.
   os.environ.setdefault('OMP_NUM_THREADS', '1')
   # pylint: disable=g-import-not-at-top
-  import matplotlib.figure  # noqa: F401  If missing, fail before learning.
+  from mentormix import mentornet_figures  # If it fails, before learning.
   from mentormix import mentornet
   from mentormix import mentornet_training
   from mentormix import runtime
-  settings = mentornet_training.PUBLISHED._replace(
-      seed=args.seed, max_number_of_steps=args.max_number_of_steps,
-      batch_size=args.batch_size, learning_rate=args.learning_rate)
+  standard = (mentornet_training.PUBLISHED if args.published
+              else mentornet_training.BEST)
+  settings = standard._replace(seed=args.seed, **{
+      name: args[name].value for name in SETTINGS
+      if args[name].value is not None})
 
-  chosen = curriculum.CURRICULA[name]
-  (features, v_star), held_out = curriculum.training_set(
-      chosen, NUM_ROWS, HELD_OUT, settings.seed)
-  print('Learning %s in %d steps.' % (name, settings.max_number_of_steps))
+  total = settings.max_number_of_steps * settings.restarts
+  print('Learning %s in %d steps.' % (lesson.name, total))
   sys.stdout.flush()
   start = time.time()
-  with _progress(settings.max_number_of_steps) as on_step:
+  with _progress(total) as on_step:
     weights = mentornet_training.learn(
-        features, v_star, chosen.binary, settings, on_step)
+        lesson.learn_from[0], lesson.learn_from[1], settings, on_step)
   seconds = time.time() - start
 
   for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, signal.SIG_IGN)  # Writing takes a second.
+    signal.signal(number, signal.SIG_IGN)  # Writing takes a few seconds.
   with files.new_directory(path) as directory:
     mentornet.freeze(weights, directory)
     network = mentornet.load(directory)  # From here on, what users will load.
+    errors = mentornet_training.held_out_errors(
+        network, lesson.held_out[0], lesson.held_out[1], lesson.phases)
     metrics = collections.OrderedDict([
-        ('curriculum', name),
-        ('held_out', mentornet_training.held_out_errors(
-            network, held_out[0], held_out[1], chosen.phases)),
-        ('loss', 'sigmoid cross-entropy' if chosen.binary else 'squared error'),
-        ('rows', NUM_ROWS),
+        ('curriculum', lesson.name),
+        ('source', lesson.facts),
+        ('held_out', errors),
+        ('rows', len(lesson.learn_from[1]) + len(lesson.held_out[1])),
         ('held_out_share', HELD_OUT),
+        ('published', args.published),
         ('settings', collections.OrderedDict(
             sorted(settings._asdict().items()))),
         ('tensorflow', runtime.VERSION),
         ('seconds', round(seconds, 1)),
     ])
+    if lesson.traces:
+      metrics['judged'] = _judge(network, lesson.held_out)
     _write(os.path.join(directory, METRICS), json.dumps(metrics, indent=2))
-    figure = draw(chosen, functools.partial(
-        mentornet_training.apply_network, network))
-    figure.savefig(os.path.join(directory, PICTURE), dpi=110,
-                   bbox_inches='tight')
+    learned = functools.partial(mentornet_training.apply_network, network)
+    shown = lesson.v_star, lesson.traces
+    epochs = curriculum.stages(lesson.phases)
+    mentornet_figures.draw(
+        os.path.join(directory, PICTURE), learned, epochs, *shown)
+    mentornet_figures.animate(
+        os.path.join(directory, ANIMATION), learned, *shown)
     _write(os.path.join(directory, CARD),
-           card(metrics, mentornet_training.PUBLISHED._asdict(), path))
-  print('%s: %s; mean absolute error %.5f on %d held-out rows, %.1f s'
-        % (path, name, metrics['held_out']['mean_absolute_error'],
-           metrics['held_out']['rows'], seconds))
+           card(lesson, metrics, standard._asdict(), path))
+  print('%s: %s; mean absolute error %.6f, worst 1%% %.5f, on %d held-out rows, '
+        '%.1f s' % (path, lesson.name, errors['mean_absolute_error'],
+                    errors['worst_1_percent'], errors['rows'], seconds))
+
+
+def _percentiles(args):
+  """--loss_p_percentiles as floats."""
+  try:
+    values = [float(text) for text in args.loss_p_percentiles]
+  except ValueError:
+    values = []
+  if not values or not all(0 <= value <= 1 for value in values):
+    raise UserError('--loss_p_percentiles=%s is not a list of numbers from 0 '
+                    'to 1' % ','.join(args.loss_p_percentiles))
+  if (args['loss_p_percentiles'].present
+      and not args.curriculum.endswith(_DATA)):
+    raise UserError('--loss_p_percentiles is for a CSV file; '
+                    '--curriculum=%s is none' % args.curriculum)
+  return values
+
+
+def get_lesson(source, loss_p_percentiles, seed):
+  """What `--curriculum` names, as a `Lesson`.
+
+  Raises:
+    UserError: it names nothing, or a file that cannot be learned from.
+  """
+  facts = collections.OrderedDict()
+  if os.path.splitext(source)[1]:
+    facts['file'] = source
+  try:
+    if not source.endswith(_DATA):
+      chosen = curriculum.get(source)
+      learn_from, held_out = curriculum.training_set(
+          chosen, NUM_POINTS, HELD_OUT, seed)
+      lesson = Lesson(chosen.name, chosen.about, chosen.phases, chosen.v_star,
+                      None, learn_from, held_out, facts)
+    else:
+      traces = loss_traces.read(source)
+      learn_from, held_out = loss_traces.training_set(
+          traces, loss_p_percentiles, HELD_OUT, seed)
+      facts.update(rows=len(traces.loss), samples=len(set(traces.sample_id)),
+                   right=round(float(traces.v_star().mean()), 4),
+                   loss_p_percentiles=loss_p_percentiles)
+      lesson = Lesson(
+          os.path.splitext(os.path.basename(source))[0], _ABOUT_DATA,
+          curriculum.ALWAYS, None, traces, learn_from, held_out, facts)
+  except UserError as error:
+    raise UserError('--curriculum: %s' % error)
+  if facts:
+    with open(source, 'rb') as f:
+      facts['sha256'] = hashlib.sha256(f.read()).hexdigest()
+  return lesson
+
+
+def _judge(network, held_out):
+  """How well a data-driven MentorNet tells right labels from wrong ones."""
+  # pylint: disable=g-import-not-at-top
+  from mentormix import label_scores
+  from mentormix import mentornet
+  from mentormix import mentornet_training
+  features, is_right = held_out[0], held_out[1] > 0
+  v = mentornet_training.apply_network(network, features)
+  share = float(is_right.mean())
+  return collections.OrderedDict([
+      ('accuracy', float(((v >= mentornet.SELECTED) == is_right).mean())),
+      ('constant', max(share, 1 - share)),
+      ('most', 'right' if share >= 0.5 else 'wrong'),
+      ('auc', label_scores.auc(v, is_right))])
 
 
 def cli():
@@ -153,112 +261,29 @@ def _progress(total):
   yield log
 
 
-def check_output(path, overwrite):
-  """Refuses a directory that may not or cannot be written.
-
-  Args:
-    path: the directory that the model will be.
-    overwrite: whether a model that is there may go.
-
-  Raises:
-    UserError: the line names the flag that helps.
-  """
-  if os.path.isdir(path):
-    held = set(os.listdir(path))
-    foreign = held - {NETWORK, METRICS, PICTURE, CARD}
-    if foreign:
-      raise UserError('--output_dir=%s holds other files (%s); name a '
-                      'directory of its own' % (path, min(foreign)))
-    if held and not overwrite:
-      raise UserError('--output_dir=%s holds a model already; add --overwrite '
-                      'to replace it' % path)
-  elif os.path.lexists(path):
-    raise UserError('--output_dir=%s is no directory' % path)
-  files.writable_directory(os.path.dirname(os.path.realpath(path)),
-                           'output_dir')
-
-
 def _write(path, text):
   with open(path, 'w') as f:
     f.write(text.rstrip('\n') + '\n')
 
 
-def draw(chosen, learned):
-  """Draws the learned weight beside v*.
-
-  Args:
-    chosen: a `Curriculum`.
-    learned: features [N, 4] -> v [N].
-
-  Returns:
-    A matplotlib Figure: a column per epoch percentage; v* and v over loss and
-    difference, and both along the points that one moving average gives.
-  """
-  from matplotlib import figure  # pylint: disable=g-import-not-at-top
-  epochs = sorted({e for phase in chosen.phases for e in phase} |
-                  ({50} if len(chosen.phases) == 1 else set()))
-  fig = figure.Figure(figsize=(1.2 + 1.9 * len(epochs), 6.4),
-                      constrained_layout=True)
-  axes = fig.subplots(3, len(epochs), sharey='row', sharex='row')
-  d, loss = np.meshgrid(np.linspace(-3, 3, 151), np.linspace(0, 6, 121))
-  for column, e in zip(axes.T, epochs):
-    for ax, function in zip(column, (chosen.v_star, _on_points(learned))):
-      image = ax.imshow(
-          function(loss, d, np.full_like(d, e)), origin='lower',
-          extent=(-3, 3, 0, 6), aspect='auto', vmin=0, vmax=1, cmap='viridis')
-      ax.fill_between([0, 3], [0, 3], facecolor='white', alpha=0.55,
-                      edgecolor='0.4', hatch='///', linewidth=0)
-    _draw_paths(column[2], chosen.v_star, _on_points(learned), e)
-    column[0].set_title('e = %d%%' % e)
-    column[0].tick_params(labelbottom=False)
-    column[2].set_xlabel('difference d')
-  for ax, label in zip(axes[:, 0], (
-      '$\\bf{v*}$\nloss', '$\\bf{learned\\ v}$\nloss',
-      '$\\bf{both}$\nweight')):
-    ax.set_ylabel(label)
-  fig.colorbar(image, ax=list(axes[:2].ravel()), label='weight', aspect=30)
-  handles, labels = axes[2, 0].get_legend_handles_labels()
-  fig.legend(handles, labels, loc='upper center', ncol=len(labels),
-             bbox_to_anchor=(0.5, 0), frameon=False)
-  return fig
-
-
-def _draw_paths(ax, v_star, learned, e):
-  """Weights against d where the loss is the moving average plus d."""
-  for k, average in enumerate(AVERAGES):  # Ever thinner: all can be seen.
-    d = np.linspace(-min(1, average), 2, 301)
-    at = (average + d, d, np.full_like(d, e))
-    ax.plot(d, learned(*at), color='C%d' % k, linewidth=(7, 4, 2)[k],
-            label='learned v, moving average %g' % average)
-    ax.plot(d, v_star(*at), color='black', linewidth=1, linestyle='--',
-            label='v*' if average == AVERAGES[-1] else None)
-  ax.set_ylim(-0.05, 1.05)
-
-
-def _on_points(learned):
-  """The learned function with the arguments of v*."""
-  def function(loss, d, e):
-    features = np.stack([loss, d, np.zeros_like(d), e], axis=-1)
-    return learned(features.reshape(-1, 4)).reshape(d.shape)
-  return function
-
+_ABOUT_DATA = '1 where the label is right, else 0; learned from losses.'
 
 _CARD = """\
-# {curriculum}
+# {lesson.name}
 
 A frozen MentorNet: it gives every example of a batch a weight v from 0 to 1. It
-has learned this predefined curriculum:
+has learned this curriculum:
 
-> v\\* = {about}
+> v\\* = {lesson.about}
 
 Here *loss* is the loss of the example, *d* is the loss minus its moving average
 and *e* is how far training is, in percent.
 
 ![v* and the learned weight]({picture})
 
-Top: v\\* by d and loss. Middle: what the network learned. The hatched corner
-cannot occur, because the moving average is never negative. Bottom: both, where
-the loss is a fixed moving average plus d.
+{legend}
+
+![The same over the whole training]({animation})
 
 ## Distance from v\\*
 
@@ -267,7 +292,7 @@ Absolute error on {rows:,} points that it has not learned from:
 | e | points | mean | mean of the worst 1% |
 |---|---|---|---|
 {table}
-
+{judged}
 ## How it was learned
 
 {how}
@@ -285,47 +310,83 @@ Make it again, with `--overwrite` to replace it:
 `{network}` loads on TensorFlow 1.15 and 2.x; `{metrics}` has the numbers above.
 """
 
-_HOW = (
+_LEGEND = (
+    'From top to bottom: v\\* by d and loss; what the network learned; and both '
+    'where the loss is a fixed moving average plus d. The hatched corner cannot '
+    'occur, because the moving average is never negative.')
+_LEGEND_DATA = (
+    'Top: the learned weight by d and loss. The hatched corner cannot occur, '
+    'because the moving average is never negative. Bottom: the weight for '
+    'losses as they were at that time of the training, and which share of their '
+    'labels was right (points; the more losses, the larger).')
+_JUDGED = (
+    'These errors cannot be 0, since a right and a wrong label may have the same '
+    'loss. To take the labels of weight 0.5 and more for right, the others for '
+    'wrong, holds for {accuracy:.1%} of the points; to take all for {most}, for '
+    '{constant:.1%}. The area under the ROC curve is {auc:.3f}.')
+
+_POINTS = (
     '{rows:,} points drawn from the published grid (loss 0 to 30, d -5 to 5, e '
-    '0 to 99), {held_out_share:.0%} of them held out; {loss}; Adam with a rate '
-    'of {settings[learning_rate]:g}, times '
-    '{settings[learning_rate_decay_factor]:g} every '
-    '{settings[steps_per_decay]:,} steps; gradient norm clipped at '
-    '{settings[clip_norm]:g}; batches of {settings[batch_size]}; '
-    '{settings[max_number_of_steps]:,} steps; seed {settings[seed]}; '
-    'TensorFlow {tensorflow}.')
+    '0 to 99), {held_out_share:.0%} of them held out')
+_POINTS_DATA = (
+    '{source[rows]:,} losses of {source[samples]:,} examples, {source[right]:.1%} '
+    'of their labels right; each loss compared with the percentiles '
+    '{source[loss_p_percentiles]} of its time; {held_out_share:.0%} of the '
+    'examples held out')
+_HOW = (
+    '; {loss}; Adam with a rate of {settings[learning_rate]:g}, {schedule}; '
+    'gradient norm clipped at {settings[clip_norm]:g}; batches of '
+    '{settings[batch_size]}; {settings[max_number_of_steps]:,} steps; '
+    '{settings[restarts]} starts, of which the closest was taken; seed '
+    '{settings[seed]}; TensorFlow {tensorflow}.')
 
 
-def card(metrics, published, path):
+def card(lesson, metrics, standard, path):
   """The README.md of a model.
 
   Args:
+    lesson: the `Lesson`.
     metrics: the content of metrics.json.
-    published: the published settings, name -> value.
+    standard: the settings that flags depart from, name -> value.
     path: where the model will be.
   """
+  from mentormix import mentornet_training  # pylint: disable=g-import-not-at-top
+  in_words = mentornet_training.IN_WORDS
   held_out, settings = metrics['held_out'], metrics['settings']
-  changed = sorted(name for name in published
-                   if name != 'seed' and settings[name] != published[name])
-  departures = 'All as published; the initial weights are small random numbers.'
-  if changed:
-    departures = 'Not as published: %s.' % '; '.join(
-        '%s is %g instead of %g' % (name, settings[name], published[name])
-        for name in changed)
-  words = ['python code/train_mentornet.py',
-           '--curriculum=%s' % metrics['curriculum']]
-  words += ['--%s=%s' % (name, settings[name]) for name in sorted(published)
-            if settings[name] != published[name]]
-  if path != os.path.join(MODELS_DIR, metrics['curriculum']):
+  source = metrics['source'].get('file', lesson.name)
+  words = ['python code/train_mentornet.py', '--curriculum=%s' % source]
+  words += ['--published'] * metrics['published']
+  words += ['--%s=%s' % (name, settings[name]) for name in sorted(standard)
+            if settings[name] != standard[name]]
+  if lesson.traces:
+    words.append('--loss_p_percentiles=%s' % ','.join(
+        map(str, metrics['source']['loss_p_percentiles'])))
+  if path != os.path.join(MODELS_DIR, lesson.name):
     words.append('--output_dir=%s' % path)
+  judged = ''
+  if 'judged' in metrics:
+    judged = '\n%s\n' % textwrap.fill(_JUDGED.format(**metrics['judged']), 80)
+  how = (_POINTS_DATA if lesson.traces else _POINTS) + _HOW
   return _CARD.format(
-      curriculum=metrics['curriculum'],
-      about=curriculum.CURRICULA[metrics['curriculum']].about,
-      rows=held_out['rows'], table='\n'.join(_table(held_out)),
-      how=textwrap.fill(_HOW.format(**metrics), 80),
-      departures=textwrap.fill(departures, 80),
-      remake=' \\\n      '.join(words), path=path,
-      picture=PICTURE, network=NETWORK, metrics=METRICS)
+      lesson=lesson, rows=held_out['rows'], table='\n'.join(_table(held_out)),
+      legend=textwrap.fill(_LEGEND_DATA if lesson.traces else _LEGEND, 80),
+      judged=judged, how=textwrap.fill(how.format(
+          schedule=in_words[settings['schedule']],
+          loss=in_words[settings['loss']], **metrics), 80),
+      departures=textwrap.fill(_departures(
+          settings, mentornet_training.PUBLISHED._asdict()), 80),
+      remake=' \\\n      '.join(words), path=path, picture=PICTURE,
+      animation=ANIMATION, network=NETWORK, metrics=METRICS)
+
+
+def _departures(settings, published):
+  """Which settings are not the published ones."""
+  changed = ['%s is %s instead of %s' % (name, settings[name], published[name])
+             for name in sorted(published)
+             if name != 'seed' and settings[name] != published[name]]
+  if not changed:
+    return 'All as published; the initial weights are small random numbers.'
+  return 'Not as published: %s.' % '; '.join(changed)
 
 
 def _table(held_out):
@@ -336,7 +397,7 @@ def _table(held_out):
       continue
     else:
       name = '%d to %d' % tuple(part['epoch_percent'])
-    yield '| %s | %s | %.5f | %.5f |' % (
+    yield '| %s | %s | %.6f | %.5f |' % (
         name, format(part['rows'], ','), part['mean_absolute_error'],
         part['worst_1_percent'])
 

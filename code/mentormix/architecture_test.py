@@ -11,16 +11,18 @@ CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FLOW = ['command', 'files', 'runtime', 'noise', 'config', 'presets', 'results',
         'schedules', 'pickles', 'label_files', 'archives', 'image_folders',
         'datasets', 'input_pipeline', 'checkpoints', 'students.resnet',
-        'students', 'curriculum', 'mentornet', 'mentornet_training',
+        'students', 'curriculum', 'loss_traces',
+        'mentornet_weights', 'mentornet', 'mentornet_training',
         'mentormix_loss', 'training', 'evaluation', 'label_scores', 'runs',
-        'figures']
+        'figures', 'mentornet_figures']
 MAY_NOT_IMPORT = {
     'mentormix_loss': {'students', 'students.resnet', 'mentornet'},
     'evaluation': {'mentornet', 'mentormix_loss', 'training'},
 }
 WITHOUT_TENSORFLOW = ['command', 'files', 'noise', 'config', 'presets',
                       'results', 'pickles', 'label_files', 'archives',
-                      'image_folders', 'curriculum', 'figures']
+                      'image_folders', 'curriculum', 'loss_traces', 'figures',
+                      'mentornet_figures']
 
 
 def _modules():

@@ -60,6 +60,7 @@ _TRAIN_DEFAULTS = (
     ('seed', 0),
     ('num_readers', 4),
     ('num_preprocessing_threads', 4),
+    ('loss_csv_file', ''),
 )
 
 _EVAL_DEFAULTS = (
@@ -102,7 +103,7 @@ class EvalConfig(collections.namedtuple(
 MAY_CHANGE = frozenset([
     'train_log_dir', 'max_number_of_steps', 'save_summaries_secs',
     'save_interval_secs', 'num_readers', 'num_preprocessing_threads', 'master',
-    'ps_tasks', 'task', 'device_id'])
+    'ps_tasks', 'task', 'device_id', 'loss_csv_file'])
 
 _AT_LEAST_ONE = ('batch_size', 'max_number_of_steps', 'num_readers',
                  'num_preprocessing_threads', 'save_interval_secs')
@@ -134,6 +135,9 @@ def validate(config):
            'between 0 and 100, in percent of the training')
   if config.method in WEIGHTED:
     require_given(config, 'trained_mentornet_dir')
+  if config.loss_csv_file and config.method == 'mixup':
+    raise UserError('--loss_csv_file=%s: --method=mixup only has losses of '
+                    'mixed images; take another method' % config.loss_csv_file)
   if config.ps_tasks or config.task:
     require_given(config, 'master')
 

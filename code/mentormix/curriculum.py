@@ -1,75 +1,191 @@
-"""Predefined curricula: the weight v* an ideal MentorNet gives, and where.
+"""Curricula: the weight v* an ideal MentorNet gives, and where it learns them.
 
-v* is a function of the loss, of the difference d between loss and its moving
-average, and of the epoch percentage e (MentorNet paper, section 3.2 and table
-of predefined curricula; published code). NumPy only.
+    def self_paced(loss, difference, label, epoch):
+      return (difference <= 0).astype(float)
+
+v* is a function of the loss, of the difference between the loss and its moving
+average, of the label (which is always 0) and of the epoch percentage, arrays
+[N] float64 all; it returns weights [N] from 0 to 1. The ones here are predefined
+(MentorNet paper, section 3.2 and table of predefined curricula; published
+code); one's own is a Python file that defines such a function, `v_star`. NumPy
+only.
 """
 import collections
+import os
 
 import numpy as np
 
+from mentormix.command import UserError
+
+FUNCTION = 'v_star'  # What a file with a curriculum of one's own defines.
+
 
 class Curriculum(collections.namedtuple(
-    'Curriculum', 'v_star binary about phases')):
+    'Curriculum', 'name v_star about phases')):
   """A weighting scheme.
 
   Attributes:
-    v_star: (loss, d, e), arrays of one shape -> weights in [0, 1].
-    binary: whether v* is always 0 or 1; decides the loss it is learned with.
-    about: one line for a card.
+    name: of the function, or of the file without its ending.
+    v_star: (loss, difference, label, epoch), [N] each -> weights [N] in [0, 1].
+    about: a line or two for a card.
     phases: (first, last) epoch percentage of each stretch with one formula.
   """
   __slots__ = ()
 
 
-def baseline(loss, d, e):
+def baseline(loss, difference, label, epoch):
   """1: every example counts."""
-  del d, e
+  del difference, label, epoch
   return np.ones_like(loss)
 
 
-def self_paced(loss, d, e):
+def self_paced(loss, difference, label, epoch):
   """1 where d <= 0, else 0: easy examples, up to the moving average."""
-  del loss, e
-  return (d <= 0).astype(np.float64)
+  del loss, label, epoch
+  return (difference <= 0).astype(np.float64)
 
 
-def hard_example_mining(loss, d, e):
+def hard_example_mining(loss, difference, label, epoch):
   """1 where d >= 0, else 0: hard examples, from the moving average on."""
-  del loss, e
-  return (d >= 0).astype(np.float64)
+  del loss, label, epoch
+  return (difference >= 0).astype(np.float64)
 
 
-def focal(loss, d, e, gamma=2.0):
+def focal(loss, difference, label, epoch, gamma=2.0):
   """Focal loss: (1 - p)^gamma, where p = exp(-loss) and gamma = 2."""
-  del d, e
+  del difference, label, epoch
   return (1 - np.exp(-loss)) ** gamma
 
 
-def spcl_linear(loss, d, e, gamma=1.0):
+def spcl_linear(loss, difference, label, epoch, gamma=1.0):
   """SPCL linear: 1 - d / gamma, cut to 0..1, where gamma = 1."""
-  del loss, e
-  return np.clip(1 - d / gamma, 0, 1)
+  del loss, label, epoch
+  return np.clip(1 - difference / gamma, 0, 1)
 
 
-def mentornet_pd(loss, d, e):
+def mentornet_pd(loss, difference, label, epoch):
   """1 to e = 18, then self-paced (1 where d <= 0), from e = 90 SPCL linear."""
-  return np.where(e <= 18, baseline(loss, d, e),
-                  np.where(e < 90, self_paced(loss, d, e),
-                           spcl_linear(loss, d, e)))
+  point = loss, difference, label, epoch
+  return np.where(epoch <= 18, baseline(*point),
+                  np.where(epoch < 90, self_paced(*point),
+                           spcl_linear(*point)))
 
 
-_ALWAYS = ((0, 99),)
-CURRICULA = {
-    f.__name__: Curriculum(f, binary, f.__doc__, phases)
-    for f, binary, phases in (
-        (baseline, True, _ALWAYS),
-        (self_paced, True, _ALWAYS),
-        (hard_example_mining, True, _ALWAYS),
-        (focal, False, _ALWAYS),
-        (spcl_linear, False, _ALWAYS),
-        (mentornet_pd, False, ((0, 18), (19, 89), (90, 99))))
-}
+ALWAYS = ((0, 99),)
+CURRICULA = collections.OrderedDict(
+    (f.__name__, Curriculum(f.__name__, f, f.__doc__, phases))
+    for f, phases in (
+        (baseline, ALWAYS),
+        (self_paced, ALWAYS),
+        (hard_example_mining, ALWAYS),
+        (focal, ALWAYS),
+        (spcl_linear, ALWAYS),
+        (mentornet_pd, ((0, 18), (19, 89), (90, 99)))))
+
+
+def stages(phases):
+  """Epoch percentages worth a look: the ends of all phases; of one, some.
+
+  Args:
+    phases: (first, last) percentage of each, as in `Curriculum`.
+  """
+  if len(phases) == 1:
+    return [0, 25, 50, 75, 99]
+  return sorted({epoch for phase in phases for epoch in phase})
+
+
+def get(name):
+  """The curriculum of that name, or of that Python file.
+
+  The file is run, with all that it does. What its function returns is checked
+  whenever it is called.
+
+  Args:
+    name: a key of `CURRICULA`, or the path of a file, ending in .py, that
+      defines v_star(loss, difference, label, epoch).
+
+  Returns:
+    A `Curriculum`.
+
+  Raises:
+    UserError: there is none; the file cannot be run, or defines no such
+      function, or it raises, or returns no weights.
+  """
+  if name in CURRICULA:
+    return CURRICULA[name]
+  if not name.endswith('.py'):
+    raise UserError('%s is no curriculum; known are %s, and a Python file (.py) '
+                    'that defines %s(loss, difference, label, epoch)'
+                    % (name, ', '.join(CURRICULA), FUNCTION))
+  function = _run_file(name).get(FUNCTION)
+  if not callable(function):
+    raise UserError('%s defines no function %s(loss, difference, label, epoch)'
+                    % (name, FUNCTION))
+
+  def v_star(*point):
+    return _checked(name, function, point)
+
+  probe = np.meshgrid(np.linspace(0, 5, 11), np.linspace(-5, 5, 101),
+                      np.arange(0.0, 100.0, 9.0))
+  loss, difference, epoch = (x.ravel() for x in probe)
+  v_star(loss, difference, np.zeros_like(loss), epoch)
+  stem = os.path.splitext(os.path.basename(name))[0]
+  about = ' '.join((function.__doc__ or 'the function in %s'
+                    % os.path.basename(name)).split())
+  return Curriculum(stem, v_star, about, ALWAYS)
+
+
+def _run_file(path):
+  """The names that a Python file defines."""
+  try:
+    with open(path, 'rb') as f:
+      code = compile(f.read(), path, 'exec')
+  except OSError as error:
+    raise UserError('%s cannot be read: %s' % (path, error.strerror))
+  except (SyntaxError, ValueError) as error:  # ValueError: a null byte.
+    raise UserError('%s is no Python file: %s' % (path, error))
+  # Its own name, so that what it has under `if __name__ == ...` does not run.
+  names = {'__name__': 'curriculum', '__file__': path}
+  try:
+    exec(code, names)  # pylint: disable=exec-used
+  except (Exception, SystemExit) as error:  # Whatever the file does.
+    raise UserError('%s cannot be run: %s' % (path, _describe(error, path)))
+  return names
+
+
+def _checked(path, function, point):
+  """The weights [N] float64 that a user's function returns."""
+  shape = point[0].shape
+  try:
+    # Copies: what it does to its arguments is to stay there.
+    v = np.asarray(function(*(x.copy() for x in point)), np.float64)
+  except (Exception, SystemExit) as error:  # Whatever the function does.
+    raise UserError('%s: %s(loss, difference, label, epoch), called with arrays '
+                    '[N], failed: %s'
+                    % (path, FUNCTION, _describe(error, path)))
+  if v.shape != shape:
+    raise UserError('%s: %s returns the shape %s for arrays of the shape %s; it '
+                    'must return one weight for each example'
+                    % (path, FUNCTION, list(v.shape), list(shape)))
+  bad = ~((v >= 0) & (v <= 1))  # NaN, too.
+  if bad.any():
+    first = np.argmax(bad.ravel())
+    raise UserError('%s: %s returns %g at loss %g, difference %g, label %g, '
+                    'epoch %g; weights must be between 0 and 1'
+                    % ((path, FUNCTION, v.ravel()[first])
+                       + tuple(x.ravel()[first] for x in point)))
+  return v
+
+
+def _describe(error, path):
+  """What was raised and, if in that file, on which line."""
+  line, trace = None, error.__traceback__
+  while trace:
+    if trace.tb_frame.f_code.co_filename == path:
+      line = trace.tb_lineno
+    trace = trace.tb_next
+  return '%s%s: %s' % ('line %d: ' % line if line else '',
+                       type(error).__name__, error)
 
 
 def grid():
@@ -102,7 +218,11 @@ def training_set(curriculum, size=100000, held_out=0.2, seed=0):
   points = grid()
   rows = np.random.RandomState(seed).permutation(len(points))[:size]
   features = points[rows]
-  loss, d, _, e = features.astype(np.float64).T
-  v_star = curriculum.v_star(loss, d, e).astype(np.float32)
+  v_star = curriculum.v_star(*features.astype(np.float64).T).astype(np.float32)
   cut = int(round(size * (1 - held_out)))
   return (features[:cut], v_star[:cut]), (features[cut:], v_star[cut:])
+
+
+def is_binary(v_star):
+  """Whether all weights are 0 or 1; decides the loss they are learned with."""
+  return set(np.unique(v_star)) <= {0, 1}

@@ -1,13 +1,14 @@
-"""The v* functions on hand-made numbers, and the points drawn from the grid."""
+"""The v* functions on hand-made numbers, those of a file, and the grid."""
 import numpy as np
 import pytest
 
 from mentormix import curriculum
+from mentormix.command import UserError
 
 
 def _v_star(name, loss, d, e):
   arrays = np.broadcast_arrays(*(np.asarray(x, np.float64)
-                                 for x in (loss, d, e)))
+                                 for x in (loss, d, 0, e)))
   return curriculum.CURRICULA[name].v_star(*arrays)
 
 
@@ -44,19 +45,20 @@ def test_mentornet_pd_changes_after_18_and_at_90(e, expected):
 
 def test_spcl_linear_falls_more_slowly_with_a_larger_gamma():
   d = np.array([1.0, 2.0, 3.0])
-  np.testing.assert_allclose(curriculum.spcl_linear(d, d, d, gamma=2.0),
+  np.testing.assert_allclose(curriculum.spcl_linear(d, d, d, d, gamma=2.0),
                              [0.5, 0, 0])
 
 
 @pytest.mark.parametrize('name', sorted(curriculum.CURRICULA))
 def test_every_curriculum(name):
   chosen = curriculum.CURRICULA[name]
-  loss, d, _, e = curriculum.grid()[::997].astype(np.float64).T
-  v_star = chosen.v_star(loss, d, e)
-  assert v_star.shape == loss.shape
+  assert chosen.name == name and chosen.about
+  points = curriculum.grid()[::997].astype(np.float64).T
+  v_star = chosen.v_star(*points)
+  assert v_star.shape == points[0].shape
   assert ((v_star >= 0) & (v_star <= 1)).all()
-  assert chosen.binary == set(v_star).issubset({0.0, 1.0})
-  assert chosen.about
+  assert curriculum.is_binary(v_star) == (
+      name in ('baseline', 'self_paced', 'hard_example_mining'))
   percents = [e for first, last in chosen.phases
               for e in range(first, last + 1)]
   assert percents == list(range(100))
@@ -86,8 +88,8 @@ def test_training_set():
   assert len(np.unique(rows, axis=0)) == len(rows)  # No row in both halves.
   for column, (low, high) in zip(rows.T, ((0, 30), (-5, 5), (0, 0), (0, 99))):
     assert column.min() == low and column.max() == high
-  loss, d, _, e = held_out.astype(np.float64).T
-  np.testing.assert_allclose(held_out_v, chosen.v_star(loss, d, e), atol=1e-6)
+  points = held_out.astype(np.float64).T
+  np.testing.assert_allclose(held_out_v, chosen.v_star(*points), atol=1e-6)
 
 
 def test_training_set_follows_its_seed():
@@ -97,3 +99,94 @@ def test_training_set_follows_its_seed():
   assert len(first) == 35 and len(held_out) == 15
   np.testing.assert_array_equal(first, draw(3)[0][0])
   assert (first != draw(4)[0][0]).any()
+
+
+# A curriculum of one's own.
+
+
+def _own(tmp_path, body, head=''):
+  path = tmp_path / 'mine.py'
+  path.write_text(u'%s\ndef v_star(loss, difference, label, epoch):\n  %s\n' % (
+      head, body.replace('\n', '\n  ')))
+  return str(path)
+
+
+def test_a_formula_of_ones_own(tmp_path):
+  path = _own(tmp_path, '"""1 early,\nthen np.exp(-d)."""\nreturn np.where('
+              'epoch < 10, 1, np.minimum(1, np.exp(-difference)))',
+              head='import numpy as np')
+  chosen = curriculum.get(path)
+  assert chosen.name == 'mine' and chosen.phases == ((0, 99),)
+  assert chosen.about == '1 early, then np.exp(-d).'
+  d = np.array([-1.0, 1.0])
+  for e, expected in ((9, [1, 1]), (10, [1, np.exp(-1)])):
+    np.testing.assert_allclose(
+        chosen.v_star(d + 2, d, 0 * d, np.full(2, float(e))), expected)
+  (features, v_star), _ = curriculum.training_set(chosen, 100)
+  np.testing.assert_allclose(v_star, chosen.v_star(*features.T), rtol=1e-6)
+
+
+def test_what_a_formula_does_to_its_arguments_stays_there(tmp_path):
+  chosen = curriculum.get(_own(tmp_path, 'loss *= 0\nreturn loss'))
+  loss = np.ones(3)
+  chosen.v_star(loss, loss, loss, loss)
+  np.testing.assert_array_equal(loss, 1)
+
+
+@pytest.mark.parametrize('body,message', [
+    ('raise ValueError("sorry")', 'line 3: ValueError: sorry'),
+    ('return 1 / 0', 'line 3: ZeroDivisionError'),
+    ('if loss > 1: return loss', 'line 3: ValueError: The truth value'),
+    ('import sys; sys.exit(3)', 'line 3: SystemExit: 3'),
+    ('return loss * float("nan")', 'returns nan at loss 0, difference -5, label '
+                                   '0, epoch 0'),
+    ('return loss / 4', 'returns 1.125 at loss 4.5, '),
+    ('return -loss', 'returns -0.5 at loss 0.5'),
+    ('return 0.5', 'returns the shape [] for arrays of the shape ['),
+    ('return loss[:-1]', 'returns the shape ['),
+    ('pass', 'mine.py'),
+    ('return "easy"', 'could not convert'),
+    ('return [[1], [2, 3]]', 'mine.py'),
+])
+def test_a_formula_that_is_none(body, message, tmp_path):
+  with pytest.raises(UserError) as error:
+    curriculum.get(_own(tmp_path, body))
+  assert 'mine.py' in str(error.value) and message in str(error.value)
+  assert 'v_star' in str(error.value)
+
+
+@pytest.mark.parametrize('text,message', [
+    ('', 'defines no function v_star(loss, difference, label, epoch)'),
+    ('v_star = 3', 'defines no function'),
+    ('def v_star(loss): return loss', 'TypeError'),
+    ('def v_star(:', 'is no Python file'),
+    ('\0', 'is no Python file'),
+    ('import nothing_of_that_name', 'line 1: ModuleNotFoundError'),
+    ('\nx = 1 / 0', 'cannot be run: line 2: ZeroDivisionError'),
+    ('exit(0)', 'cannot be run: line 1: SystemExit'),
+])
+def test_a_file_without_a_formula(text, message, tmp_path):
+  (tmp_path / 'mine.py').write_text(text)
+  with pytest.raises(UserError, match='mine.py') as error:
+    curriculum.get(str(tmp_path / 'mine.py'))
+  assert message in str(error.value)
+
+
+def test_what_is_no_curriculum(tmp_path):
+  with pytest.raises(UserError, match='self_pace is no curriculum.*self_paced'):
+    curriculum.get('self_pace')
+  with pytest.raises(UserError, match='none.py cannot be read: No such file'):
+    curriculum.get(str(tmp_path / 'none.py'))
+
+
+def test_a_formula_that_fails_later_is_named(tmp_path):
+  chosen = curriculum.get(_own(tmp_path, 'return (loss < 20) / (loss < 20)'))
+  x = np.full(1, 25.0)
+  with pytest.raises(UserError, match='returns nan at loss 25'):
+    chosen.v_star(x, x, x, x)
+
+
+def test_is_binary():
+  assert curriculum.is_binary(np.array([0, 1, 1], np.float32))
+  assert curriculum.is_binary(np.ones(2))
+  assert not curriculum.is_binary(np.array([0, 0.5, 1]))

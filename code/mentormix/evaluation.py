@@ -157,7 +157,7 @@ class AveragedStudent(object):
           coordinator.join(threads)
     except (tf.errors.OpError, ValueError) as error:
       raise RunError('the checkpoint %s cannot be evaluated: %s'
-                     % (prefix, str(error).splitlines()[0]))
+                     % (prefix, runtime.reason(error)))
 
   def _check(self, prefix):
     """Refuses the checkpoint of another student or number of classes."""

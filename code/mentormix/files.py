@@ -22,6 +22,30 @@ def writable_directory(path, flag):
                     % (flag, path, error.strerror))
 
 
+def check_output(path, own, overwrite):
+  """Refuses an --output_dir that may not or cannot be replaced.
+
+  Args:
+    path: the directory that is to be written whole, see `new_directory`.
+    own: names of the files that an earlier run may have left in it.
+    overwrite: whether these may go.
+
+  Raises:
+    UserError: the line names the flag that helps.
+  """
+  if os.path.isdir(path):
+    held = set(os.listdir(path))
+    if held - own:
+      raise UserError('--output_dir=%s holds other files (%s); name a '
+                      'directory of its own' % (path, min(held - own)))
+    if held and not overwrite:
+      raise UserError('--output_dir=%s is there already; add --overwrite to '
+                      'replace it' % path)
+  elif os.path.lexists(path):
+    raise UserError('--output_dir=%s is no directory' % path)
+  writable_directory(os.path.dirname(os.path.realpath(path)), 'output_dir')
+
+
 @contextlib.contextmanager
 def new_directory(path):
   """Yields a hidden directory that becomes `path` once the block succeeds.

@@ -41,3 +41,17 @@ def test_a_failure_leaves_what_was_there(tmp_path):
     _fill(path, 'fail')
   assert (tmp_path / 'new' / 'file').read_text() == 'first'
   assert os.listdir(str(tmp_path)) == ['new']
+
+
+def test_what_may_be_replaced(tmp_path):
+  path = tmp_path / 'new'
+  files.check_output(str(path), {'file'}, overwrite=False)
+  _fill(str(path), 'first')
+  with pytest.raises(UserError, match='there already; add --overwrite'):
+    files.check_output(str(path), {'file'}, overwrite=False)
+  files.check_output(str(path), {'file'}, overwrite=True)
+  (path / 'thesis.tex').write_text(u'years of work')
+  with pytest.raises(UserError, match='other files .thesis.tex.'):
+    files.check_output(str(path), {'file'}, overwrite=True)
+  with pytest.raises(UserError, match='is no directory'):
+    files.check_output(str(path / 'file'), {'file'}, overwrite=True)

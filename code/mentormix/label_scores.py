@@ -114,6 +114,9 @@ def weigh(network, loss, loss_p_percentile, step, max_number_of_steps):
 
   Returns:
     v: float32 [N], 0 to 1.
+
+  Raises:
+    RunError: a formula in the place of a network failed.
   """
   with tf.Graph().as_default():
     loss = tf.constant(loss, tf.float32)
@@ -122,7 +125,12 @@ def weigh(network, loss, loss_p_percentile, step, max_number_of_steps):
     v = network(mentornet.features_of(
         loss, mentornet.percentile(loss, 100 * loss_p_percentile), percent))
     with tf.Session(config=runtime.session_config()) as session:
-      return session.run(v)
+      try:
+        return session.run(v)
+      except tf.errors.UnknownError as error:
+        raise RunError('the MentorNet failed: %s'
+                       % (mentornet.formula_error(error)
+                          or runtime.reason(error)))
 
 
 def suspected(scores, v=None):

@@ -18,12 +18,14 @@ import collections
 from mentormix.runtime import tf
 
 
-class Loss(collections.namedtuple('Loss', 'per_example v')):
+class Loss(collections.namedtuple('Loss', 'per_example v unmixed')):
   """What a method returns.
 
   Attributes:
     per_example: [B], its mean is what training minimises, weight decay aside.
     v: [B], the weight of each example of the batch before any mixing.
+    unmixed: [B], the loss of each example before mixing and weighting, which is
+      what a mentor sees; None for mixup, which never computes it.
   """
   __slots__ = ()
 
@@ -56,30 +58,30 @@ def mentormix(images, labels, student, mentor, alpha, second_mentor=None):
   images, labels = _mix_with_partners(images, labels, v, alpha)
 
   # Step 4: train on the mixed examples, weighted again.
-  loss = _softmax_cross_entropy(labels, student(images))  # [B]
+  mixed = _softmax_cross_entropy(labels, student(images))  # [B]
   if second_mentor is not None:
-    loss *= tf.stop_gradient(second_mentor(loss))
-  return Loss(loss, v)
+    mixed *= tf.stop_gradient(second_mentor(mixed))
+  return Loss(mixed, v, unmixed=loss)
 
 
 def mixup(images, labels, student, alpha):
   """Mixup (Zhang et al., ICLR 2018), as in `mentormix` a lam for each pair."""
   v = tf.ones(tf.shape(labels)[:1])  # [B]
   images, labels = _mix_with_partners(images, labels, v, alpha)
-  return Loss(_softmax_cross_entropy(labels, student(images)), v)
+  return Loss(_softmax_cross_entropy(labels, student(images)), v, None)
 
 
 def mentornet(images, labels, student, mentor):
   """MentorNet (Jiang et al., ICML 2018): the loss weighted, nothing mixed."""
   loss = _softmax_cross_entropy(labels, student(images))  # [B]
   v = tf.stop_gradient(mentor(loss))  # [B]
-  return Loss(v * loss, v)
+  return Loss(v * loss, v, unmixed=loss)
 
 
 def cross_entropy(images, labels, student):
   """Plain training: the labels are believed."""
   loss = _softmax_cross_entropy(labels, student(images))  # [B]
-  return Loss(loss, tf.ones_like(loss))
+  return Loss(loss, tf.ones_like(loss), unmixed=loss)
 
 
 def _mix_with_partners(images, labels, v, alpha):

@@ -6,38 +6,31 @@
 
 MentorNet paper, section 3, and published code. A network never has variables:
 it is a GraphDef of constants or a checkpoint turned into constants, so it can
-neither be trained nor land in a checkpoint. B is the batch size.
+neither be trained nor land in a checkpoint. In its place may stand a plain cut
+(`threshold`) or the formula that a network is to learn (`v_star:...`). B is the
+batch size.
 """
 import glob
 import os
 
+import numpy as np
+
+from mentormix import curriculum
+from mentormix import mentornet_weights
 from mentormix import runtime
 from mentormix import schedules
 from mentormix.command import UserError
+from mentormix.mentornet_weights import LSTM
+from mentormix.mentornet_weights import SHAPES
 from mentormix.runtime import tf
 
 FROZEN_GRAPH = 'mentornet.pb'
 THRESHOLD = 'threshold'  # Stands for a directory: no network, a plain cut.
+V_STAR = 'v_star:'  # Before the name or file of a curriculum: no network.
 INPUT, OUTPUT = 'features', 'weight'  # Node names in a frozen graph.
 NUM_FEATURES = 4  # loss, loss - average, label, epoch percentage.
 AVERAGE_DECAY = 0.5
 SELECTED = 0.5  # An example counts as selected from this weight on.
-
-# Shapes of the published network; variables are looked up by these names.
-_LSTM = 'bidirectional_rnn/%s/basic_lstm_cell/%s'
-_SHAPES = (
-    ('label_embedding', (2, 2)),
-    ('epoch_embedding', (100, 5)),
-    (_LSTM % ('fw', 'kernel'), (3, 4)),
-    (_LSTM % ('fw', 'bias'), (4,)),
-    (_LSTM % ('bw', 'kernel'), (3, 4)),
-    (_LSTM % ('bw', 'bias'), (4,)),
-    ('Variable', (9, 20)),
-    ('Variable_1', (20,)),
-    ('Variable_2', (20, 1)),
-    ('Variable_3', (1,)),
-)
-SHAPES = tuple(('mentornet/' + name, shape) for name, shape in _SHAPES)
 
 # An imported graph computes; it does not read, write, call or loop.
 ALLOWED_OPS = frozenset("""
@@ -52,22 +45,24 @@ def network(features, weights):
 
   Args:
     features: [B, 4] float32: loss, loss minus its moving average, label, epoch
-      percentage. Label and epoch are truncated, the epoch clipped to 0..99.
-    weights: name -> tensor, with the names of `SHAPES`.
+      percentage. Label and epoch are truncated, the epoch clipped to the rows
+      of its embedding, published: 0..99.
+    weights: name -> tensor, with the names of `SHAPES`; the sizes are free.
 
   Returns:
     Logits [B] float32; the weight is their sigmoid.
   """
   w = lambda name: weights['mentornet/' + name]
   label = tf.gather(w('label_embedding'), tf.cast(features[:, 2], tf.int32))
+  last = w('epoch_embedding').shape[0].value - 1
   epoch = tf.gather(w('epoch_embedding'), tf.clip_by_value(
-      tf.cast(features[:, 3], tf.int32), 0, schedules.NUM_EPOCH_PERCENTS - 1))
+      tf.cast(features[:, 3], tf.int32), 0, last))
   losses = features[:, :2]
-  cells = [_lstm_cell_state(losses, w(_LSTM % (direction, 'kernel')),
-                            w(_LSTM % (direction, 'bias')))
+  cells = [_lstm_cell_state(losses, weights[LSTM % (direction, 'kernel')],
+                            weights[LSTM % (direction, 'bias')])
            for direction in ('fw', 'bw')]
-  x = tf.concat([label, epoch] + cells, axis=1)  # [B, 9]
-  hidden = tf.tanh(tf.matmul(x, w('Variable')) + w('Variable_1'))  # [B, 20]
+  x = tf.concat([label, epoch] + cells, axis=1)  # Published: [B, 9],
+  hidden = tf.tanh(tf.matmul(x, w('Variable')) + w('Variable_1'))  # [B, 20].
   # The published network adds the bias to the weights, before the product.
   return tf.squeeze(tf.matmul(hidden, w('Variable_2') + w('Variable_3')), 1)
 
@@ -84,6 +79,8 @@ def _lstm_cell_state(x, kernel, bias):
 
 def freeze(weights, directory):
   """Writes a network as `directory`/mentornet.pb, readable by 1.15 and 2.x.
+
+  Its constants have the names of the weights, so that `weights_of` finds them.
 
   Args:
     weights: name -> NumPy array, with the names of `SHAPES`.
@@ -103,11 +100,12 @@ def freeze(weights, directory):
 
 
 def load(path, loss_p_percentile=None):
-  """A frozen network from wherever `--trained_mentornet_dir` points.
+  """A network, or what stands for one, as `--trained_mentornet_dir` says.
 
   Args:
     path: a directory with mentornet.pb; a checkpoint prefix in the published
-      naming, or a directory with one; or `threshold`.
+      naming, or a directory with one; `threshold`; or `v_star:` and a
+      curriculum, as for `curriculum.get`.
     loss_p_percentile: for `threshold`, the share of examples it lets pass.
 
   Returns:
@@ -118,12 +116,68 @@ def load(path, loss_p_percentile=None):
   """
   if path == THRESHOLD:
     return lambda features: threshold(features[:, 0], loss_p_percentile)
+  if path.startswith(V_STAR):
+    return _formula(path)
   frozen = os.path.join(path, FROZEN_GRAPH)
   if os.path.isfile(frozen):
     graph_def = _read_graph(frozen)
     return lambda features: _import(graph_def, features)
-  weights = read_checkpoint(_find_checkpoint(path))
+  weights = weights_of(path)
   return lambda features: tf.sigmoid(network(features, _constants(weights)))
+
+
+def weights_of(path):
+  """The weights of a network, name -> float32 array with the names of `SHAPES`.
+
+  Args:
+    path: as for `load`.
+
+  Raises:
+    UserError: as for `load`; or it is no network, or one without these names.
+  """
+  if path == THRESHOLD or path.startswith(V_STAR):
+    raise UserError('--trained_mentornet_dir=%s is no network, so it has no '
+                    'weights; name a checkpoint or a directory with %s'
+                    % (path, FROZEN_GRAPH))
+  frozen = os.path.join(path, FROZEN_GRAPH)
+  if not os.path.isfile(frozen):
+    return mentornet_weights.read_checkpoint(_find_checkpoint(path))
+  arrays = {node.name: tf.make_ndarray(node.attr['value'].tensor)
+            for node in _read_graph(frozen).node if node.op == 'Const'}
+  if SHAPES[0][0] not in arrays:
+    raise UserError('%s computes, but does not name its weights: it was made '
+                    'elsewhere or by an earlier version; make it again with '
+                    'code/train_mentornet.py' % frozen)
+  return mentornet_weights.check(arrays, frozen)
+
+
+def _formula(path):
+  """The network's place taken by the v* that `path` names."""
+  try:
+    v_star = curriculum.get(path[len(V_STAR):]).v_star
+  except UserError as error:
+    raise UserError('--trained_mentornet_dir=%s: %s' % (path, error))
+
+  def evaluate(features):
+    if np.isnan(features).any():  # As from a network; training says why.
+      return np.full(len(features), np.nan, np.float32)
+    return v_star(*features.astype(np.float64).T).astype(np.float32)
+
+  def weigh(features):
+    v = tf.py_func(evaluate, [features], tf.float32)
+    v.set_shape(features.shape[:1])
+    return v
+  return weigh
+
+
+def formula_error(error):
+  """What a formula said that failed while a session ran; None if none did.
+
+  Args:
+    error: a tf.errors.UnknownError, in which TensorFlow wraps it.
+  """
+  kind, _, said = runtime.reason(error).partition(': ')
+  return said if kind == UserError.__name__ else None
 
 
 def threshold(loss, p):
@@ -216,8 +270,15 @@ class Mentor(object):
 
 
 def _constants(weights):
-  return {name: tf.constant(value, tf.float32)
-          for name, value in weights.items()}
+  return {name: tf.constant(weights[name], tf.float32, name=name)
+          for name, _ in SHAPES}
+
+
+def probe_points():
+  """Points that any MentorNet can weigh, [N, 4] float32: all epochs."""
+  rows = np.meshgrid([0, 0.1, 1, 5, 30], [-5, -1, 0, 0.5, 5], [0],
+                     np.arange(schedules.NUM_EPOCH_PERCENTS), indexing='ij')
+  return np.stack(rows, axis=-1).reshape(-1, NUM_FEATURES).astype(np.float32)
 
 
 def _read_graph(path):
@@ -238,16 +299,23 @@ def _read_graph(path):
   if ops.get(INPUT) != 'Placeholder' or OUTPUT not in ops:
     raise UserError('%s is no MentorNet: it needs a placeholder %r and a node '
                     '%r' % (path, INPUT, OUTPUT))
+  points = probe_points()
   try:
     with tf.Graph().as_default():
-      v = _import(graph_def, tf.zeros([3, NUM_FEATURES]))
+      v = _import(graph_def, tf.constant(points))
       with tf.Session(config=runtime.session_config()) as session:
-        value = session.run(v)
+        v = session.run(v)
   except (ValueError, TypeError, tf.errors.OpError) as error:
-    raise UserError('%s is no MentorNet: %s' % (path, error))
-  if value.shape != (3,) or not ((value >= 0) & (value <= 1)).all():
-    raise UserError('%s is no MentorNet: for 3 examples it gives %s of shape %s'
-                    % (path, value.ravel()[:3], value.shape))
+    raise UserError('%s is no MentorNet: it cannot weigh losses (%s)'
+                    % (path, getattr(error, 'message', str(error))))
+  if v.shape != points.shape[:1]:
+    raise UserError('%s is no MentorNet: for %d examples it gives the shape %s'
+                    % (path, len(points), list(v.shape)))
+  bad = ~((v >= 0) & (v <= 1))  # NaN, too.
+  if bad.any():
+    raise UserError('%s is no MentorNet: it gives %g at loss %g, difference '
+                    '%g, label %g, epoch percentage %g; weights are from 0 to 1'
+                    % ((path, v[bad][0]) + tuple(points[bad][0])))
   return graph_def
 
 
@@ -264,9 +332,11 @@ def _find_checkpoint(path):
   if os.path.isfile(path + '.index'):
     return path
   if not os.path.isdir(path):
-    raise UserError('--trained_mentornet_dir=%s does not exist; give a '
-                    'directory such as mentornet_models/mentornet_pd, a '
-                    'checkpoint prefix, or %s' % (path, THRESHOLD))
+    raise UserError(
+        '--trained_mentornet_dir=%s %s; give a directory such as '
+        'mentornet_models/mentornet_pd, a checkpoint prefix, %s, or %s and a '
+        'curriculum' % (path, 'is no directory' if os.path.exists(path) else
+                        'does not exist', THRESHOLD, V_STAR))
   latest = tf.train.latest_checkpoint(path)
   found = sorted(glob.glob(os.path.join(glob.escape(path), '*.index')))
   if not latest and len(found) == 1:
@@ -276,33 +346,3 @@ def _find_checkpoint(path):
         '--trained_mentornet_dir=%s holds neither %s nor %s checkpoint'
         % (path, FROZEN_GRAPH, 'one single' if found else 'a'))
   return latest
-
-
-def read_checkpoint(prefix):
-  """Weights of a published-style checkpoint, name -> float32 array.
-
-  Layer and embedding sizes are free; the names are those of `SHAPES`.
-
-  Raises:
-    UserError: a variable is missing or misshapen; the line names it.
-  """
-  try:
-    reader = tf.train.load_checkpoint(prefix)
-    shapes = reader.get_variable_to_shape_map()
-  except (tf.errors.OpError, ValueError) as error:
-    raise UserError('%s cannot be read as a checkpoint: %s' % (prefix, error))
-  missing = [name for name, _ in SHAPES if name not in shapes]
-  if missing:
-    raise UserError('%s is no MentorNet: it lacks the variable%s %s' % (
-        prefix, 's' * (len(missing) > 1), ', '.join(missing)))
-  try:
-    weights = {name: reader.get_tensor(name) for name, _ in SHAPES}
-  except (tf.errors.OpError, IndexError) as error:
-    raise UserError('%s cannot be read as a checkpoint: %s' % (prefix, error))
-  try:
-    with tf.Graph().as_default():
-      network(tf.zeros([1, NUM_FEATURES]), _constants(weights))
-  except (ValueError, TypeError) as error:
-    raise UserError('%s is no MentorNet: its variables do not fit together '
-                    '(%s)' % (prefix, error))
-  return weights

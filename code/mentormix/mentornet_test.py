@@ -4,7 +4,9 @@ import os
 import numpy as np
 import pytest
 
+from mentormix import curriculum
 from mentormix import mentornet
+from mentormix import mentornet_weights
 from mentormix import testing
 from mentormix.command import UserError
 from mentormix.runtime import tf
@@ -59,6 +61,80 @@ def test_network_is_the_published_function(golden, weights):
                              rtol=1e-5, atol=1e-6)
 
 
+def _published(features, weights):
+  """The published network in NumPy, recurrent part and all: v [B]."""
+  w = lambda name: np.float64(weights['mentornet/' + name])
+  sigmoid = lambda x: 1 / (1 + np.exp(-x))
+  x = np.float64(features)
+  parts = [w('label_embedding')[x[:, 2].astype(int)],
+           w('epoch_embedding')[np.clip(x[:, 3].astype(int), 0, 99)]]
+  for direction in ('fw', 'bw'):
+    cell = 'bidirectional_rnn/%s/basic_lstm_cell/' % direction
+    bias = w(cell + 'bias')
+    h = c = np.zeros([len(x), len(bias) // 4])
+    gates = np.concatenate([x[:, :2], h], axis=1) @ w(cell + 'kernel') + bias
+    i, j, f, _ = np.split(gates, 4, axis=1)
+    parts.append(c * sigmoid(f + 0.0) + sigmoid(i) * np.tanh(j))
+  hidden = np.tanh(np.concatenate(parts, axis=1) @ w('Variable')
+                   + w('Variable_1'))
+  return sigmoid(hidden @ (w('Variable_2') + w('Variable_3')))[:, 0]
+
+
+def _random_weights(**sizes):
+  random = np.random.RandomState(1)
+  published = dict(label=(2, 2), epoch=(100, 5), lstm=1, hidden=20)
+  shapes = mentornet_weights.shapes(**dict(published, **sizes))
+  return {name: random.normal(size=shape).astype(np.float32)
+          for name, shape in shapes}
+
+
+def _random_features(labels, epochs, size=500):
+  random = np.random.RandomState(2)
+  return np.stack([
+      random.exponential(2, size), random.normal(size=size),
+      random.randint(labels, size=size), random.randint(epochs, size=size)],
+                  axis=1).astype(np.float32)
+
+
+SIZES = [dict(), dict(lstm=2), dict(lstm=5), dict(label=(10, 3)),
+         dict(epoch=(100, 2)), dict(epoch=(10, 5)), dict(hidden=7),
+         dict(label=(10, 3), epoch=(50, 2), lstm=5, hidden=7)]
+
+
+def test_the_reference_gives_the_published_numbers(golden, weights):
+  np.testing.assert_allclose(_published(golden['mn/grid'], weights),
+                             golden['mn/random/out_sigmoid'][:, 0],
+                             rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('form', ['frozen', 'checkpoint'])
+@pytest.mark.parametrize('sizes', SIZES, ids=str)
+def test_networks_of_any_size(sizes, form, tmp_path):
+  weights = _random_weights(**sizes)
+  if form == 'frozen':
+    mentornet.freeze(weights, str(tmp_path))
+  else:
+    _write_checkpoint(weights, str(tmp_path / 'mentornet.ckpt-7'))
+  features = _random_features(sizes.get('label', (2,))[0],
+                              sizes.get('epoch', (100,))[0])
+  np.testing.assert_allclose(
+      _outputs(mentornet.load(str(tmp_path)), features),
+      _published(features, weights), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize('rows', [1, 10, 99, 100])
+def test_epochs_end_with_their_embedding(rows, tmp_path):
+  weights = _random_weights(epoch=(rows, 5))
+  mentornet.freeze(weights, str(tmp_path))
+  features = np.zeros([5, 4], np.float32)
+  features[:, 3] = [-7, 0, 9.9, 99, 120]
+  inside = np.copy(features)
+  inside[:, 3] = np.minimum([0, 0, 9, 99, 99], rows - 1)
+  np.testing.assert_allclose(
+      _outputs(mentornet.load(str(tmp_path)), features),
+      _published(inside, weights), rtol=1e-4, atol=1e-6)
+
+
 def test_output_bias_is_added_to_the_weights(weights):
   features = np.array([[1.0, 0.5, 0, 3]], np.float32)
   moved = dict(weights)
@@ -104,22 +180,38 @@ def test_directory_without_a_mentornet(tmp_path):
     mentornet.load(str(tmp_path))
   with pytest.raises(UserError, match='does not exist'):
     mentornet.load(str(tmp_path / 'nowhere'))
+  (tmp_path / 'file').write_text(u'')
+  with pytest.raises(UserError, match='is no directory'):
+    mentornet.load(str(tmp_path / 'file'))
 
 
-def test_checkpoint_that_is_no_mentornet(weights, tmp_path):
-  partial = dict(weights)
-  del partial['mentornet/epoch_embedding']
-  _write_checkpoint(partial, str(tmp_path / 'partial'))
-  with pytest.raises(UserError, match='lacks.*mentornet/epoch_embedding'):
-    mentornet.load(str(tmp_path / 'partial'))
-  bad = dict(weights)
-  bad['mentornet/Variable'] = np.zeros([8, 20], np.float32)
-  _write_checkpoint(bad, str(tmp_path / 'bad'))
-  with pytest.raises(UserError, match='do not fit together'):
-    mentornet.load(str(tmp_path / 'bad'))
-  (tmp_path / 'junk.index').write_bytes(b'junk')
-  with pytest.raises(UserError, match='junk'):
-    mentornet.load(str(tmp_path / 'junk'))
+@pytest.mark.parametrize('sizes', [SIZES[0], SIZES[-1]], ids=str)
+def test_the_weights_can_be_had_back(sizes, tmp_path):
+  weights = _random_weights(**sizes)
+  for name in ('frozen', 'checkpoint'):
+    (tmp_path / name).mkdir()
+  mentornet.freeze(weights, str(tmp_path / 'frozen'))
+  prefix = str(tmp_path / 'checkpoint' / 'mentornet.ckpt-7')
+  _write_checkpoint(weights, prefix)
+  for path in (tmp_path / 'frozen', tmp_path / 'checkpoint', prefix):
+    found = mentornet.weights_of(str(path))
+    assert list(found) == [name for name, _ in mentornet.SHAPES]
+    for name, value in weights.items():
+      assert found[name].dtype == np.float32
+      np.testing.assert_array_equal(found[name], value, name)
+
+
+@pytest.mark.parametrize('path', ['threshold', 'v_star:focal'])
+def test_what_is_no_network_has_no_weights(path):
+  with pytest.raises(UserError, match='%s is no network' % path):
+    mentornet.weights_of(path)
+
+
+def test_weights_without_their_names(tmp_path):
+  _freeze_graph(lambda x: tf.sigmoid(x[:, 0], name='weight'), str(tmp_path))
+  mentornet.load(str(tmp_path))
+  with pytest.raises(UserError, match='does not name its weights'):
+    mentornet.weights_of(str(tmp_path))
 
 
 def _freeze_graph(build, directory):
@@ -136,8 +228,19 @@ def _freeze_graph(build, directory):
     (lambda x: tf.read_file(tf.constant('/etc/hostname')), 'ReadFile'),
     (lambda x: tf.py_func(lambda y: y, [x], tf.float32), 'PyFunc'),
     (lambda x: tf.identity(x, name='logits'), "node 'weight'"),
-    (lambda x: tf.identity(x[:, 0] * 0 + 3, name='weight'), 'is no MentorNet'),
+    (lambda x: tf.identity(x[:, 0] * 0 + 3, name='weight'), 'it gives 3 at'),
     (lambda x: tf.identity(tf.sigmoid(x), name='weight'), 'is no MentorNet'),
+    (lambda x: tf.sigmoid(x[:1, 0], name='weight'), r'gives the shape \[1\]'),
+    # All is well at first; not so at the end of training.
+    (lambda x: tf.gather(tf.zeros([99]), tf.cast(x[:, 3], tf.int32),
+                         name='weight'), 'cannot weigh losses'),
+    (lambda x: tf.maximum(0.0, x[:, 3] - 97, name='weight'),
+     'it gives 2 at loss .* epoch percentage 99'),
+    # Not a number where the difference is 0; below 0 where it is.
+    (lambda x: tf.sigmoid(x[:, 1] / x[:, 1], name='weight'),
+     'it gives -?nan at loss 0, difference 0'),
+    (lambda x: tf.minimum(0.5, x[:, 1], name='weight'),
+     'it gives -5 at loss 0, difference -5'),
 ])
 def test_frozen_graph_that_is_no_mentornet(build, message, tmp_path):
   _freeze_graph(build, str(tmp_path))
@@ -232,3 +335,70 @@ def test_example_dropout():
     assert session.run(v, {epoch: 49}).mean() == 1
     for percent in (50, 100):
       assert abs(session.run(v, {epoch: percent}).mean() - 0.75) < 0.02
+
+
+FORMULA = """
+def v_star(loss, difference, label, epoch):
+  assert epoch.dtype == 'float64' and (label == 0).all()
+  assert epoch.max() < 99 or loss.max() < 20, 'never seen'
+  return 1 / (1 + loss + abs(difference)) * (epoch < 50)
+"""
+
+
+@pytest.mark.parametrize('name', list(curriculum.CURRICULA) + ['file'])
+def test_a_formula_in_place_of_a_network(name, tmp_path):
+  if name == 'file':
+    name = str(tmp_path / 'mine.py')
+    (tmp_path / 'mine.py').write_text(u'%s' % FORMULA)
+  network = mentornet.load(mentornet.V_STAR + name)
+  features = curriculum.grid()[::1009]
+  features = features[features[:, 0] < 20]
+  v = network(tf.constant(features))
+  assert v.shape.as_list() == [len(features)] and v.dtype == tf.float32
+  with tf.Session() as session:
+    v = session.run(v)
+  np.testing.assert_array_equal(v, curriculum.get(name).v_star(
+      *features.astype(np.float64).T).astype(np.float32))
+  assert 0 < v.mean()
+
+
+def test_a_formula_as_a_mentor():
+  network = mentornet.load('v_star:mentornet_pd')
+  epoch = tf.placeholder(tf.int32, [])
+  v = mentornet.Mentor(network, epoch, 0.5, burn_in_epoch=10)(
+      tf.constant([1.0, 2, 3, 4, 5]))  # Compared with 3 / 2.
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    for percent, expected in [(0, [1, 1, 1, 1, 1]), (18, [1, 1, 1, 1, 1]),
+                              (19, [1, 0, 0, 0, 0]), (90, [1, 0.5, 0, 0, 0])]:
+      np.testing.assert_array_equal(session.run(v, {epoch: percent}), expected)
+
+
+def test_a_diverged_loss_leaves_the_formula_alone(tmp_path):
+  """Training then says what is wrong; the formula's complaint would mislead."""
+  (tmp_path / 'mine.py').write_text(u'%s' % FORMULA)
+  network = mentornet.load('v_star:%s' % (tmp_path / 'mine.py'))
+  assert np.isnan(_outputs(network, np.full([3, 4], np.nan, np.float32))).all()
+
+
+def test_a_formula_that_fails_later(tmp_path):
+  path = tmp_path / 'mine.py'
+  path.write_text(u'%s' % FORMULA)
+  network = mentornet.load('v_star:%s' % path)
+  with pytest.raises(tf.errors.UnknownError) as failure:
+    _outputs(network, np.array([[25, 0, 0, 99]], np.float32))
+  line = mentornet.formula_error(failure.value)
+  assert line.startswith('%s: v_star(' % path)
+  assert line.endswith('line 4: AssertionError: never seen')
+  other = tf.errors.UnknownError(None, None, 'of another kind')
+  assert mentornet.formula_error(other) is None
+
+
+@pytest.mark.parametrize('name,message', [
+    ('', 'known are baseline'), ('mentornet_dd', 'known are baseline'),
+    ('/nowhere/mine.py', 'cannot be read')])
+def test_no_such_formula(name, message):
+  path = mentornet.V_STAR + name
+  with pytest.raises(UserError, match='--trained_mentornet_dir=%s: .*%s'
+                     % (path, message)):
+    mentornet.load(path)

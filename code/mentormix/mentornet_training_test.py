@@ -17,7 +17,7 @@ def fresh_graph():
 def _learn(name, **settings):
   chosen = curriculum.CURRICULA[name]
   train, held_out = curriculum.training_set(chosen, size=5000)
-  weights = training.learn(train[0], train[1], chosen.binary,
+  weights = training.learn(train[0], train[1],
                            training.PUBLISHED._replace(**settings))
   return weights, held_out
 
@@ -30,8 +30,7 @@ def _network(weights):
 def test_published_settings():
   assert training.PUBLISHED == training.Settings(
       batch_size=32, max_number_of_steps=30000, learning_rate=0.1,
-      learning_rate_decay_factor=0.9, steps_per_decay=1000, clip_norm=5,
-      seed=0)
+      schedule=training.STAIRCASE, clip_norm=5, seed=0)
 
 
 @pytest.mark.parametrize('name', ['self_paced', 'spcl_linear'])
@@ -132,6 +131,34 @@ def test_learning_rate_is_cut_as_published():
     np.testing.assert_allclose(steps[done], rate, rtol=1e-3)
 
 
+def test_the_cosine_schedule():
+  settings = training.BEST._replace(learning_rate=0.5, max_number_of_steps=4000)
+  steps = tf.constant([0, 9, 999, 2000, 4000])
+  with tf.Session() as session:
+    rates = session.run(training.learning_rate(steps, settings))
+  start = 0.5 * (1 + np.cos(np.pi * 999 / 4000))
+  np.testing.assert_allclose(rates, [
+      0.0005, 0.5 * 0.01 * (0.5 * (1 + np.cos(np.pi * 9 / 4000))),
+      0.5 * start, 0.25, 0.5e-4], rtol=1e-3)
+
+
+def test_percentages_without_points_take_the_nearest():
+  embedding = np.arange(10)[:, np.newaxis] * np.ones([1, 3])
+  filled = training.fill_epochs(embedding, [2.0, 8.0, 3.5, 2.0])
+  np.testing.assert_array_equal(filled[:, 2], [2, 2, 2, 3, 3, 3, 8, 8, 8, 8])
+
+
+def test_learning_fills_them():
+  features = np.zeros([50, 4], np.float32)
+  features[:25, 3] = 40
+  weights = training.learn(features, np.ones(50, np.float32),
+                           training.BEST._replace(max_number_of_steps=3))
+  embedding = weights['mentornet/epoch_embedding']
+  np.testing.assert_array_equal(embedding[:21], embedding[:1].repeat(21, 0))
+  np.testing.assert_array_equal(embedding[21:], embedding[40:41].repeat(79, 0))
+  assert (embedding[0] != embedding[40]).any()
+
+
 def test_clipping_is_part_of_the_step():
   """The first gradient weighs in the second step as 5, not as 1000."""
   m = 0.9 * 0.1 * 5 + 0.1 * 1
@@ -162,7 +189,7 @@ def test_progress_is_reported():
   chosen = curriculum.CURRICULA['baseline']
   (features, v_star), _ = curriculum.training_set(chosen, 100)
   seen = []
-  training.learn(features, v_star, True,
+  training.learn(features, v_star,
                  training.PUBLISHED._replace(max_number_of_steps=250),
                  lambda done, loss: seen.append((done, float(loss))))
   assert [done for done, _ in seen] == list(range(2, 251, 2))
@@ -172,5 +199,5 @@ def test_progress_is_reported():
 def test_divergence_is_one_line():
   features = np.zeros([10, 4], np.float32)
   with pytest.raises(RunError, match='smaller learning rate'):
-    training.learn(features, np.full([10], np.nan, np.float32), False,
+    training.learn(features, np.full([10], np.nan, np.float32),
                    training.PUBLISHED._replace(max_number_of_steps=3))

@@ -97,3 +97,10 @@ def session_config():
   config = tf.ConfigProto(allow_soft_placement=True)
   config.gpu_options.allow_growth = True
   return config
+
+
+def reason(error):
+  """What a tf.errors.OpError says, in a line; 2.x puts a stack before it."""
+  lines = getattr(error, 'message', str(error)).splitlines() or ['']
+  nodes = [k for k, line in enumerate(lines[:-1]) if line.startswith('Node: ')]
+  return lines[nodes[-1] + 1 if nodes else 0]

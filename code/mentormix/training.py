@@ -16,6 +16,7 @@ from mentormix import checkpoints
 from mentormix import config as config_lib
 from mentormix import datasets
 from mentormix import input_pipeline
+from mentormix import loss_traces
 from mentormix import mentormix_loss
 from mentormix import mentornet
 from mentormix import noise
@@ -33,7 +34,8 @@ MAX_CHECKPOINTS = 5  # Kept on disk.
 _LOG_SECS = 30
 
 
-class Step(collections.namedtuple('Step', 'train_op loss v selected')):
+class Step(collections.namedtuple(
+    'Step', 'train_op loss v selected unmixed epoch_percent')):
   """One training step.
 
   Attributes:
@@ -41,6 +43,8 @@ class Step(collections.namedtuple('Step', 'train_op loss v selected')):
     loss: float32 scalar, the mean over the batch plus weight decay.
     v: [B], the weight of each example.
     selected: float32 scalar, share of the batch with v >= 0.5.
+    unmixed: [B], the loss of each example as it is; None for mixup.
+    epoch_percent: int32 scalar, how far training is.
   """
   __slots__ = ()
 
@@ -63,8 +67,10 @@ def build_step(config, dataset, num_examples, batch, network=None):
   step = tf.identity(global_step)  # Steps done before this one.
   labels = tf.one_hot(batch.labels, dataset.num_classes)  # [B, K]
   student = _student(config.studentnet, dataset.num_classes)
+  epoch_percent = schedules.epoch_percent(step, config.max_number_of_steps)
 
-  result = _apply_method(config, network, step, batch.images, labels, student)
+  result = _apply_method(config, network, epoch_percent, batch.images, labels,
+                         student)
 
   loss = tf.reduce_mean(result.per_example)
   # With a second weighting, published: no weight decay.
@@ -84,10 +90,10 @@ def build_step(config, dataset, num_examples, batch, network=None):
   # A weight that is no number would end the run here, with another message.
   tf.summary.histogram('v', tf.where(
       tf.math.is_nan(result.v), tf.zeros_like(result.v), result.v))
-  return Step(train_op, loss, result.v, selected)
+  return Step(train_op, loss, result.v, selected, result.unmixed, epoch_percent)
 
 
-def _apply_method(config, network, step, images, labels, student):
+def _apply_method(config, network, epoch_percent, images, labels, student):
   """The `mentormix_loss.Loss` of the method asked for."""
   if config.method == 'cross_entropy':
     return mentormix_loss.cross_entropy(images, labels, student)
@@ -96,8 +102,7 @@ def _apply_method(config, network, step, images, labels, student):
 
   def new_mentor(name):
     return mentornet.Mentor(
-        network, schedules.epoch_percent(step, config.max_number_of_steps),
-        config.loss_p_percentile, config.burn_in_epoch,
+        network, epoch_percent, config.loss_p_percentile, config.burn_in_epoch,
         schedules.dropout_table(config.example_dropout_rates), name)
 
   mentor, second_mentor = new_mentor('mentor'), None
@@ -193,6 +198,10 @@ def train(config):
                              config.loss_p_percentile)
   files = datasets.find_files(dataset, 'train', config.data_dir)
   num_examples = datasets.count_records(dataset, 'train', files)
+  has_clean_labels = datasets.has_clean_labels(files)
+  if config.loss_csv_file and not has_clean_labels:
+    raise UserError('--loss_csv_file=%s: the clean labels of --data_dir=%s are '
+                    'not known' % (config.loss_csv_file, config.data_dir))
   start = checkpoints.last_step(config.train_log_dir)
   if start and config_lib.load(config.train_log_dir) is None:
     raise UserError('--train_log_dir=%s holds checkpoints but no config.json, '
@@ -215,12 +224,12 @@ def train(config):
         dataset, files, num_examples, config.batch_size, config.num_readers,
         config.num_preprocessing_threads)
     step = build_step(config, dataset, num_examples, batch, network)
-    if datasets.has_clean_labels(files):
+    if has_clean_labels:
       summarize_separation(step.v, tf.equal(batch.labels, batch.clean_labels))
     stop = StopOnSignalHook()
     saver = tf.train.Saver(max_to_keep=MAX_CHECKPOINTS,
                            save_relative_paths=True)
-    hooks = _hooks(config, step, start, stop, saver)
+    hooks = _hooks(config, step, batch, start, stop, saver)
     config_lib.save(config, config.train_log_dir)
     noise.copy_facts(config.data_dir, config.train_log_dir)
     try:
@@ -237,7 +246,13 @@ def train(config):
     except tf.errors.InvalidArgumentError as error:
       raise RunError('a step failed, as it does on an image that cannot be '
                      'decoded; check --data_dir=%s: %s'
-                     % (config.data_dir, error.message.splitlines()[0]))
+                     % (config.data_dir, runtime.reason(error)))
+    except tf.errors.UnknownError as error:
+      said = mentornet.formula_error(error)
+      if not said:
+        raise
+      raise RunError('--trained_mentornet_dir=%s: %s'
+                     % (config.trained_mentornet_dir, said))
     except tf.errors.ResourceExhaustedError as error:
       raise RunError('out of memory or disk: %s' % error.message)
 
@@ -262,7 +277,7 @@ def _run(config, step, hooks, saver):
       session.run(step.train_op)
 
 
-def _hooks(config, step, start, stop, saver):
+def _hooks(config, step, batch, start, stop, saver):
   """Hooks in their order: a NaN is seen before anything is saved."""
   hooks = [
       tf.train.NanTensorHook(step.loss),
@@ -275,11 +290,15 @@ def _hooks(config, step, start, stop, saver):
         save_secs=config.save_summaries_secs, output_dir=config.train_log_dir,
         summary_op=tf.summary.merge_all()))
   hooks.append(stop)
+  listeners = []
+  if config.loss_csv_file and config.task == 0:
+    hooks.append(TraceHook(config, step, batch, start))
+    listeners.append(hooks[-1].listener)
   if config.task == 0:
     # Not among chief_only_hooks: those come first, and would save the NaN.
     hooks.append(tf.train.CheckpointSaverHook(
         config.train_log_dir, save_secs=config.save_interval_secs, saver=saver,
-        checkpoint_basename=checkpoints.BASENAME))
+        checkpoint_basename=checkpoints.BASENAME, listeners=listeners))
   return hooks
 
 
@@ -328,6 +347,38 @@ class ProgressHook(tf.train.SessionRunHook):
     if self._bar:
       self._bar.update(self._done - self._bar.n)
       self._bar.close()
+
+
+class TraceHook(tf.train.SessionRunHook):
+  """Writes a loss trace, from steps evenly spread over the training.
+
+  Attributes:
+    listener: for the hook that saves checkpoints. Rows are written with a
+      checkpoint, so a run that goes on from one repeats none.
+  """
+
+  def __init__(self, config, step, batch, start):
+    self._fetches = (batch.source_ids, step.epoch_percent, batch.labels,
+                     batch.clean_labels, step.unmixed)
+    self._done = start
+    rows = config.max_number_of_steps * config.batch_size
+    self._every = max(1, -(-rows // loss_traces.MAX_ROWS))
+    writer = loss_traces.Writer(config.loss_csv_file, go_on=start > 0)
+    self._writer = writer
+    self.listener = tf.train.CheckpointSaverListener()
+    self.listener.after_save = lambda *_: writer.flush()
+
+  def after_create_session(self, session, coord):
+    self._writer.drop()  # Of a session that was lost; its steps come again.
+
+  def before_run(self, run_context):
+    due = self._done % self._every == 0
+    return tf.train.SessionRunArgs(self._fetches) if due else None
+
+  def after_run(self, run_context, run_values):
+    self._done += 1
+    if run_values.results:
+      self._writer.add(*run_values.results)
 
 
 def _duration(seconds):

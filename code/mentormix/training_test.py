@@ -212,11 +212,67 @@ def test_selection_counts_weights_of_one_half():
     np.testing.assert_allclose(session.run(step.v), np.full(B, 0.7), rtol=1e-6)
 
 
+def _trace(path, config, steps, start=0, saved_after=()):
+  """Runs a TraceHook; rows are written as after checkpoints at these steps."""
+  tf.reset_default_graph()
+  batch = _batch()
+  percent = tf.get_variable('percent', [], tf.int32, tf.zeros_initializer(),
+                            use_resource=True)
+  before = percent.read_value()
+  with tf.control_dependencies([before]):
+    bump = percent.assign_add(1)
+  step = training.Step(bump, None, None, None, tf.ones([B]), before)
+  hook = training.TraceHook(config, step, batch, start)
+  with tf.train.SingularMonitoredSession(hooks=[hook]) as session:
+    for done in range(steps):
+      session.run(step.train_op)
+      if done + 1 in saved_after:
+        hook.listener.after_save(session, done + 1)
+  with open(path) as f:
+    return [line.split(',') for line in f.read().splitlines()[1:]]
+
+
+def test_a_trace_has_the_rows_of_evenly_spread_steps(tmp_path, monkeypatch):
+  path = str(tmp_path / 'losses.csv')
+  config = CONFIG._replace(loss_csv_file=path)
+  with tf.Session() as session:
+    batch = session.run(_batch())
+  rows = _trace(path, config, 4, saved_after=(1, 3))
+  assert len(rows) == 3 * B  # The last step was never saved.
+  assert [row[1] for row in rows[::B]] == ['0', '1', '2']
+  assert [int(row[2]) for row in rows] == list(batch.labels) * 3
+  assert [int(row[3]) for row in rows] == list(batch.clean_labels) * 3
+  rows = _trace(path, config, 2, start=3, saved_after=(2,))
+  assert len(rows) == 5 * B
+  monkeypatch.setattr(training.loss_traces, 'MAX_ROWS', 40 * B)
+  (tmp_path / 'losses.csv').unlink()
+  rows = _trace(path, config, 9, saved_after=(9,))
+  assert [row[1] for row in rows[::B]] == ['0', '3', '6']  # 100 steps, 40 kept.
+
+
+@pytest.mark.parametrize('method', ['cross_entropy', 'mentornet', 'mentormix'])
+def test_the_unmixed_loss_is_that_of_the_labels_given(method):
+  """At weights of 0 it is log K, and what a mentor gets, mixed or not."""
+  step = _build(method=method)
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    for v in tf.trainable_variables():
+      if 'logit' in v.op.name:
+        v.load(np.zeros(v.shape.as_list(), np.float32), session)
+    biases = [v for v in tf.trainable_variables()
+              if v.op.name.endswith('logit/biases')][0]
+    biases.load(np.arange(10, dtype=np.float32), session)
+    loss, labels = session.run([step.unmixed, _batch().labels])
+  expected = np.log(np.exp(np.arange(10)).sum()) - labels
+  np.testing.assert_allclose(loss, expected, rtol=1e-4)
+
+
 def test_progress_lines(capsys, monkeypatch):
   monkeypatch.setattr(training, '_LOG_SECS', 0)
   global_step = tf.train.get_or_create_global_step()
   bump = tf.assign_add(global_step, 1)
-  step = training.Step(bump, tf.constant(1.25), None, tf.constant(0.5))
+  step = training.Step(bump, tf.constant(1.25), None, tf.constant(0.5), None,
+                       None)
   hook = training.ProgressHook(step, 4, 6)
   with tf.train.MonitoredSession(hooks=[hook]) as session:
     session.run(bump)
@@ -235,7 +291,8 @@ def test_progress_bar_on_a_terminal(monkeypatch):
   monkeypatch.setattr(sys, 'stdout', Terminal())
   global_step = tf.train.get_or_create_global_step()
   bump = tf.assign_add(global_step, 1)
-  step = training.Step(bump, tf.constant(1.25), None, tf.constant(0.5))
+  step = training.Step(bump, tf.constant(1.25), None, tf.constant(0.5), None,
+                       None)
   with tf.train.MonitoredSession(
       hooks=[training.ProgressHook(step, 4, 6)]) as session:
     session.run(bump)

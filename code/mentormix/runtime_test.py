@@ -1,0 +1,27 @@
+"""What TensorFlow says when an operation fails, on either version."""
+import pytest
+
+from mentormix import runtime
+from mentormix.runtime import tf
+
+
+def _fail():
+  raise ValueError('sorry')
+
+
+@pytest.mark.parametrize('operation,said', [
+    (lambda: tf.check_numerics(tf.log(-1.0), 'bad'), 'bad : Tensor had NaN'),
+    (lambda: tf.py_func(_fail, [], tf.float32), 'ValueError: sorry'),
+])
+def test_the_reason_is_one_line(operation, said):
+  with tf.Graph().as_default(), tf.Session() as session:
+    failing = operation()
+    with pytest.raises(tf.errors.OpError) as error:
+      session.run(failing)
+  reason = runtime.reason(error.value)
+  assert reason.startswith(said) and '\n' not in reason
+
+
+def test_other_errors_give_their_first_line():
+  assert runtime.reason(ValueError('first\nsecond')) == 'first'
+  assert runtime.reason(ValueError()) == ''

@@ -1,0 +1,134 @@
+r"""Draws what a MentorNet does, as a picture or an animation.
+
+    python code/show_mentornet.py \
+      --trained_mentornet_dir=mentornet_models/mentornet_pd --output_file=pd.png
+
+Maps show the weight over the loss and its difference to the moving average,
+curves show it along lines of a map, all for a few stages of training; a .gif
+goes through the whole training. What the MentorNet was to learn is shown
+beside it, where it is known. Exit codes: 0 written, 1 failed, 2 bad input.
+"""
+import functools
+import json
+import os
+import tempfile
+
+from absl import flags
+
+from mentormix import command
+from mentormix import curriculum
+from mentormix import files
+from mentormix import loss_traces
+from mentormix import mentornet_figures
+from mentormix.command import UserError
+
+METRICS = 'metrics.json'  # Beside a MentorNet of train_mentornet.py.
+PICTURE, ANIMATION, DATA = '.png', '.gif', '.csv'
+STAGES = [0, 25, 50, 75, 99]
+
+
+def define_flags():
+  """Defines the flags; called once, by the script."""
+  flags.DEFINE_string(
+      'trained_mentornet_dir', '', 'The MentorNet: a directory or a checkpoint '
+      'prefix.')
+  flags.DEFINE_string(
+      'curriculum', '', 'What to show beside it: a predefined curriculum (%s), '
+      'a Python file that defines v_star(loss, difference, label, epoch) (it '
+      'is run), or a CSV file of loss traces; by default the predefined one '
+      'that the MentorNet has learned, if its %s names one.'
+      % (', '.join(curriculum.CURRICULA), METRICS))
+  flags.DEFINE_list(
+      'epochs', [], 'Percentages of training, 0 to 99; by default the ends of '
+      'the phases of the curriculum, or all for an animation.')
+  flags.register_validator(
+      'epochs', lambda epochs: all(
+          e.isdecimal() and int(e) <= 99 for e in epochs),
+      'must be whole numbers from 0 to 99')
+  flags.DEFINE_string('output_file', '', 'The file to write, %s or %s.'
+                      % (PICTURE, ANIMATION))
+  flags.register_validator(
+      'output_file', lambda path: path.endswith((PICTURE, ANIMATION)),
+      'must be given and end in %s or %s' % (PICTURE, ANIMATION))
+  flags.register_validator('trained_mentornet_dir', bool, 'must be given')
+  flags.DEFINE_boolean('overwrite', False, 'Replace the file if it is there.')
+
+
+def main():
+  """Flags -> MentorNet, and what it was to learn -> a file."""
+  args = flags.FLAGS
+  path, output = args.trained_mentornet_dir, args.output_file
+  if path == 'threshold':
+    raise UserError('--trained_mentornet_dir=threshold compares the losses of '
+                    'a batch with one another; there is no weight to draw')
+  if os.path.isdir(output):
+    raise UserError('--output_file=%s is a directory' % output)
+  if os.path.lexists(output) and not args.overwrite:
+    raise UserError('--output_file=%s is there already; add --overwrite to '
+                    'replace it' % output)
+  v_star, traces, epochs = target(args.curriculum or learned_curriculum(path))
+  directory = os.path.dirname(os.path.abspath(output))
+  files.writable_directory(directory, 'output_file')
+  # pylint: disable=g-import-not-at-top
+  from mentormix import mentornet  # TensorFlow starts once the flags are good.
+  from mentormix import mentornet_training
+  learned = functools.partial(mentornet_training.apply_network,
+                              mentornet.load(path))
+  draw = mentornet_figures.draw
+  if output.endswith(ANIMATION):
+    draw, epochs = mentornet_figures.animate, range(100)
+  if args.epochs:
+    epochs = sorted(set(map(int, args.epochs)))
+  with tempfile.TemporaryDirectory(dir=directory) as unfinished:
+    drawn = os.path.join(unfinished, os.path.basename(output))
+    draw(drawn, learned, epochs=epochs, v_star=v_star, traces=traces,
+         title=os.path.basename(os.path.normpath(path)))
+    os.replace(drawn, output)
+  print(output)
+
+
+def learned_curriculum(path):
+  """The predefined curriculum that a MentorNet has learned, '' if unknown."""
+  try:
+    with open(os.path.join(path, METRICS)) as f:
+      metrics = json.load(f)
+    if 'file' not in metrics.get('source', {}):
+      return curriculum.CURRICULA[metrics['curriculum']].name
+  except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    pass  # Made elsewhere, or from something else.
+  return ''
+
+
+def target(name):
+  """What to show beside a MentorNet.
+
+  Args:
+    name: a curriculum, as for `curriculum.get`, a CSV file of loss traces, or
+      '' for nothing.
+
+  Returns:
+    (v*, traces, epoch percentages to look at); either or both of the first two
+    are None.
+
+  Raises:
+    UserError: there is none.
+  """
+  if not name:
+    return None, None, STAGES
+  try:
+    if name.endswith(DATA):
+      return None, loss_traces.read(name), STAGES
+    chosen = curriculum.get(name)
+  except UserError as error:
+    raise UserError('--curriculum: %s' % error)
+  return chosen.v_star, None, mentornet_figures.epochs_of(chosen.phases)
+
+
+def cli():
+  """The command; takes its arguments from the command line."""
+  define_flags()
+  command.run(main)
+
+
+if __name__ == '__main__':
+  cli()

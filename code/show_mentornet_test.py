@@ -1,0 +1,137 @@
+"""The command as it is typed, on every kind of MentorNet and of target."""
+import json
+import os
+import subprocess
+import sys
+
+from PIL import Image
+import pytest
+
+from mentormix import mentornet
+from mentormix import testing
+from mentormix.command import UserError
+from mentormix.runtime import tf
+import show_mentornet
+
+SCRIPT = os.path.abspath(show_mentornet.__file__)
+COMMITTED = os.path.join(os.path.dirname(os.path.dirname(SCRIPT)),
+                         'mentornet_models', 'mentornet_pd')
+TRACES = 'sample_id,epoch_percent,noisy_label,clean_label,loss\n' + ''.join(
+    '%d,%d,%d,0,%.1f\n' % (k, epoch, k % 3 == 0, 0.1 * k + 2 * (k % 3 == 0))
+    for k in range(20) for epoch in (0, 50))
+
+
+def _run(cwd, *args):
+  process = subprocess.run(
+      [sys.executable, SCRIPT] + list(args), cwd=str(cwd), timeout=600,
+      stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+  return process.returncode, process.stdout, process.stderr
+
+
+def _draw(cwd, output, path=COMMITTED, *args):
+  """The picture that a command makes."""
+  code, out, err = _run(cwd, '--trained_mentornet_dir=%s' % path,
+                        '--output_file=%s' % output, *args)
+  assert code == 0, err
+  assert out == '%s\n' % output
+  assert not [name for name in os.listdir(str(cwd)) if name.startswith('tmp')]
+  return Image.open(str(cwd / output))
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+  """The prefix of a checkpoint in the published naming."""
+  golden = testing.golden()
+  prefix = str(tmp_path_factory.mktemp('published') / 'mentornet.ckpt-7')
+  with tf.Graph().as_default(), tf.Session() as session:
+    for name, _ in mentornet.SHAPES:
+      tf.get_variable(
+          name, initializer=tf.constant(golden['mn/random/' + name]))
+    session.run(tf.global_variables_initializer())
+    tf.train.Saver().save(session, prefix)
+  return prefix
+
+
+def test_what_it_has_learned_is_shown_beside_it(checkpoint, tmp_path):
+  known = _draw(tmp_path, 'known.png', COMMITTED, '--epochs=10,50,99')
+  unknown = _draw(tmp_path, 'unknown.png', checkpoint, '--epochs=10,50,99')
+  told = _draw(tmp_path, 'told.png', checkpoint, '--epochs=10,50,99',
+               '--curriculum=focal')
+  assert known.height > unknown.height + 100  # A row more, for v*.
+  assert abs(known.height - told.height) < 20
+
+
+def test_stages_of_training(tmp_path):
+  widths = [_draw(tmp_path, 'a%s.png' % epochs, COMMITTED,
+                  *['--epochs=%s' % epochs] * bool(epochs)).width
+            for epochs in ('7', '7,50,7', '')]
+  assert widths[0] + 100 < widths[1] < widths[2] - 500  # The ends of 3 phases.
+
+
+def test_traces_and_animation(tmp_path):
+  (tmp_path / 'losses.csv').write_text(TRACES)
+  image = _draw(tmp_path, 'a.gif', COMMITTED, '--curriculum=losses.csv',
+                '--epochs=0,20,50')
+  assert (image.format, image.n_frames) == ('GIF', 3)
+
+
+def test_a_curriculum_of_ones_own_and_a_formula(tmp_path):
+  (tmp_path / 'mine.py').write_text(
+      'def v_star(loss, difference, label, epoch): return 0 * loss + 0.5\n')
+  _draw(tmp_path, 'a.png', 'v_star:focal', '--curriculum=mine.py')
+
+
+def test_the_predefined_curriculum_of_a_model(tmp_path):
+  known = lambda: show_mentornet.learned_curriculum(str(tmp_path))
+  assert show_mentornet.learned_curriculum(COMMITTED) == 'mentornet_pd'
+  assert known() == ''
+  for content, name in (
+      ({'curriculum': 'focal'}, 'focal'), ({'curriculum': 'losses'}, ''),
+      ({'curriculum': 'focal', 'source': {'file': 'focal.py'}}, ''),
+      ({'curriculum': ['focal']}, ''), ([], '')):
+    (tmp_path / 'metrics.json').write_text(json.dumps(content))
+    assert known() == name, content
+  (tmp_path / 'metrics.json').write_text('{')
+  assert known() == ''
+
+
+def test_nothing_is_overwritten_silently(tmp_path):
+  (tmp_path / 'a.png').write_text('mine')
+  args = ('--trained_mentornet_dir=%s' % COMMITTED, '--output_file=a.png',
+          '--epochs=0')
+  code, _, err = _run(tmp_path, *args)
+  assert code == 2 and 'add --overwrite' in err and err.count('\n') == 1
+  assert (tmp_path / 'a.png').read_text() == 'mine'
+  code, _, err = _run(tmp_path, '--overwrite', *args)
+  assert code == 0, err
+  assert (tmp_path / 'a.png').read_bytes().startswith(b'\x89PNG')
+
+
+@pytest.mark.parametrize('args,message', [
+    (['--trained_mentornet_dir='], '--trained_mentornet_dir=: must be given'),
+    (['--trained_mentornet_dir=threshold'], 'trained_mentornet_dir=threshold'),
+    (['--trained_mentornet_dir=/nowhere'], '--trained_mentornet_dir=/nowhere'),
+    (['--output_file='], '--output_file=: must be given and end in .png or'),
+    (['--output_file=a.jpg'], '--output_file=a.jpg: must be given and end in'),
+    (['--output_file=/dev/null/a.png'], '--output_file=/dev/null cannot be'),
+    (['--output_file=d.png'], '--output_file=d.png is a directory'),
+    (['--epochs=100'], 'must be whole numbers from 0 to 99'),
+    (['--epochs=1,x'], 'must be whole numbers from 0 to 99'),
+    (['--epochs=-1'], 'must be whole numbers from 0 to 99'),
+    (['--curriculum=nothing'], '--curriculum: nothing is no curriculum'),
+    (['--curriculum=no.csv'], '--curriculum: no.csv cannot be read'),
+    (['--curriculum=no.py'], '--curriculum: no.py cannot be read'),
+    (['--epoch=1'], "Unknown command line flag 'epoch'"),
+])
+def test_bad_inputs_are_one_line(args, message, tmp_path):
+  (tmp_path / 'd.png').mkdir()
+  code, out, err = _run(tmp_path, '--trained_mentornet_dir=%s' % COMMITTED,
+                        '--output_file=a.png', '--overwrite', *args)
+  assert code == 2 and not out
+  assert err.count('\n') == 1 and message in err, err
+  assert os.listdir(str(tmp_path)) == ['d.png']
+
+
+def test_bad_target():
+  with pytest.raises(UserError, match='--curriculum: .*known are baseline'):
+    show_mentornet.target('unheard_of')

@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# Makes a data-driven MentorNet: trains a student on a few images with trusted
+# labels, some of which are replaced by wrong ones, and learns from its losses
+# which labels are right.
+#
+# Usage: scripts/mentornet_dd.sh [settings] [-- training flags]
+#
+#   --dataset=digits      or cifar10, cifar100
+#   --skip_train=N        the trusted images are those after the first N; by
+#                         default the last tenth of CIFAR, the last half of digits
+#   --noise_level=0.4     share of the trusted images given a wrong label
+#   --archive=FILE        of CIFAR; without one it is downloaded
+#   --output_dir=runs/mentornet_dd/DATASET/mentornet_dd   the MentorNet
+#   --overwrite           replace what is there
+#   --python=PATH         default: that of scripts/setup_env.sh
+#
+# The student is trained as for the CPU (--preset=cpu), with MentorMix and
+# mentornet_pd; flags after -- change that, such as -- --preset=published.
+# Data, run and losses (mentornet_dd.csv) go to runs/mentornet_dd/DATASET; what is
+# there already is not made again.
+#
+#   scripts/mentornet_dd.sh --dataset=cifar10
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+dataset=digits
+skip_train=
+noise_level=0.4
+archive=
+output_dir=
+overwrite=()
+python=
+training=()
+
+die() { echo "mentornet_dd: error: $1" >&2; exit 2; }
+
+while (($#)); do
+  case $1 in
+    --dataset=*|--skip_train=*|--noise_level=*|--archive=*|--output_dir=*|\
+    --python=*)
+      name=${1%%=*}
+      printf -v "${name#--}" '%s' "${1#*=}" ;;
+    --overwrite) overwrite=(--overwrite) ;;
+    --) shift; training=("$@"); break ;;
+    -h|--help) sed -n '2,/^set/s/^# \{0,1\}//p' scripts/mentornet_dd.sh; exit ;;
+    *) die "unknown argument '$1'; see --help (training flags go after --)" ;;
+  esac
+  shift
+done
+case $dataset in
+  digits) skip_train=${skip_train:-697} ;;
+  cifar10|cifar100) skip_train=${skip_train:-45000} ;;
+  *) die "--dataset=$dataset is not digits, cifar10 or cifar100" ;;
+esac
+[[ $skip_train =~ ^[0-9]+$ ]] || die "--skip_train=$skip_train is not a number"
+[[ $noise_level =~ ^0\.[0-9]*[1-9]$ ]] \
+  || die "--noise_level=$noise_level is not between 0 and 1, such as 0.4"
+[[ $dataset != digits ]] || training=(--batch_size=32 --max_number_of_steps=2000
+  --num_epochs_per_decay=4 ${training[@]+"${training[@]}"})
+work=runs/mentornet_dd/$dataset
+output_dir=${output_dir:-$work/mentornet_dd}
+if [[ -e $output_dir && -z ${overwrite[*]-} ]]; then
+  die "--output_dir=$output_dir is there already; add --overwrite to replace it"
+fi
+[[ -n $python ]] || python=$(scripts/setup_env.sh)
+
+"$python" code/prepare_data.py --dataset_name="$dataset" \
+  --noise_levels="$noise_level" --skip_train="$skip_train" \
+  --output_dir="$work/data" ${archive:+"--archive=$archive"}
+"$python" code/cifar_train_mentormix.py --preset=cpu \
+  --data_dir="$work/data/$noise_level" --train_log_dir="$work/train" \
+  --loss_csv_file="$work/mentornet_dd.csv" ${training[@]+"${training[@]}"}
+"$python" code/train_mentornet.py --curriculum="$work/mentornet_dd.csv" \
+  --output_dir="$output_dir" ${overwrite[@]+"${overwrite[@]}"}
