@@ -24,7 +24,6 @@ from mentormix.command import UserError
 
 METRICS = 'metrics.json'  # Beside a MentorNet of train_mentornet.py.
 PICTURE, ANIMATION, DATA = '.png', '.gif', '.csv'
-STAGES = [0, 25, 50, 75, 99]
 
 
 def define_flags():
@@ -114,14 +113,14 @@ def target(name):
     UserError: there is none.
   """
   if not name:
-    return None, None, STAGES
+    return None, None, curriculum.stages(curriculum.ALWAYS)
   try:
     if name.endswith(DATA):
-      return None, loss_traces.read(name), STAGES
+      return None, loss_traces.read(name), curriculum.stages(curriculum.ALWAYS)
     chosen = curriculum.get(name)
   except UserError as error:
     raise UserError('--curriculum: %s' % error)
-  return chosen.v_star, None, mentornet_figures.epochs_of(chosen.phases)
+  return chosen.v_star, None, curriculum.stages(chosen.phases)
 
 
 def cli():

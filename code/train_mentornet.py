@@ -154,8 +154,8 @@ def main():
         os.path.join(directory, ANIMATION), learned, *shown)
     _write(os.path.join(directory, CARD),
            card(lesson, metrics, standard._asdict(), path))
-  print('%s: %s; mean absolute error %.6f, worst 1%% %.5f, on %d held-out rows, '
-        '%.1f s' % (path, lesson.name, errors['mean_absolute_error'],
+  print('%s: %s; mean absolute error %.6f, worst 1%% %.5f, on %d held-out '
+        'points, %.1f s' % (path, lesson.name, errors['mean_absolute_error'],
                     errors['worst_1_percent'], errors['rows'], seconds))
 
 
@@ -311,26 +311,26 @@ Make it again, with `--overwrite` to replace it:
 """
 
 _LEGEND = (
-    'From top to bottom: v\\* by d and loss; what the network learned; and both '
-    'where the loss is a fixed moving average plus d. The hatched corner cannot '
-    'occur, because the moving average is never negative.')
+    'From top to bottom: v\\* by d and loss; what the network learned; and '
+    'both where the loss is a fixed moving average plus d. The hatched corner '
+    'cannot occur, because the moving average is never negative.')
 _LEGEND_DATA = (
     'Top: the learned weight by d and loss. The hatched corner cannot occur, '
     'because the moving average is never negative. Bottom: the weight for '
-    'losses as they were at that time of the training, and which share of their '
-    'labels was right (points; the more losses, the larger).')
+    'losses as they were at that time of the training, and which share of '
+    'their labels was right (points; the more losses, the larger).')
 _JUDGED = (
-    'These errors cannot be 0, since a right and a wrong label may have the same '
-    'loss. To take the labels of weight 0.5 and more for right, the others for '
-    'wrong, holds for {accuracy:.1%} of the points; to take all for {most}, for '
-    '{constant:.1%}. The area under the ROC curve is {auc:.3f}.')
+    'These errors cannot be 0, since a right and a wrong label may have the '
+    'same loss. To take the labels of weight 0.5 and more for right, the others '
+    'for wrong, holds for {accuracy:.1%} of the points; to take all for {most}, '
+    'for {constant:.1%}. The area under the ROC curve is {auc:.3f}.')
 
 _POINTS = (
     '{rows:,} points drawn from the published grid (loss 0 to 30, d -5 to 5, e '
     '0 to 99), {held_out_share:.0%} of them held out')
 _POINTS_DATA = (
-    '{source[rows]:,} losses of {source[samples]:,} examples, {source[right]:.1%} '
-    'of their labels right; each loss compared with the percentiles '
+    '{source[rows]:,} losses of {source[samples]:,} examples, '
+    '{source[right]:.1%} of their labels right; each loss compared with the percentiles '
     '{source[loss_p_percentiles]} of its time; {held_out_share:.0%} of the '
     'examples held out')
 _HOW = (
@@ -350,7 +350,8 @@ def card(lesson, metrics, standard, path):
     standard: the settings that flags depart from, name -> value.
     path: where the model will be.
   """
-  from mentormix import mentornet_training  # pylint: disable=g-import-not-at-top
+  # pylint: disable=g-import-not-at-top
+  from mentormix import mentornet_training
   in_words = mentornet_training.IN_WORDS
   held_out, settings = metrics['held_out'], metrics['settings']
   source = metrics['source'].get('file', lesson.name)

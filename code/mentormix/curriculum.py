@@ -5,10 +5,10 @@
 
 v* is a function of the loss, of the difference between the loss and its moving
 average, of the label (which is always 0) and of the epoch percentage, arrays
-[N] float64 all; it returns weights [N] from 0 to 1. The ones here are predefined
-(MentorNet paper, section 3.2 and table of predefined curricula; published
-code); one's own is a Python file that defines such a function, `v_star`. NumPy
-only.
+[N] float64 all; it returns weights [N] from 0 to 1. The ones here are
+predefined (MentorNet paper, section 3.2 and table of predefined curricula;
+published code); one's own is a Python file that defines such a function,
+`v_star`. NumPy only.
 """
 import collections
 import os
@@ -114,8 +114,8 @@ def get(name):
   if name in CURRICULA:
     return CURRICULA[name]
   if not name.endswith('.py'):
-    raise UserError('%s is no curriculum; known are %s, and a Python file (.py) '
-                    'that defines %s(loss, difference, label, epoch)'
+    raise UserError('%s is no curriculum; known are %s, and a Python file '
+                    '(.py) that defines %s(loss, difference, label, epoch)'
                     % (name, ', '.join(CURRICULA), FUNCTION))
   function = _run_file(name).get(FUNCTION)
   if not callable(function):
@@ -160,12 +160,12 @@ def _checked(path, function, point):
     # Copies: what it does to its arguments is to stay there.
     v = np.asarray(function(*(x.copy() for x in point)), np.float64)
   except (Exception, SystemExit) as error:  # Whatever the function does.
-    raise UserError('%s: %s(loss, difference, label, epoch), called with arrays '
-                    '[N], failed: %s'
+    raise UserError('%s: %s(loss, difference, label, epoch), called with '
+                    'arrays [N], failed: %s'
                     % (path, FUNCTION, _describe(error, path)))
   if v.shape != shape:
-    raise UserError('%s: %s returns the shape %s for arrays of the shape %s; it '
-                    'must return one weight for each example'
+    raise UserError('%s: %s returns the shape %s for arrays of the shape %s; '
+                    'it must return one weight for each example'
                     % (path, FUNCTION, list(v.shape), list(shape)))
   bad = ~((v >= 0) & (v <= 1))  # NaN, too.
   if bad.any():

@@ -101,6 +101,12 @@ def test_training_set_follows_its_seed():
   assert (first != draw(4)[0][0]).any()
 
 
+def test_stages():
+  assert curriculum.stages(curriculum.ALWAYS) == [0, 25, 50, 75, 99]
+  assert curriculum.stages([(0, 18), (19, 89), (90, 99)]) == [
+      0, 18, 19, 89, 90, 99]
+
+
 # A curriculum of one's own.
 
 

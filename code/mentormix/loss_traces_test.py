@@ -73,8 +73,8 @@ def test_other_files_are_left_alone(text, tmp_path):
 
 
 @pytest.mark.parametrize('text,message', [
-    ('', 'lacks the columns sample_id, epoch_percent, noisy_label, clean_label, '
-         'loss;'),
+    ('', 'lacks the columns sample_id, epoch_percent, noisy_label, '
+         'clean_label, loss;'),
     ('sample_id,epoch_percent,noisy_label,loss\n', 'lacks the column clean_'),
     (HEADER, 'holds no rows'),
     (HEADER + ROWS + '1,2,3\n', 'line 38 has 3 cells instead of 5'),

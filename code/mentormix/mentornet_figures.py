@@ -41,16 +41,6 @@ _FRAME_MS, _LAST_FRAME_MS = 90, 1500
 _VEIL = 0.55  # Over the corner of a map that cannot occur.
 
 
-def epochs_of(phases):
-  """Epoch percentages worth a look: the ends of all phases; of one, the middle.
-
-  Args:
-    phases: (first, last) percentage of each, as in `curriculum.Curriculum`.
-  """
-  middle = {50} if len(phases) == 1 else set()
-  return sorted({epoch for phase in phases for epoch in phase} | middle)
-
-
 def draw(path, learned, epochs, v_star=None, traces=None, title=None,
          loss_p_percentile=0.7):
   """Draws a column of panels for each epoch percentage, as a PNG.

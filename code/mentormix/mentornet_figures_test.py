@@ -37,12 +37,6 @@ def _focal(loss, difference, label, epoch):
   return curriculum.focal(loss, difference, label, epoch)
 
 
-def test_epochs_of_phases():
-  epochs_of = mentornet_figures.epochs_of
-  assert epochs_of([(0, 99)]) == [0, 50, 99]
-  assert epochs_of([(0, 18), (19, 89), (90, 99)]) == [0, 18, 19, 89, 90, 99]
-
-
 def test_maps_have_the_loss_upwards_and_the_difference_to_the_right():
   _, axes = _column(_focal, epoch=40)
   ideal, learned = (np.asarray(ax.images[0].get_array()) for ax in axes[:2])

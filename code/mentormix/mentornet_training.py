@@ -9,6 +9,7 @@ student saw (`loss_traces.training_set`); the learning is the same (MentorNet
 paper, section 3; published code). N is the number of points.
 """
 import collections
+import functools
 
 import numpy as np
 
@@ -90,13 +91,17 @@ def learn(features, v_star, settings=BEST, on_step=None):
   """
   steps, starts = settings.max_number_of_steps, []
   for start in range(settings.restarts):
+    report = on_step and functools.partial(_report, on_step, start * steps)
     weights = _learn_once(
         features, v_star,
-        settings._replace(seed=settings.seed + _NEXT_START * start),
-        on_step and (lambda done, loss: on_step(start * steps + done, loss)))  # pylint: disable=cell-var-from-loop
+        settings._replace(seed=settings.seed + _NEXT_START * start), report)
     error = np.abs(_apply_weights(weights, features) - v_star).mean()
     starts.append((error, start, weights))
   return min(starts)[-1]  # No two have the same number.
+
+
+def _report(on_step, done_before, done, loss):
+  on_step(done_before + done, loss)
 
 
 def _learn_once(features, v_star, settings, on_step):
