@@ -7,7 +7,7 @@ r"""Learns a MentorNet, from a formula or from data, and freezes it.
 writes mentornet_models/mentornet_pd (or my_curriculum, losses) with the frozen
 network (mentornet.pb), its errors and settings (metrics.json), pictures of what
 it learned (curriculum.png, curriculum.gif) and a card (README.md). It takes
-well under a minute on one core.
+about a minute on one core.
 """
 import collections
 import contextlib
@@ -222,6 +222,7 @@ def _judge(network, held_out):
       ('accuracy', float(((v >= mentornet.SELECTED) == is_right).mean())),
       ('constant', max(share, 1 - share)),
       ('most', 'right' if share >= 0.5 else 'wrong'),
+      ('self_paced', float(((features[:, 1] <= 0) == is_right).mean())),
       ('auc', label_scores.auc(v, is_right))])
 
 
@@ -322,7 +323,8 @@ _LEGEND_DATA = (
 _JUDGED = (
     'These errors cannot be 0, since a right and a wrong label may have the '
     'same loss. To take the labels of weight 0.5 and more for right, the others '
-    'for wrong, holds for {accuracy:.1%} of the points; to take all for {most}, '
+    'for wrong, holds for {accuracy:.1%} of the points; to go by d <= 0, as the '
+    'self-paced curriculum does, for {self_paced:.1%}; to take all for {most}, '
     'for {constant:.1%}. The area under the ROC curve is {auc:.3f}.')
 
 _POINTS = (

@@ -30,7 +30,8 @@ def _network(weights):
 def test_published_settings():
   assert training.PUBLISHED == training.Settings(
       batch_size=32, max_number_of_steps=30000, learning_rate=0.1,
-      schedule=training.STAIRCASE, clip_norm=5, seed=0)
+      schedule=training.STAIRCASE, loss=training.BY_V_STAR, restarts=1,
+      clip_norm=5, seed=0)
 
 
 @pytest.mark.parametrize('name', ['self_paced', 'spcl_linear'])
@@ -140,6 +141,35 @@ def test_the_cosine_schedule():
   np.testing.assert_allclose(rates, [
       0.0005, 0.5 * 0.01 * (0.5 * (1 + np.cos(np.pi * 9 / 4000))),
       0.5 * start, 0.25, 0.5e-4], rtol=1e-3)
+
+
+def test_of_several_starts_the_closest_is_taken():
+  chosen = curriculum.CURRICULA['spcl_linear']
+  (features, v_star), _ = curriculum.training_set(chosen, size=2000)
+  settings = training.BEST._replace(max_number_of_steps=60, restarts=3)
+  done = []
+  taken = training.learn(features, v_star, settings,
+                         lambda steps, loss: done.append(steps))
+  assert done == sorted(set(done)) and done[-1] == 180
+  starts = [training.learn(features, v_star, settings._replace(
+      restarts=1, seed=training._NEXT_START * k)) for k in range(3)]
+  errors = [np.abs(training._apply_weights(weights, features) - v_star).mean()
+            for weights in starts]
+  assert len(set(errors)) == 3
+  for name, value in starts[int(np.argmin(errors))].items():
+    np.testing.assert_array_equal(taken[name], value)
+
+
+@pytest.mark.parametrize('loss,expected', [
+    (training.BY_V_STAR, 0.0625), (training.CROSS_ENTROPY, np.log(2))])
+def test_the_loss_of_a_curriculum_that_is_not_binary(loss, expected):
+  """At the start all weights are about 0.5."""
+  seen = []
+  training.learn(
+      np.zeros([40, 4], np.float32), np.repeat(np.float32([0.25, 0.75]), 20),
+      training.BEST._replace(loss=loss, restarts=1, max_number_of_steps=1),
+      lambda done, value: seen.append(value))
+  np.testing.assert_allclose(seen, [expected], rtol=0.1)
 
 
 def test_percentages_without_points_take_the_nearest():
