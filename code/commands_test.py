@@ -241,7 +241,7 @@ def test_from_a_trace_to_a_data_driven_mentornet(digits, tmp_path):
   assert code == 0, err
   _one_line(*_run('cifar_train_mentormix.py', *_train(
       data_dir=digits + '/0.4', train_log_dir=tmp_path / 'other',
-      loss_csv_file=trace)), message='losses.csv holds the rows of another run')
+      loss_csv_file=trace)), message='losses.csv is there already')
   # Where the clean labels are not known, there is nothing to learn.
   clean = datasets.CLEAN_LABEL
   (tmp_path / 'unknown').mkdir()
@@ -377,6 +377,7 @@ def _one_line(code, out, err, message):
     (['--preset=best'], '--preset=best: value should be one of'),
     (['--loss_csv_file=x.csv', '--method=mixup'],
      '--loss_csv_file=x.csv: --method=mixup only has losses of mixed'),
+    (['--loss_csv_file=x.txt'], '--loss_csv_file=x.txt must end in .csv'),
     (['--loss_csv_file=/proc/nowhere/x.csv'], '--loss_csv_file=/proc/nowhere'),
     (['--train_log_dir=/proc/nowhere'], '--train_log_dir=/proc/nowhere'),
     (['stray'], "unexpected argument 'stray'"),

@@ -15,6 +15,7 @@ import functools
 import hashlib
 import json
 import os
+import shlex
 import signal
 import sys
 import textwrap
@@ -79,10 +80,12 @@ def define_flags():
       'seed', 0, 'Of the points, the initial weights and the batches.',
       lower_bound=0, upper_bound=2 ** 31 - 1)
   flags.DEFINE_integer('max_number_of_steps', None, 'Steps to learn for.',
-                       lower_bound=1)
+                       lower_bound=1, upper_bound=10 ** 9)
   flags.DEFINE_integer('restarts', None, 'From how many initial weights; the '
-                       'result closest to its points is taken.', lower_bound=1)
-  flags.DEFINE_integer('batch_size', None, 'Points per step.', lower_bound=1)
+                       'result closest to its points is taken.', lower_bound=1,
+                       upper_bound=1000)
+  flags.DEFINE_integer('batch_size', None, 'Points per step.', lower_bound=1,
+                       upper_bound=10 ** 6)
   flags.DEFINE_float('learning_rate', None, 'Highest learning rate of Adam.')
   flags.register_validator(
       'learning_rate', lambda rate: rate is None or 0 < rate < float('inf'),
@@ -263,7 +266,7 @@ def _progress(total):
 
 
 def _write(path, text):
-  with open(path, 'w') as f:
+  with open(path, 'w', encoding='utf-8', errors='backslashreplace') as f:
     f.write(text.rstrip('\n') + '\n')
 
 
@@ -378,7 +381,8 @@ def card(lesson, metrics, standard, path):
           loss=in_words[settings['loss']], **metrics), 80),
       departures=textwrap.fill(_departures(
           settings, mentornet_training.PUBLISHED._asdict()), 80),
-      remake=' \\\n      '.join(words), path=path, picture=PICTURE,
+      remake=' \\\n      '.join([words[0]] + [shlex.quote(w) for w in words[1:]]),
+      path=shlex.quote(path), picture=PICTURE,
       animation=ANIMATION, network=NETWORK, metrics=METRICS)
 
 

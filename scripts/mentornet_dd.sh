@@ -11,7 +11,7 @@
 #   --noise_level=0.4     share of the trusted images given a wrong label
 #   --archive=FILE        of CIFAR; without one it is downloaded
 #   --output_dir=runs/mentornet_dd/DATASET/mentornet_dd   the MentorNet
-#   --overwrite           replace what is there
+#   --overwrite           replace the MentorNet that is there
 #   --python=PATH         default: that of scripts/setup_env.sh
 #
 # The student is trained as for the CPU (--preset=cpu), with MentorMix and
@@ -54,7 +54,11 @@ case $dataset in
 esac
 [[ $skip_train =~ ^[0-9]+$ ]] || die "--skip_train=$skip_train is not a number"
 [[ $noise_level =~ ^0\.[0-9]*[1-9]$ ]] \
-  || die "--noise_level=$noise_level is not between 0 and 1, such as 0.4"
+  || die "--noise_level=$noise_level is not a number such as 0.4 or 0.45"
+for flag in ${training[@]+"${training[@]}"}; do
+  [[ ! $flag =~ ^--?(data_dir|train_log_dir|loss_csv_file)(=|$) ]] \
+    || die "$flag after --: the script sets that itself"
+done
 [[ $dataset != digits ]] || training=(--batch_size=32 --max_number_of_steps=2000
   --num_epochs_per_decay=4 ${training[@]+"${training[@]}"})
 work=runs/mentornet_dd/$dataset
@@ -63,6 +67,7 @@ if [[ -e $output_dir && -z ${overwrite[*]-} ]]; then
   die "--output_dir=$output_dir is there already; add --overwrite to replace it"
 fi
 [[ -n $python ]] || python=$(scripts/setup_env.sh)
+command -v "$python" >/dev/null || die "--python=$python is not there"
 
 "$python" code/prepare_data.py --dataset_name="$dataset" \
   --noise_levels="$noise_level" --skip_train="$skip_train" \

@@ -57,12 +57,14 @@ def test_digits_need_nothing_said(python):
 @pytest.mark.parametrize('flags,message', [
     (['--dataset=mnist'], '--dataset=mnist is not digits, cifar10 or cifar100'),
     (['--skip_train=half'], '--skip_train=half is not a number'),
-    (['--noise_level=40'], '--noise_level=40 is not between 0 and 1'),
-    (['--noise_level=0.40'], '--noise_level=0.40 is not between 0 and 1'),
+    (['--noise_level=40'], '--noise_level=40 is not a number such as 0.4'),
+    (['--noise_level=0.40'], '--noise_level=0.40 is not a number such as'),
+    (['--python=/nowhere/python'], '--python=/nowhere/python is not there'),
+    (['--', '--loss_csv_file=x.csv'], '--loss_csv_file=x.csv after --: the'),
     (['--output_dir=code'], '--output_dir=code is there already; add'),
     (['--noise=0.4'], "unknown argument '--noise=0.4'"),
 ])
 def test_bad_input_is_one_line(python, flags, message):
-  code, out = _run(python, *flags)
+  code, out = _run(python, '--output_dir=nowhere/dd', *flags)
   assert code == 2
   assert out.count('\n') == 1 and message in out

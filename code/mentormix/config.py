@@ -103,7 +103,7 @@ class EvalConfig(collections.namedtuple(
 MAY_CHANGE = frozenset([
     'train_log_dir', 'max_number_of_steps', 'save_summaries_secs',
     'save_interval_secs', 'num_readers', 'num_preprocessing_threads', 'master',
-    'ps_tasks', 'task', 'device_id', 'loss_csv_file'])
+    'ps_tasks', 'task', 'device_id'])
 
 _AT_LEAST_ONE = ('batch_size', 'max_number_of_steps', 'num_readers',
                  'num_preprocessing_threads', 'save_interval_secs')
@@ -135,6 +135,9 @@ def validate(config):
            'between 0 and 100, in percent of the training')
   if config.method in WEIGHTED:
     require_given(config, 'trained_mentornet_dir')
+  if config.loss_csv_file and not config.loss_csv_file.endswith('.csv'):
+    raise UserError('--loss_csv_file=%s must end in .csv'
+                    % config.loss_csv_file)
   if config.loss_csv_file and config.method == 'mixup':
     raise UserError('--loss_csv_file=%s: --method=mixup only has losses of '
                     'mixed images; take another method' % config.loss_csv_file)

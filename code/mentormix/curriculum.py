@@ -17,6 +17,7 @@ import numpy as np
 
 from mentormix.command import UserError
 
+_ROUNDING = 1e-9  # A weight may be so far outside; it is cut.
 FUNCTION = 'v_star'  # What a file with a curriculum of one's own defines.
 
 
@@ -126,11 +127,11 @@ def get(name):
     return _checked(name, function, point)
 
   probe = np.meshgrid(np.linspace(0, 5, 11), np.linspace(-5, 5, 101),
-                      np.arange(0.0, 100.0, 9.0))
+                      np.arange(100.0))
   loss, difference, epoch = (x.ravel() for x in probe)
   v_star(loss, difference, np.zeros_like(loss), epoch)
   stem = os.path.splitext(os.path.basename(name))[0]
-  about = ' '.join((function.__doc__ or 'the function in %s'
+  about = ' '.join(str(function.__doc__ or 'the function in %s'
                     % os.path.basename(name)).split())
   return Curriculum(stem, v_star, about, ALWAYS)
 
@@ -142,7 +143,7 @@ def _run_file(path):
       code = compile(f.read(), path, 'exec')
   except OSError as error:
     raise UserError('%s cannot be read: %s' % (path, error.strerror))
-  except (SyntaxError, ValueError) as error:  # ValueError: a null byte.
+  except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
     raise UserError('%s is no Python file: %s' % (path, error))
   # Its own name, so that what it has under `if __name__ == ...` does not run.
   names = {'__name__': 'curriculum', '__file__': path}
@@ -158,7 +159,7 @@ def _checked(path, function, point):
   shape = point[0].shape
   try:
     # Copies: what it does to its arguments is to stay there.
-    v = np.asarray(function(*(x.copy() for x in point)), np.float64)
+    v = np.asarray(function(*(x.copy() for x in point)))
   except (Exception, SystemExit) as error:  # Whatever the function does.
     raise UserError('%s: %s(loss, difference, label, epoch), called with '
                     'arrays [N], failed: %s'
@@ -167,14 +168,17 @@ def _checked(path, function, point):
     raise UserError('%s: %s returns the shape %s for arrays of the shape %s; '
                     'it must return one weight for each example'
                     % (path, FUNCTION, list(v.shape), list(shape)))
-  bad = ~((v >= 0) & (v <= 1))  # NaN, too.
+  if v.dtype.kind not in 'biuf':
+    raise UserError('%s: %s returns %s; it must return real numbers'
+                    % (path, FUNCTION, v.dtype))
+  bad = ~((v >= -_ROUNDING) & (v <= 1 + _ROUNDING))  # NaN, too.
   if bad.any():
     first = np.argmax(bad.ravel())
     raise UserError('%s: %s returns %g at loss %g, difference %g, label %g, '
                     'epoch %g; weights must be between 0 and 1'
                     % ((path, FUNCTION, v.ravel()[first])
                        + tuple(x.ravel()[first] for x in point)))
-  return v
+  return np.clip(v, 0, 1).astype(np.float64)
 
 
 def _describe(error, path):
@@ -185,7 +189,7 @@ def _describe(error, path):
       line = trace.tb_lineno
     trace = trace.tb_next
   return '%s%s: %s' % ('line %d: ' % line if line else '',
-                       type(error).__name__, error)
+                       type(error).__name__, ' '.join(str(error).split()))
 
 
 def grid():

@@ -132,6 +132,12 @@ def test_a_formula_of_ones_own(tmp_path):
   np.testing.assert_allclose(v_star, chosen.v_star(*features.T), rtol=1e-6)
 
 
+def test_rounding_is_no_error(tmp_path):
+  chosen = curriculum.get(_own(tmp_path, 'return loss * 0 + 1 + 1e-15'))
+  x = np.ones(3)
+  np.testing.assert_array_equal(chosen.v_star(x, x, x, x), 1)
+
+
 def test_what_a_formula_does_to_its_arguments_stays_there(tmp_path):
   chosen = curriculum.get(_own(tmp_path, 'loss *= 0\nreturn loss'))
   loss = np.ones(3)
@@ -151,12 +157,16 @@ def test_what_a_formula_does_to_its_arguments_stays_there(tmp_path):
     ('return 0.5', 'returns the shape [] for arrays of the shape ['),
     ('return loss[:-1]', 'returns the shape ['),
     ('pass', 'mine.py'),
-    ('return "easy"', 'could not convert'),
+    ('return loss.astype(str)', 'returns <U'),
+    ('return loss + 0j', 'returns complex128; it must return real numbers'),
+    ('raise ValueError("a\\nNode: b")', 'ValueError: a Node: b'),
+    ('return np.where(epoch == 51, 2, 1)', 'returns 2 at loss 0, difference -5, '
+                                           'label 0, epoch 51'),
     ('return [[1], [2, 3]]', 'mine.py'),
 ])
 def test_a_formula_that_is_none(body, message, tmp_path):
   with pytest.raises(UserError) as error:
-    curriculum.get(_own(tmp_path, body))
+    curriculum.get(_own(tmp_path, body, head='import numpy as np'))
   assert 'mine.py' in str(error.value) and message in str(error.value)
   assert 'v_star' in str(error.value)
 

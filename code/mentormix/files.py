@@ -52,7 +52,8 @@ def new_directory(path):
 
   What was at `path` makes way only then. If the block fails, nothing is left.
   """
-  parent, name = os.path.split(os.path.realpath(path))
+  path = os.path.realpath(path)  # A link stays one.
+  parent, name = os.path.split(path)
   suffix = '%d-%s' % (os.getpid(), os.urandom(4).hex())
   temporary = os.path.join(parent, '.%s.tmp-%s' % (name, suffix))
   previous = os.path.join(parent, '.%s.old-%s' % (name, suffix))

@@ -38,25 +38,43 @@ class Traces(collections.namedtuple(
     return (self.noisy_label == self.clean_label).astype(np.float32)
 
 
+_HEADER = (','.join(Traces._fields) + '\n').encode('ascii')
+
+
 class Writer(object):
   """Collects rows; adds them to the file when told to."""
 
   def __init__(self, path, go_on):
-    """Creates a Writer; the file comes with the first `flush`.
+    """Creates a Writer and the file.
 
     Args:
       path: of the file.
-      go_on: whether to add to what is there, as for a run that is resumed.
+      go_on: whether the file may be there: that of a run that is resumed. A row
+        that was cut off at its end goes.
 
     Raises:
-      UserError: the file holds something that would be lost, or spoilt.
+      UserError: the file is there, or cannot be written.
     """
     self._path = path
     self._rows = []
-    self._header = not _has_rows(path)
-    if not self._header and not go_on:
-      raise UserError('--loss_csv_file=%s holds the rows of another run; name '
-                      'another file, or remove it' % path)
+    there = go_on and os.path.lexists(path)
+    try:
+      with open(path, 'rb+' if there else 'xb') as f:
+        text = f.read() if there else b''
+        if text.startswith(_HEADER):
+          f.truncate(text.rfind(b'\n') + 1)
+        elif _HEADER.startswith(text):
+          f.seek(0)
+          f.write(_HEADER)
+        else:
+          raise UserError('--loss_csv_file=%s holds something else; name '
+                          'another file' % path)
+    except FileExistsError:
+      raise UserError('--loss_csv_file=%s is there already; name another file, '
+                      'or remove it' % path)
+    except OSError as error:
+      raise UserError('--loss_csv_file=%s cannot be written: %s'
+                      % (path, error.strerror))
 
   def add(self, sample_ids, epoch_percent, noisy_labels, clean_labels, losses):
     """Takes a batch: arrays [B], but for the epoch percentage."""
@@ -71,29 +89,9 @@ class Writer(object):
 
   def flush(self):
     """Writes what was taken since the last time."""
-    with open(self._path, 'w' if self._header else 'a', newline='',
-              encoding='utf-8') as f:
-      rows = csv.writer(f, lineterminator='\n')
-      if self._header:
-        rows.writerow(Traces._fields)
-      rows.writerows(self._rows)
-    self._rows, self._header = [], False
-
-
-def _has_rows(path):
-  """Whether the file has more than a header; refuses what is no trace."""
-  if not os.path.lexists(path):
-    return False
-  try:
-    with open(path, newline='', encoding='utf-8') as f:
-      rows = csv.reader(f)
-      header = next(rows, None)
-      if header not in (None, list(Traces._fields)):
-        raise UserError('--loss_csv_file=%s holds something else; name another '
-                        'file' % path)
-      return next(rows, None) is not None
-  except (OSError, ValueError, csv.Error) as error:
-    raise UserError('--loss_csv_file=%s cannot be read: %s' % (path, error))
+    with open(self._path, 'a', newline='', encoding='utf-8') as f:
+      csv.writer(f, lineterminator='\n').writerows(self._rows)
+    self._rows = []
 
 
 def read(path):
@@ -106,7 +104,7 @@ def read(path):
       labels are right, or all wrong; the line names the file and the place.
   """
   try:
-    with open(path, newline='', encoding='utf-8') as f:
+    with open(path, newline='', encoding='utf-8-sig') as f:
       rows = csv.reader(f)
       columns = next(rows, [])
       missing = [name for name in Traces._fields if name not in columns]
@@ -114,6 +112,9 @@ def read(path):
         raise UserError('%s lacks the column%s %s; it needs %s' % (
             path, 's' * (len(missing) > 1), ', '.join(missing),
             ','.join(Traces._fields)))
+      twice = [name for name in Traces._fields if columns.count(name) > 1]
+      if twice:
+        raise UserError('%s has the column %s twice' % (path, twice[0]))
       places = [columns.index(name) for name in Traces._fields]
       cells = []
       for row in rows:
@@ -138,7 +139,8 @@ def read(path):
       np.array(ids), np.minimum(percent, 99).astype(np.int64),
       number(2, noisy, label, 'a whole number from 0').astype(np.int64),
       number(3, clean, label, 'a whole number from 0').astype(np.int64),
-      number(4, loss, lambda x: (x >= 0) & (x < np.inf), 'a number from 0'))
+      number(4, loss, lambda x: (x >= 0) & (x <= np.finfo(np.float32).max),
+             'a number from 0'))
   share = traces.v_star().mean()
   if share in (0, 1):
     raise UserError('%s holds no row with a %s label; nothing can be learned '
@@ -194,6 +196,10 @@ def training_set(traces, loss_p_percentiles, held_out=0.2, seed=0):
   Returns:
     (features [M, 4], v_star [M]) to learn from and the same to test on, all
     float32.
+
+  Raises:
+    UserError: there are too few examples to have right and wrong labels in
+      both.
   """
   features = np.zeros([len(loss_p_percentiles), len(traces.loss), 4],
                       np.float32)
@@ -217,4 +223,9 @@ def training_set(traces, loss_p_percentiles, held_out=0.2, seed=0):
   v_star = np.broadcast_to(traces.v_star(), features.shape[:2])
   part = lambda which: (features[:, which].reshape(-1, 4),
                         v_star[:, which].reshape(-1))
-  return part(~tested), part(tested)
+  parts = part(~tested), part(tested)
+  if any(len(np.unique(wanted)) < 2 for _, wanted in parts):
+    raise UserError('of the %d examples of the losses too few have a right, or '
+                    'a wrong, label to hold some out; more are needed'
+                    % len(known))
+  return parts

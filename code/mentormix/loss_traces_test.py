@@ -16,7 +16,7 @@ def _rows(label_of):
                  for k in range(36))
 
 
-ROWS = _rows(lambda k: 3 if k % 3 else 4)
+ROWS = _rows(lambda k: 3 if k % 5 else 4)
 
 
 def _file(tmp_path, text):
@@ -47,8 +47,8 @@ def test_what_is_written_is_read(tmp_path):
 
 
 def test_going_on_adds_to_the_file(tmp_path):
-  path = _file(tmp_path, HEADER + ROWS)
-  with pytest.raises(UserError, match='losses.csv holds the rows of another'):
+  path = _file(tmp_path, HEADER + ROWS + '76,5,1,2,0.')  # Cut off.
+  with pytest.raises(UserError, match='losses.csv is there already'):
     loss_traces.Writer(path, go_on=False)
   writer = loss_traces.Writer(path, go_on=True)
   writer.add([b'77'], 5, [1], [2], [0.5])
@@ -57,19 +57,24 @@ def test_going_on_adds_to_the_file(tmp_path):
       HEADER + ROWS + '77,5,1,2,0.5\n')
 
 
-@pytest.mark.parametrize('before', ['', HEADER])
-def test_a_run_that_wrote_no_rows_may_begin_again(before, tmp_path):
-  path = _file(tmp_path, before)
-  loss_traces.Writer(path, go_on=False).flush()
+@pytest.mark.parametrize('before', [None, '', 'sample_', HEADER])
+def test_a_file_without_rows_begins_with_the_header(before, tmp_path):
+  path = str(tmp_path / 'losses.csv') if before is None else _file(tmp_path,
+                                                                   before)
+  loss_traces.Writer(path, go_on=True)
   assert (tmp_path / 'losses.csv').read_text() == HEADER
+  with pytest.raises(UserError, match='--loss_csv_file=.*there already'):
+    loss_traces.Writer(path, go_on=False)
 
 
-@pytest.mark.parametrize('text', ['step,top1\n1,2\n', b'\xff\xfe\x00'])
-def test_other_files_are_left_alone(text, tmp_path):
-  path = _file(tmp_path, text)
-  for go_on in (False, True):
-    with pytest.raises(UserError, match='--loss_csv_file=.*losses.csv'):
-      loss_traces.Writer(path, go_on=go_on)
+def test_what_cannot_be_a_trace(tmp_path):
+  path = _file(tmp_path, 'step,top1\n1,2\n')
+  with pytest.raises(UserError, match='--loss_csv_file=.*something else'):
+    loss_traces.Writer(path, go_on=True)
+  assert (tmp_path / 'losses.csv').read_text() == 'step,top1\n1,2\n'
+  for bad in (tmp_path, tmp_path / 'none' / 'x.csv'):
+    with pytest.raises(UserError, match='--loss_csv_file='):
+      loss_traces.Writer(str(bad), go_on=True)
 
 
 @pytest.mark.parametrize('text,message', [
@@ -81,6 +86,9 @@ def test_other_files_are_left_alone(text, tmp_path):
     (HEADER + ROWS + '1,2,3,3,big\n', "row 37: the loss 'big' is not a number"),
     (HEADER + ROWS + '1,2,3,3,nan\n', "row 37: the loss 'nan'"),
     (HEADER + ROWS + '1,2,3,3,inf\n', "row 37: the loss 'inf'"),
+    (HEADER + ROWS + '1,2,3,3,1e39\n', "row 37: the loss '1e39'"),
+    ('loss,' + HEADER + '1,' + ROWS.replace('\n', '\n1,')[:-2],
+     'has the column loss twice'),
     (HEADER + ROWS + '1,2,3,3,-1\n', "row 37: the loss '-1'"),
     (HEADER + ROWS + '1,,3,3,1\n', "row 37: the epoch_percent ''"),
     (HEADER + ROWS + '1,101,3,3,1\n', "the epoch_percent '101' is not a number "
@@ -105,10 +113,19 @@ def test_a_file_that_is_not_there(tmp_path):
       loss_traces.read(str(path))
 
 
+def test_too_few_examples_to_hold_some_out():
+  traces = loss_traces.Traces(
+      np.arange(50).astype(str), np.zeros(50, int), np.arange(50) // 49,
+      np.zeros(50, int), np.arange(50.0))
+  with pytest.raises(UserError, match='of the 50 examples.*too few'):
+    loss_traces.training_set(traces, [0.5])
+
+
 def test_other_columns_and_orders_do_not_matter(tmp_path):
   lines = ['loss,clean_label,who,noisy_label,epoch_percent,sample_id']
   lines += ['%d.5,1,me,%d,100,%d' % (k, k % 2, k) for k in range(10)]
-  traces = loss_traces.read(_file(tmp_path, '\n'.join(lines) + '\n\n'))
+  traces = loss_traces.read(_file(  # With the mark that Excel puts in front.
+      tmp_path, u'\ufeff' + '\n'.join(lines) + '\n\n'))
   np.testing.assert_array_equal(traces.loss, np.arange(10) + 0.5)
   np.testing.assert_array_equal(traces.epoch_percent, [99] * 10)
   np.testing.assert_array_equal(traces.v_star(), np.arange(10) % 2)
@@ -143,7 +160,7 @@ def test_training_set(tmp_path):
     np.testing.assert_allclose(averages, [losses[0], losses[5]], atol=1e-4)
   rows = np.round(points[:, 0] * 10).astype(int)
   np.testing.assert_array_equal(np.concatenate([v_star, held_out_v]),
-                                rows % 3 > 0)
+                                rows % 5 > 0)
 
 
 def test_what_is_held_out_is_no_special_choice():

@@ -337,7 +337,11 @@ def _find_checkpoint(path):
         'mentornet_models/mentornet_pd, a checkpoint prefix, %s, or %s and a '
         'curriculum' % (path, 'is no directory' if os.path.exists(path) else
                         'does not exist', THRESHOLD, V_STAR))
-  latest = tf.train.latest_checkpoint(path)
+  try:
+    latest = tf.train.latest_checkpoint(path)
+  except (ValueError, tf.errors.OpError):
+    raise UserError('%s is damaged; remove it, or name a checkpoint prefix'
+                    % os.path.join(path, 'checkpoint'))
   found = sorted(glob.glob(os.path.join(glob.escape(path), '*.index')))
   if not latest and len(found) == 1:
     latest = found[0][:-len('.index')]

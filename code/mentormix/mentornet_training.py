@@ -15,6 +15,7 @@ import numpy as np
 
 from mentormix import curriculum
 from mentormix import mentornet
+from mentormix import runtime
 from mentormix import schedules
 from mentormix.command import RunError
 from mentormix.runtime import tf
@@ -87,7 +88,7 @@ def learn(features, v_star, settings=BEST, on_step=None):
     name -> array, with the names and shapes of `mentornet.SHAPES`.
 
   Raises:
-    RunError: the loss or the weights are no longer finite.
+    RunError: the loss, the weights or what they give is no longer finite.
   """
   steps, starts = settings.max_number_of_steps, []
   for start in range(settings.restarts):
@@ -96,6 +97,8 @@ def learn(features, v_star, settings=BEST, on_step=None):
         features, v_star,
         settings._replace(seed=settings.seed + _NEXT_START * start), report)
     error = np.abs(_apply_weights(weights, features) - v_star).mean()
+    if not np.isfinite(error):
+      raise RunError(_DIVERGED)
     starts.append((error, start, weights))
   return min(starts)[-1]  # No two have the same number.
 
@@ -244,11 +247,17 @@ def apply_network(network, features):
   Args:
     network: features -> v, as from `mentornet.load`.
     features: [N, 4] array.
+
+  Raises:
+    RunError: a formula in the place of a network failed.
   """
   with tf.Graph().as_default():
     v = network(tf.constant(features, tf.float32))
     with tf.Session(config=_one_core()) as session:
-      return session.run(v)
+      try:
+        return session.run(v)
+      except tf.errors.UnknownError as error:
+        raise RunError(mentornet.formula_error(error) or runtime.reason(error))
 
 
 def held_out_errors(network, features, v_star, phases=()):

@@ -231,3 +231,15 @@ def test_divergence_is_one_line():
   with pytest.raises(RunError, match='smaller learning rate'):
     training.learn(features, np.full([10], np.nan, np.float32),
                    training.PUBLISHED._replace(max_number_of_steps=3))
+
+
+def test_a_formula_that_fails_is_one_line(tmp_path):
+  (tmp_path / 'mine.py').write_text(
+      'def v_star(loss, difference, label, epoch):\n'
+      '  return 1 + (loss == 17)\n')
+  formula = mentornet.load('v_star:%s' % (tmp_path / 'mine.py'))
+  points = np.zeros([2, 4], np.float32)
+  np.testing.assert_array_equal(training.apply_network(formula, points), [1, 1])
+  points[1, 0] = 17
+  with pytest.raises(RunError, match='returns 2 at loss 17, difference 0'):
+    training.apply_network(formula, points)

@@ -31,7 +31,7 @@ SCORES = ('step', 'count', 'auc', 'average_precision', 'num_suspected',
 # Two runs that differ in these only are of one group. The directory of the data
 # stands for the data set and its noise.
 _OF_NO_WEIGHT = (config_lib.MAY_CHANGE - {'max_number_of_steps'}
-                 | {'seed', 'data_dir'})
+                 | {'seed', 'data_dir', 'loss_csv_file'})
 
 
 class Noise(collections.namedtuple('Noise', 'kind level name')):

@@ -363,7 +363,10 @@ class TraceHook(tf.train.SessionRunHook):
     self._done = start
     rows = config.max_number_of_steps * config.batch_size
     self._every = max(1, -(-rows // loss_traces.MAX_ROWS))
-    writer = loss_traces.Writer(config.loss_csv_file, go_on=start > 0)
+    saved = config_lib.load(config.train_log_dir) or {}
+    writer = loss_traces.Writer(
+        config.loss_csv_file,
+        go_on=saved.get('loss_csv_file') == config.loss_csv_file)
     self._writer = writer
     self.listener = tf.train.CheckpointSaverListener()
     self.listener.after_save = lambda *_: writer.flush()

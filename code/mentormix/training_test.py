@@ -234,7 +234,7 @@ def _trace(path, config, steps, start=0, saved_after=()):
 
 def test_a_trace_has_the_rows_of_evenly_spread_steps(tmp_path, monkeypatch):
   path = str(tmp_path / 'losses.csv')
-  config = CONFIG._replace(loss_csv_file=path)
+  config = CONFIG._replace(loss_csv_file=path, train_log_dir=str(tmp_path))
   with tf.Session() as session:
     batch = session.run(_batch())
   rows = _trace(path, config, 4, saved_after=(1, 3))
@@ -242,6 +242,7 @@ def test_a_trace_has_the_rows_of_evenly_spread_steps(tmp_path, monkeypatch):
   assert [row[1] for row in rows[::B]] == ['0', '1', '2']
   assert [int(row[2]) for row in rows] == list(batch.labels) * 3
   assert [int(row[3]) for row in rows] == list(batch.clean_labels) * 3
+  config_lib.save(config, str(tmp_path))  # As training does; now it goes on.
   rows = _trace(path, config, 2, start=3, saved_after=(2,))
   assert len(rows) == 5 * B
   monkeypatch.setattr(training.loss_traces, 'MAX_ROWS', 40 * B)
