@@ -325,9 +325,9 @@ _LEGEND_DATA = (
     'their labels was right (points; the more losses, the larger).')
 _JUDGED = (
     'These errors cannot be 0, since a right and a wrong label may have the '
-    'same loss. To take the labels of weight 0.5 and more for right, the others '
-    'for wrong, holds for {accuracy:.1%} of the points; to go by d <= 0, as the '
-    'self-paced curriculum does, for {self_paced:.1%}; to take all for {most}, '
+    'same loss. To take the labels of weight 0.5 and more for right, the '
+    'others for wrong, holds for {accuracy:.1%} of the points; to go by d <= 0, '
+    'as the self-paced curriculum does, for {self_paced:.1%}; to take all for {most}, '
     'for {constant:.1%}. The area under the ROC curve is {auc:.3f}.')
 
 _POINTS = (
@@ -335,8 +335,8 @@ _POINTS = (
     '0 to 99), {held_out_share:.0%} of them held out')
 _POINTS_DATA = (
     '{source[rows]:,} losses of {source[samples]:,} examples, '
-    '{source[right]:.1%} of their labels right; each loss compared with the percentiles '
-    '{source[loss_p_percentiles]} of its time; {held_out_share:.0%} of the '
+    '{source[right]:.1%} of their labels right; each loss compared with the '
+    'percentiles {source[loss_p_percentiles]} of its time; {held_out_share:.0%} of the '
     'examples held out')
 _HOW = (
     '; {loss}; Adam with a rate of {settings[learning_rate]:g}, {schedule}; '
@@ -369,6 +369,7 @@ def card(lesson, metrics, standard, path):
         map(str, metrics['source']['loss_p_percentiles'])))
   if path != os.path.join(MODELS_DIR, lesson.name):
     words.append('--output_dir=%s' % path)
+  words[1:] = map(shlex.quote, words[1:])
   judged = ''
   if 'judged' in metrics:
     judged = '\n%s\n' % textwrap.fill(_JUDGED.format(**metrics['judged']), 80)
@@ -381,8 +382,7 @@ def card(lesson, metrics, standard, path):
           loss=in_words[settings['loss']], **metrics), 80),
       departures=textwrap.fill(_departures(
           settings, mentornet_training.PUBLISHED._asdict()), 80),
-      remake=' \\\n      '.join([words[0]] + [shlex.quote(w) for w in words[1:]]),
-      path=shlex.quote(path), picture=PICTURE,
+      remake=' \\\n      '.join(words), path=shlex.quote(path), picture=PICTURE,
       animation=ANIMATION, network=NETWORK, metrics=METRICS)
 
 

@@ -150,8 +150,8 @@ def test_what_a_formula_does_to_its_arguments_stays_there(tmp_path):
     ('return 1 / 0', 'line 3: ZeroDivisionError'),
     ('if loss > 1: return loss', 'line 3: ValueError: The truth value'),
     ('import sys; sys.exit(3)', 'line 3: SystemExit: 3'),
-    ('return loss * float("nan")', 'returns nan at loss 0, difference -5, label '
-                                   '0, epoch 0'),
+    ('return loss * float("nan")',
+     'returns nan at loss 0, difference -5, label 0, epoch 0'),
     ('return loss / 4', 'returns 1.125 at loss 4.5, '),
     ('return -loss', 'returns -0.5 at loss 0.5'),
     ('return 0.5', 'returns the shape [] for arrays of the shape ['),
@@ -160,8 +160,8 @@ def test_what_a_formula_does_to_its_arguments_stays_there(tmp_path):
     ('return loss.astype(str)', 'returns <U'),
     ('return loss + 0j', 'returns complex128; it must return real numbers'),
     ('raise ValueError("a\\nNode: b")', 'ValueError: a Node: b'),
-    ('return np.where(epoch == 51, 2, 1)', 'returns 2 at loss 0, difference -5, '
-                                           'label 0, epoch 51'),
+    ('return np.where(epoch == 51, 2, 1)',
+     'returns 2 at loss 0, difference -5, label 0, epoch 51'),
     ('return [[1], [2, 3]]', 'mine.py'),
 ])
 def test_a_formula_that_is_none(body, message, tmp_path):
