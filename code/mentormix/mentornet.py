@@ -122,7 +122,18 @@ def load(path, loss_p_percentile=None):
   if os.path.isfile(frozen):
     graph_def = _read_graph(frozen)
     return lambda features: _import(graph_def, features)
-  weights = weights_of(path)
+  return from_weights(weights_of(path))
+
+
+def from_weights(weights):
+  """A network that is given by its weights.
+
+  Args:
+    weights: name -> array, with the names of `SHAPES`.
+
+  Returns:
+    A function: features [B, 4] -> v [B], both float32.
+  """
   return lambda features: tf.sigmoid(network(features, _constants(weights)))
 
 

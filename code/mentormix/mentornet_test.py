@@ -261,8 +261,7 @@ def test_mentor_over_twelve_calls(golden, weights):
   sigmoids = []
 
   def network(features):
-    sigmoids.append(tf.sigmoid(
-        mentornet.network(features, mentornet._constants(weights))))
+    sigmoids.append(mentornet.from_weights(weights)(features))
     return sigmoids[-1]
 
   mentor = mentornet.Mentor(network, epoch, 0.5, burn_in_epoch=10)

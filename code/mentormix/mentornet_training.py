@@ -96,7 +96,8 @@ def learn(features, v_star, settings=BEST, on_step=None):
     weights = _learn_once(
         features, v_star,
         settings._replace(seed=settings.seed + _NEXT_START * start), report)
-    error = np.abs(_apply_weights(weights, features) - v_star).mean()
+    v = apply_network(mentornet.from_weights(weights), features)
+    error = np.abs(v - v_star).mean()
     if not np.isfinite(error):
       raise RunError(_DIVERGED)
     starts.append((error, start, weights))
@@ -232,13 +233,6 @@ def clipped_gradients(loss, variables, clip_norm):
   gradients = [tf.convert_to_tensor(gradient)
                for gradient in tf.gradients(loss, variables)]
   return tf.clip_by_global_norm(gradients, clip_norm)[0]
-
-
-def _apply_weights(weights, features):
-  """As `apply_network`, for weights by name."""
-  constants = lambda: {name: tf.constant(w) for name, w in weights.items()}
-  return apply_network(
-      lambda x: tf.sigmoid(mentornet.network(x, constants())), features)
 
 
 def apply_network(network, features):

@@ -22,11 +22,6 @@ def _learn(name, **settings):
   return weights, held_out
 
 
-def _network(weights):
-  return lambda features: tf.sigmoid(
-      mentornet.network(features, mentornet._constants(weights)))
-
-
 def test_published_settings():
   assert training.PUBLISHED == training.Settings(
       batch_size=32, max_number_of_steps=30000, learning_rate=0.1,
@@ -42,7 +37,8 @@ def test_few_steps_beat_every_constant(name):
   assert [(n, weights[n].shape) for n, _ in mentornet.SHAPES] == list(
       mentornet.SHAPES)
   constant = np.abs(v_star - np.median(v_star)).mean()
-  errors = training.held_out_errors(_network(weights), features, v_star)
+  errors = training.held_out_errors(
+      mentornet.from_weights(weights), features, v_star)
   assert errors['mean_absolute_error'] < 0.1 * constant
 
 
@@ -51,7 +47,8 @@ def test_frozen_weights_give_the_same_numbers(tmp_path):
   mentornet.freeze(weights, str(tmp_path))
   assert training.held_out_errors(
       mentornet.load(str(tmp_path)), features, v_star
-  ) == training.held_out_errors(_network(weights), features, v_star)
+  ) == training.held_out_errors(
+      mentornet.from_weights(weights), features, v_star)
 
 
 def test_same_seed_same_weights():
@@ -153,7 +150,8 @@ def test_of_several_starts_the_closest_is_taken():
   assert done == sorted(set(done)) and done[-1] == 180
   starts = [training.learn(features, v_star, settings._replace(
       restarts=1, seed=training._NEXT_START * k)) for k in range(3)]
-  errors = [np.abs(training._apply_weights(weights, features) - v_star).mean()
+  errors = [np.abs(training.apply_network(
+      mentornet.from_weights(weights), features) - v_star).mean()
             for weights in starts]
   assert len(set(errors)) == 3
   for name, value in starts[int(np.argmin(errors))].items():
