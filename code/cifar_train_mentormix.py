@@ -56,11 +56,20 @@ def define_flags():
       method='cross_entropy: plain training; mixup: uniform partners, no '
              'weights; mentornet: weights, no mixing; mentormix: both.',
       seed='Of initial weights, order, augmentation and mixing.',
-      num_readers='Threads that read files.',
-      num_preprocessing_threads='Threads that decode and augment.',
+      num_readers='Threads that read the files of a set too large for '
+                  'memory (2 GiB decoded).',
+      num_preprocessing_threads=(
+          'Threads that augment and, for such a set, that decode. With 1, and '
+          '1 reader for such a set, the seed fixes the order of the images.'),
       loss_csv_file='Where to write the losses of the examples, from which '
                     'train_mentornet.py learns a data-driven MentorNet; up to '
                     'a million rows, with each checkpoint. Needs clean labels.',
+      precision='float32; or mixed: the student computes in bfloat16 on '
+                'TensorFlow 2.x (GPUs from Ampere, CPUs with AMX or '
+                'AVX512-BF16), in float16 with loss scaling on 1.15 (Volta, '
+                'Turing); weights, losses, weighting and averages stay '
+                'float32.',
+      xla='Whether XLA compiles the step.',
   ))
   flags.DEFINE_enum(
       'preset', None, presets.NAMES,

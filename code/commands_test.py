@@ -13,6 +13,7 @@ import pytest
 from mentormix import datasets
 from mentormix import mentornet
 from mentormix import results as results_lib
+from mentormix import runtime
 from mentormix import testing
 from mentormix.runtime import tf
 
@@ -126,6 +127,51 @@ def test_a_finished_run_says_so(digits, trained):
       data_dir=digits + '/0.4', train_log_dir=trained))
   assert code == 0
   assert 'is already at step 3 of 3' in out
+
+
+def test_the_seed_fixes_a_run(digits, trained, tmp_path):
+  """Initial weights, order, augmentation, mixing: two runs are one."""
+  def weights(directory, **kwargs):
+    code, _, err = _run('cifar_train_mentormix.py', *_train(
+        data_dir=digits + '/0.4', train_log_dir=directory, **kwargs))
+    assert code == 0, err
+    reader = tf.train.load_checkpoint(str(directory))
+    return {name: reader.get_tensor(name)
+            for name in reader.get_variable_to_shape_map()}
+
+  once = weights(trained)
+  again, other = weights(tmp_path / 'again'), weights(tmp_path / 'other', seed=1)
+  assert sorted(once) == sorted(again)
+  for name in once:  # Up to the order in which threads add.
+    np.testing.assert_allclose(again[name], once[name], rtol=1e-3, atol=1e-4)
+  kernel = 'ResNet8/logit/DW'
+  assert np.abs(other[kernel] - once[kernel]).max() > 0.01
+
+
+def test_mixed_precision(digits, tmp_path):
+  code, out, err = _run('cifar_train_mentormix.py', *_train(
+      data_dir=digits + '/0.4', train_log_dir=tmp_path, precision='mixed'))
+  if runtime.IS_1_15:
+    assert code == 2 and '--precision=mixed on TensorFlow 1.15' in err
+    assert len(err.splitlines()) == 1
+    return
+  assert code == 0, err
+  assert 'in mixed precision' in out and 'trained to step 3' in out
+  reader = tf.train.load_checkpoint(str(tmp_path))
+  types = set(reader.get_variable_to_dtype_map().values())
+  assert types == {tf.float32, tf.int64}
+  code, _, err = _run('cifar_train_mentormix.py', *_train(
+      data_dir=digits + '/0.4', train_log_dir=tmp_path))
+  assert code == 2 and '--precision is mixed there, float32 here' in err
+
+
+def test_xla_compiles_the_step(digits, tmp_path):
+  code, out, err = _run('cifar_train_mentormix.py', '--xla', *_train(
+      data_dir=digits + '/0.4', train_log_dir=tmp_path), env=dict(
+          os.environ, TF_CPP_MIN_LOG_LEVEL='0'))
+  assert code == 0, err
+  assert 'trained to step 3' in out
+  assert 'Compiled cluster using XLA' in err
 
 
 def test_a_run_goes_on(digits, tmp_path):

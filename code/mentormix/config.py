@@ -23,6 +23,7 @@ METHOD_SETTINGS = collections.OrderedDict((
     ('mentormix', _WEIGHTING + ('mixup_alpha', 'second_reweight')),
 ))
 METHODS = tuple(METHOD_SETTINGS)
+PRECISIONS = ('float32', 'mixed')
 WEIGHTED = ('mentornet', 'mentormix')  # Those that need a MentorNet.
 
 
@@ -59,8 +60,10 @@ _TRAIN_DEFAULTS = (
     ('method', 'mentormix'),
     ('seed', 0),
     ('num_readers', 4),
-    ('num_preprocessing_threads', 4),
+    ('num_preprocessing_threads', 1),
     ('loss_csv_file', ''),
+    ('precision', 'float32'),
+    ('xla', False),
 )
 
 _EVAL_DEFAULTS = (
@@ -103,7 +106,7 @@ class EvalConfig(collections.namedtuple(
 MAY_CHANGE = frozenset([
     'train_log_dir', 'max_number_of_steps', 'save_summaries_secs',
     'save_interval_secs', 'num_readers', 'num_preprocessing_threads', 'master',
-    'ps_tasks', 'task', 'device_id'])
+    'ps_tasks', 'task', 'device_id', 'xla'])
 
 _AT_LEAST_ONE = ('batch_size', 'max_number_of_steps', 'num_readers',
                  'num_preprocessing_threads', 'save_interval_secs')
@@ -122,6 +125,8 @@ def validate(config):
   require_given(config, 'data_dir', 'train_log_dir')
   _require(config, 'method', config.method in METHODS,
            'one of %s' % ', '.join(METHODS))
+  _require(config, 'precision', config.precision in PRECISIONS,
+           'one of %s' % ', '.join(PRECISIONS))
   for name in _AT_LEAST_ONE:
     _require(config, name, getattr(config, name) >= 1, 'at least 1')
   for name in _AT_LEAST_ZERO:

@@ -18,11 +18,15 @@ A set of one's own has a noise.json beside its files, which gives its name, its
 number of classes and its image size.
 """
 import collections
+import itertools
 import os
 import struct
 
+import numpy as np
+
 from mentormix import archives
 from mentormix import noise
+from mentormix import runtime
 from mentormix.command import UserError
 from mentormix.runtime import slim
 from mentormix.runtime import tf
@@ -34,7 +38,10 @@ FINE_LABEL = 'image/class/fine_label'
 CLEAN_LABEL = 'image/class/clean_label'
 SOURCE_ID = 'image/source_id'
 
+ITEMS = ('image', 'label', 'clean_label', 'source_id')  # Of a decoded record.
 UNKNOWN_LABEL = -1  # What a record without a clean label decodes to.
+
+_CHUNK = 1000  # Records decoded at a time.
 
 
 class Dataset(collections.namedtuple(
@@ -201,6 +208,66 @@ def slim_dataset(dataset, split, files, num_samples):
           'clean_label': 'the true label, where known',
           'source_id': 'which image it is, where known'},
       num_classes=dataset.num_classes)
+
+
+def decode(dataset, split, files, num_samples):
+  """All records of a split, decoded.
+
+  Args:
+    dataset: a `Dataset`.
+    split: 'train' or 'test'.
+    files: their paths.
+    num_samples: N, how many records they hold.
+
+  Returns:
+    ITEM -> array for each of `ITEMS`: image uint8 [N, H, W, 3]; label and
+    clean_label int64 [N]; source_id [N] of bytes.
+
+  Raises:
+    UserError: an image cannot be decoded or is of another size; the line names
+      the file and the record.
+  """
+  shape = [num_samples, dataset.image_size, dataset.image_size, 3]
+  arrays = {'image': np.empty(shape, np.uint8),
+            'label': np.empty(num_samples, np.int64),
+            'clean_label': np.empty(num_samples, np.int64),
+            'source_id': np.empty(num_samples, object)}
+  with tf.Graph().as_default(), tf.device('/cpu:0'), \
+      tf.Session(config=runtime.session_config()) as session:
+    records = tf.placeholder(tf.string, [None])
+    decoder = slim_dataset(dataset, split, files, num_samples).decoder
+    decoded = tf.map_fn(
+        lambda record: decoder.decode(record, list(ITEMS)), records,
+        dtype=[tf.uint8, tf.int64, tf.int64, tf.string], parallel_iterations=32)
+    done = 0
+    for path in files:
+      chunks = _chunks(tf.python_io.tf_record_iterator(path), _CHUNK)
+      in_file = 0
+      for chunk in chunks:
+        try:
+          values = session.run(decoded, {records: chunk})
+        except tf.errors.InvalidArgumentError:
+          for k, record in enumerate(chunk):
+            try:
+              session.run(decoded, {records: [record]})
+            except tf.errors.InvalidArgumentError as error:
+              raise UserError(
+                  '%s: the image of record %d cannot be decoded as %d x %d '
+                  'pixels (%s); make the file again' % (
+                      path, in_file + k, dataset.image_size,
+                      dataset.image_size, runtime.reason(error)))
+          raise
+        for item, value in zip(ITEMS, values):
+          arrays[item][done:done + len(chunk)] = value
+        in_file += len(chunk)
+        done += len(chunk)
+  return arrays
+
+
+def _chunks(items, size):
+  """Lists of up to `size` items."""
+  items = iter(items)
+  return iter(lambda: list(itertools.islice(items, size)), [])
 
 
 def encode_example(png, label, clean_label=None, fine_label=None,

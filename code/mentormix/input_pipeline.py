@@ -1,23 +1,29 @@
-"""Files -> queue -> batch, with tf-slim's reader, decoder and provider.
+"""Files -> queue -> batch.
 
-Training: several readers take the files in random order into a shuffling queue;
-several threads decode and augment; a second queue forms the batches.
-Evaluation: one reader, in order, every image exactly once. B is the batch size.
+Training: a set that fits into memory is decoded once; a queue of shuffled indices
+says which records come next. A larger one is read through tf-slim's provider,
+every epoch anew, by several readers into a shuffling queue. Either way whole
+batches are augmented at a time and wait in a queue for the step. Evaluation:
+one reader, in order, every image exactly once. B is the batch size.
 """
 import collections
 
+from mentormix import augmentation
 from mentormix import datasets
+from mentormix import runtime
 from mentormix.runtime import slim
 from mentormix.runtime import tf
 
-# The shuffling queue holds this share of an epoch, at most so many records (of
-# about 3 kB), at least what the published one holds: B records kept back.
+# Decoded images of up to so many bytes are kept in memory (twice: as they were
+# read, for a session that has to start again, and where the graph finds them).
+# CIFAR has 154 million bytes, a million images of 32 x 32 three billion.
+MOST_IN_MEMORY = 2 ** 31
+_BATCHES_AHEAD = 4  # In the queue before the step.
+
+# What is larger: the shuffling queue holds this share of an epoch, at most so
+# many records (of about 3 kB), at least B.
 _SHUFFLED_SHARE = 4
 _MAX_SHUFFLED = 8192
-
-_ITEMS = ['image', 'label', 'clean_label', 'source_id']  # As in `Batch`.
-
-_PADDING = 4  # Pixels, in all: 32 -> 36, then cropped back at random.
 
 
 class Batch(collections.namedtuple(
@@ -34,34 +40,75 @@ class Batch(collections.namedtuple(
 
 
 def train_batch(dataset, files, num_examples, batch_size, num_readers=4,
-                num_threads=4):
+                num_threads=1):
   """An endless, shuffled, augmented stream of batches.
+
+  From memory, every image comes exactly once an epoch, in an order drawn anew
+  (published: nearly the order on disk).
 
   Args:
     dataset: a `datasets.Dataset`.
     files: paths of the TFRecords of the training split.
     num_examples: how many records they hold.
     batch_size: B.
-    num_readers: threads that read files.
-    num_threads: threads that decode and augment.
+    num_readers: threads that read the files of a set too large for memory.
+    num_threads: threads that augment and, for such a set, that decode.
 
   Returns:
-    A `Batch`. Order and augmentation follow tf.set_random_seed; with one reader
-    and one thread they are the same every time.
+    A `Batch`. Order and augmentation follow tf.set_random_seed; with one thread
+    of each kind they are the same every time.
+
+  Raises:
+    UserError: an image cannot be decoded.
   """
+  image_bytes = 3 * dataset.image_size ** 2
+  with tf.device('/cpu:0'), tf.name_scope('input'), runtime.without_xla():
+    if num_examples * image_bytes <= MOST_IN_MEMORY:
+      batch = _from_memory(dataset, files, num_examples, batch_size)
+    else:
+      batch = _from_files(dataset, files, num_examples, batch_size, num_readers,
+                          num_threads)
+    batch = batch._replace(images=augmentation.augment(
+        batch.images, augmentation.draw(batch_size)))
+    queue = tf.FIFOQueue(_BATCHES_AHEAD, [x.dtype for x in batch],
+                         [x.shape for x in batch])
+    tf.train.add_queue_runner(tf.train.QueueRunner(
+        queue, [queue.enqueue(batch)] * num_threads))
+    return Batch(*queue.dequeue())
+
+
+def _from_memory(dataset, files, num_examples, batch_size):
+  """A `Batch` of uint8 images, taken by index from what was decoded once."""
+  arrays = datasets.decode(dataset, 'train', files, num_examples)
+  indices = tf.train.range_input_producer(
+      num_examples, capacity=max(num_examples, batch_size)).dequeue_many(
+          batch_size)  # [B]
+
+  def take(item):
+    array = arrays[item]
+    # Not as a constant: the graph is written to disk, with every constant.
+    value = tf.py_func(lambda: array, [], tf.as_dtype(array.dtype))
+    value.set_shape(array.shape)
+    kept = tf.Variable(value, trainable=False, name=item,
+                       collections=[tf.GraphKeys.LOCAL_VARIABLES])
+    return tf.gather(kept, indices)
+  return Batch(*map(take, datasets.ITEMS))
+
+
+def _from_files(dataset, files, num_examples, batch_size, num_readers,
+                num_threads):
+  """A `Batch` of uint8 images, read and decoded as they are needed."""
   kept_back = max(batch_size, min(num_examples // _SHUFFLED_SHARE,
                                   _MAX_SHUFFLED))
-  with tf.device('/cpu:0'), tf.name_scope('input'):
-    provider = slim.dataset_data_provider.DatasetDataProvider(
-        datasets.slim_dataset(dataset, 'train', files, num_examples),
-        num_readers=min(num_readers, len(files)), shuffle=True,
-        # Room for one more: each draw is then from as many records, whoever is
-        # faster, reader or consumer.
-        common_queue_capacity=kept_back + 1, common_queue_min=kept_back)
-    image, *rest = provider.get(_ITEMS)
-    return Batch(*tf.train.batch(
-        [augment(image)] + rest, batch_size, num_threads=num_threads,
-        capacity=4 * batch_size))
+  provider = slim.dataset_data_provider.DatasetDataProvider(
+      datasets.slim_dataset(dataset, 'train', files, num_examples),
+      num_readers=min(num_readers, len(files)), shuffle=True,
+      # Room for one more: each draw is then from as many records, whoever is
+      # faster, reader or consumer.
+      common_queue_capacity=kept_back + 1, common_queue_min=kept_back)
+  return Batch(*tf.train.batch(
+      provider.get(list(datasets.ITEMS)), batch_size, num_threads=num_threads,
+      capacity=4 * batch_size))
 
 
 def eval_batch(dataset, split, files, num_examples, batch_size):
@@ -84,7 +131,7 @@ def eval_batch(dataset, split, files, num_examples, batch_size):
     provider = slim.dataset_data_provider.DatasetDataProvider(
         datasets.slim_dataset(dataset, split, files, num_examples),
         num_readers=1, shuffle=False, num_epochs=1)
-    image, *rest = provider.get(_ITEMS)
+    image, *rest = provider.get(list(datasets.ITEMS))
     return Batch(*tf.train.batch(
         [standardize(image)] + rest, batch_size, num_threads=1,
         capacity=4 * batch_size, allow_smaller_final_batch=True))
@@ -93,42 +140,3 @@ def eval_batch(dataset, split, files, num_examples, batch_size):
 def standardize(image):
   """uint8 [H, W, 3] -> float32 in [-1, 1], as for the published test split."""
   return (tf.cast(image, tf.float32) - 127.5) / 127.5
-
-
-def augment(image):
-  """The published training augmentation.
-
-  Args:
-    image: uint8 [H, W, 3].
-
-  Returns:
-    float32 [H, W, 3] in [-1, 1].
-  """
-  height, width, channels = image.shape.as_list()
-  image = tf.image.resize_image_with_crop_or_pad(
-      image, height + _PADDING, width + _PADDING)
-  image = tf.image.random_crop(image, [height, width, channels])
-  image = tf.image.random_flip_left_right(image)
-  image = tf.cast(image, tf.float32) / 255.0
-  image = _distort_color(image)
-  return 2.0 * (image - 0.5)
-
-
-def _distort_color(image):
-  """Brightness, saturation, hue and contrast, in one of two orders."""
-  brightness = lambda x: tf.image.random_brightness(x, 32.0 / 255.0)
-  saturation = lambda x: tf.image.random_saturation(x, 0.5, 1.5)
-  hue = lambda x: tf.image.random_hue(x, 0.2)
-  contrast = lambda x: tf.image.random_contrast(x, 0.5, 1.5)
-
-  def apply(*steps):
-    distorted = image
-    for step in steps:
-      distorted = step(distorted)
-    return distorted
-
-  first_order = tf.random.uniform([], maxval=2, dtype=tf.int32) < 1
-  image = tf.cond(first_order,
-                  lambda: apply(brightness, saturation, hue, contrast),
-                  lambda: apply(brightness, contrast, saturation, hue))
-  return tf.clip_by_value(image, 0.0, 1.0)

@@ -2,8 +2,10 @@
 import numpy as np
 import pytest
 
+from mentormix import augmentation
 from mentormix import datasets
 from mentormix import input_pipeline
+from mentormix.command import UserError
 from mentormix.runtime import tf
 import prepare_data
 
@@ -26,7 +28,8 @@ def files(tmp_path_factory):
     with tf.python_io.TFRecordWriter(paths[-1]) as writer:
       for n in indices:
         png = prepare_data.encode_png(np.full([32, 32, 3], n, np.uint8))
-        writer.write(datasets.encode_example(png, n % 10, (n + 1) % 10))
+        writer.write(datasets.encode_example(png, n % 10, (n + 1) % 10,
+                                             source_id=str(n)))
   return paths
 
 
@@ -70,95 +73,82 @@ def test_test_images_are_standardized(files):
       batch.images[100], np.full([32, 32, 3], (100 - 127.5) / 127.5), rtol=1e-6)
 
 
-def test_training_batches(files, monkeypatch):
-  monkeypatch.setattr(input_pipeline, 'augment', input_pipeline.standardize)
+@pytest.fixture(params=['memory', 'files'])
+def source(request, monkeypatch):
+  """Both ways for records to come: decoded once, or read every epoch anew."""
+  if request.param == 'files':
+    monkeypatch.setattr(input_pipeline, 'MOST_IN_MEMORY', 103 * 3072 - 1)
+  return request.param
+
+
+def _levels(batches):
+  """Grey levels of images as they are."""
+  return np.concatenate([b.images[:, 0, 0, 0] for b in batches]).astype(int)
+
+
+def test_training_batches(files, source, monkeypatch):
+  monkeypatch.setattr(augmentation, 'augment', lambda images, draws: images)
   batches = _batches(input_pipeline.train_batch(CIFAR10, files, 103, 16), 60)
   assert len(batches) == 60  # Endless: more than nine epochs.
-  levels, labels, clean = [], [], []
   for b in batches:
     assert b.images.shape == (16, 32, 32, 3) and b.labels.shape == (16,)
-    levels.extend(np.round(b.images[:, 0, 0, 0] * 127.5 + 127.5).astype(int))
-    labels.extend(b.labels)
-    clean.extend(b.clean_labels)
-  levels = np.array(levels)
-  np.testing.assert_array_equal(np.array(labels), levels % 10)
-  np.testing.assert_array_equal(np.array(clean), (levels + 1) % 10)
+  levels = _levels(batches)
+  np.testing.assert_array_equal(
+      np.concatenate([b.labels for b in batches]), levels % 10)
+  np.testing.assert_array_equal(
+      np.concatenate([b.clean_labels for b in batches]), (levels + 1) % 10)
+  np.testing.assert_array_equal(
+      np.concatenate([b.source_ids for b in batches]),
+      [b'%d' % n for n in levels])
   counts = np.bincount(levels, minlength=103)
   assert counts.min() >= 5 and counts.max() <= 14  # 9.3 each.
   assert not np.array_equal(levels[:103], np.sort(levels[:103]))
 
 
-def test_one_reader_and_a_seed_fix_the_stream(files):
-  def levels(seed):
+def test_from_memory_every_epoch_has_every_image_once(files, monkeypatch):
+  monkeypatch.setattr(augmentation, 'augment', lambda images, draws: images)
+  levels = _levels(_batches(
+      input_pipeline.train_batch(CIFAR10, files, 103, 16), 20))
+  first, second = levels[:103], levels[103:206]
+  np.testing.assert_array_equal(np.sort(first), np.arange(103))
+  np.testing.assert_array_equal(np.sort(second), np.arange(103))
+  assert not np.array_equal(first, second)
+
+
+def test_one_reader_and_a_seed_fix_the_stream(files, source):
+  def images(seed):
     tf.reset_default_graph()
     tf.set_random_seed(seed)
     batches = _batches(input_pipeline.train_batch(
         CIFAR10, files, 103, 16, num_readers=1, num_threads=1), 8)
     return np.concatenate([b.images for b in batches])
 
-  np.testing.assert_array_equal(levels(1), levels(1))
-  assert np.abs(levels(1) - levels(2)).max() > 0
+  one = images(1)
+  np.testing.assert_array_equal(one, images(1))
+  assert np.abs(one - images(2)).max() > 0
 
 
-def test_crop_and_flip(monkeypatch):
-  """Every result is one of 25 crops, flipped or not, and all occur."""
-  monkeypatch.setattr(input_pipeline, '_distort_color', lambda image: image)
-  image = np.random.RandomState(0).randint(1, 256, [32, 32, 3]).astype(np.uint8)
-  padded = np.pad(image, [[2, 2], [2, 2], [0, 0]], 'constant')
-  expected = {}
-  for y in range(5):
-    for x in range(5):
-      crop = padded[y:y + 32, x:x + 32]
-      expected[crop.tobytes()] = (y, x, False)
-      expected[np.ascontiguousarray(crop[:, ::-1]).tobytes()] = (y, x, True)
-  assert len(expected) == 50
-  output = input_pipeline.augment(tf.constant(image))
-  seen = set()
-  with tf.Session() as session:
-    for _ in range(600):
-      pixels = np.round((session.run(output) / 2 + 0.5) * 255).astype(np.uint8)
-      seen.add(expected[pixels.tobytes()])
-  assert len(seen) == 50
+def test_many_threads_lose_and_double_nothing(files, monkeypatch):
+  monkeypatch.setattr(augmentation, 'augment', lambda images, draws: images)
+  batches = _batches(input_pipeline.train_batch(
+      CIFAR10, files, 103, 103, num_threads=4), 6)
+  for b in batches:  # An epoch each.
+    assert len(set(b.source_ids)) == 103
 
 
-def test_colour_steps_in_two_orders(monkeypatch):
-  calls = []
-
-  def record(name):
-    def step(image, *amounts):
-      calls.append((name,) + amounts)
-      return image
-    return step
-
-  for name in ('brightness', 'saturation', 'hue', 'contrast'):
-    monkeypatch.setattr(tf.image, 'random_' + name, record(name))
-  input_pipeline._distort_color(tf.zeros([32, 32, 3]))
-  brightness, hue = ('brightness', 32.0 / 255.0), ('hue', 0.2)
-  saturation, contrast = ('saturation', 0.5, 1.5), ('contrast', 0.5, 1.5)
-  assert calls == [brightness, saturation, hue, contrast,
-                   brightness, contrast, saturation, hue]
+def test_the_graph_holds_no_image(files):
+  """It is written to disk with every run."""
+  input_pipeline.train_batch(CIFAR10, files, 103, 16)
+  assert len(tf.get_default_graph().as_graph_def().SerializeToString()) < 1e5
 
 
-def test_colour_amounts():
-  """On grey, only brightness shows: uniform within 32 / 255."""
-  grey = tf.fill([32, 32, 3], 0.5)
-  output = input_pipeline._distort_color(grey)
-  with tf.Session() as session:
-    shifts = np.array([session.run(output)[0, 0, 0] for _ in range(800)]) - 0.5
-  bound = 32.0 / 255.0
-  assert np.abs(shifts).max() <= bound + 1e-5
-  assert np.abs(shifts).max() > 0.97 * bound
-  assert abs(shifts.mean()) < 0.1 * bound
-  assert abs(shifts.std() / (bound / np.sqrt(3)) - 1) < 0.1
-
-
-def test_augmented_images_stay_in_range_and_differ():
-  image = tf.constant(np.random.RandomState(1).randint(
-      0, 256, [32, 32, 3]).astype(np.uint8))
-  output = input_pipeline.augment(image)
-  assert output.shape.as_list() == [32, 32, 3]
-  with tf.Session() as session:
-    values = np.stack([session.run(output) for _ in range(50)])
-  assert values.min() >= -1 and values.max() <= 1
-  # The random steps are drawn independently: brightness does not tell the hue.
-  assert len(np.unique(values.reshape(50, -1).mean(axis=1))) == 50
+def test_a_damaged_image_is_named(files, tmp_path):
+  path = str(tmp_path / 'cifar10_train-0')
+  png = prepare_data.encode_png(np.zeros([32, 32, 3], np.uint8))
+  with tf.python_io.TFRecordWriter(path) as writer:
+    for damaged in (False, False, True, False):
+      writer.write(datasets.encode_example(
+          png[:100] if damaged else png, 1, 1, source_id='7'))
+  with pytest.raises(UserError, match='cifar10_train-0: the image of record 2 '
+                                      'cannot be decoded'):
+    input_pipeline.train_batch(CIFAR10, [path], 4, 2)

@@ -24,16 +24,20 @@ class Loss(collections.namedtuple('Loss', 'per_example v unmixed')):
   Attributes:
     per_example: [B], its mean is what training minimises, weight decay aside.
     v: [B], the weight of each example of the batch before any mixing.
-    unmixed: [B], the loss of each example before mixing and weighting, which is
-      what a mentor sees; None for mixup, which never computes it.
+    unmixed: [B], the loss of each example before mixing and weighting; None for
+      mixup, which never computes it.
   """
   __slots__ = ()
 
 
-def mentormix(images, labels, student, mentor, alpha, second_mentor=None):
-  """Algorithm 1.
+# Where random draws come from: v [B] -> partners [B]; alpha, shape -> draws from
+# Beta(alpha, alpha); shape -> draws from [0, 1), for a mentor that drops.
+Sampler = collections.namedtuple('Sampler', 'partners beta uniform')
 
-  All random draws follow tf.set_random_seed.
+
+def mentormix(images, labels, student, mentor, alpha, second_mentor=None,
+              sampler=None):
+  """Algorithm 1.
 
   Args:
     images: [B, H, W, 3].
@@ -42,8 +46,8 @@ def mentormix(images, labels, student, mentor, alpha, second_mentor=None):
       alone moves the moving statistics.
     mentor: a callable, losses -> weights; of the images as they are.
     alpha: of Beta(alpha, alpha); 0 or less mixes nothing.
-    second_mentor: a callable, weights of the mixed images; None for no second
-      weighting.
+    second_mentor: a callable, weights of the mixed images, or None.
+    sampler: a `Sampler`; None for `RANDOM`.
 
   Returns:
     A `Loss`.
@@ -55,7 +59,7 @@ def mentormix(images, labels, student, mentor, alpha, second_mentor=None):
 
   # Step 2: sample a partner for each, more often where the weight is high.
   # Step 3: mix the pairs up.
-  images, labels = _mix_with_partners(images, labels, v, alpha)
+  images, labels = _mix_with_partners(images, labels, v, alpha, sampler)
 
   # Step 4: train on the mixed examples, weighted again.
   mixed = _softmax_cross_entropy(labels, student(images))  # [B]
@@ -64,10 +68,10 @@ def mentormix(images, labels, student, mentor, alpha, second_mentor=None):
   return Loss(mixed, v, unmixed=loss)
 
 
-def mixup(images, labels, student, alpha):
+def mixup(images, labels, student, alpha, sampler=None):
   """Mixup (Zhang et al., ICLR 2018), as in `mentormix` a lam for each pair."""
   v = tf.ones(tf.shape(labels)[:1])  # [B]
-  images, labels = _mix_with_partners(images, labels, v, alpha)
+  images, labels = _mix_with_partners(images, labels, v, alpha, sampler)
   return Loss(_softmax_cross_entropy(labels, student(images)), v, None)
 
 
@@ -84,12 +88,13 @@ def cross_entropy(images, labels, student):
   return Loss(loss, tf.ones_like(loss), unmixed=loss)
 
 
-def _mix_with_partners(images, labels, v, alpha):
+def _mix_with_partners(images, labels, v, alpha, sampler):
   """Each example mixed with a partner drawn by weight; as it is at alpha 0."""
   if alpha <= 0:
     return images, labels
-  j = sample_partners(v)  # [B]
-  lam = mixing_coefficients(sample_beta(alpha, tf.shape(v)), v)  # [B]
+  sampler = sampler or RANDOM
+  j = sampler.partners(v)  # [B]
+  lam = mixing_coefficients(sampler.beta(alpha, tf.shape(v)), v)  # [B]
   return mix(images, j, lam), mix(labels, j, lam)
 
 
@@ -101,9 +106,7 @@ def sample_partners(v):
   to show in the loss, not in an index out of range here.
   """
   logits = tf.where(tf.math.is_nan(v), tf.zeros_like(v), v)
-  partners = tf.random.categorical(
-      logits[tf.newaxis, :], tf.size(v), dtype=tf.int32)
-  return partners[0]
+  return tf.random.categorical([logits], tf.size(v), dtype=tf.int32)[0]
 
 
 def sample_beta(alpha, shape):
@@ -111,8 +114,7 @@ def sample_beta(alpha, shape):
 
   For an alpha near 0 both draws can underflow; the limit is then 0 or 1.
   """
-  a, b = tf.unstack(tf.random.gamma(
-      tf.concat([[2], shape], axis=0), alpha))
+  a, b = tf.unstack(tf.random.gamma(tf.concat([[2], shape], 0), alpha))
   return tf.where(a + b > 0, a / (a + b), tf.ones_like(a))
 
 
@@ -120,17 +122,14 @@ def mixing_coefficients(beta, v):
   """Share lam of the example itself: the larger one, unless v < 0.5.
 
   An example that the mentor distrusts thus counts for less than its partner
-  (published code; the paper interpolates by v).
-
-  Args:
-    beta: [B] draws from Beta(alpha, alpha).
-    v: [B] weights.
-
-  Returns:
-    lam [B].
+  (published code; the paper interpolates by v). All are [B].
   """
   lam = tf.maximum(beta, 1 - beta)
   return tf.where(v < 0.5, 1 - lam, lam)
+
+
+# Draws that follow tf.set_random_seed.
+RANDOM = Sampler(sample_partners, sample_beta, tf.random.uniform)
 
 
 def mix(x, j, lam):

@@ -163,7 +163,7 @@ def test_mixup_without_mixing_is_cross_entropy():
 
 
 @pytest.mark.parametrize('constant', [1.0, 0.7])
-def test_constant_weights_make_mentormix_mixup(monkeypatch, constant):
+def test_constant_weights_make_mentormix_mixup(constant):
   j = np.random.RandomState(1).randint(B, size=B)
   beta = np.random.RandomState(2).uniform(size=B).astype(np.float32)
   weights = []
@@ -171,14 +171,14 @@ def test_constant_weights_make_mentormix_mixup(monkeypatch, constant):
   def partners(v):
     weights.append(tf.nn.softmax(v))
     return tf.constant(j)
-  monkeypatch.setattr(loss_lib, 'sample_partners', partners)
-  monkeypatch.setattr(loss_lib, 'sample_beta',
-                      lambda alpha, shape: tf.constant(beta))
+  sampler = loss_lib.Sampler(
+      partners, lambda alpha, shape: tf.constant(beta), uniform=None)
   images, labels = _batch()
   student = _Student()
   mixed = loss_lib.mentormix(
-      images, labels, student, lambda loss: constant * tf.ones_like(loss), 2.0)
-  plain = loss_lib.mixup(images, labels, student, 2.0)
+      images, labels, student, lambda loss: constant * tf.ones_like(loss), 2.0,
+      sampler=sampler)
+  plain = loss_lib.mixup(images, labels, student, 2.0, sampler)
   _alike(student, mixed._replace(v=plain.v), plain)
   for share in _run(weights):
     np.testing.assert_allclose(share, np.full(B, 1.0 / B), rtol=1e-6)

@@ -235,7 +235,8 @@ class Mentor(object):
   """
 
   def __init__(self, network, epoch_percent, loss_p_percentile,
-               burn_in_epoch=0, dropout_rates=None, name='mentor'):
+               burn_in_epoch=0, dropout_rates=None, name='mentor',
+               uniform=tf.random.uniform):
     """Creates a Mentor.
 
     Args:
@@ -245,6 +246,8 @@ class Mentor(object):
       burn_in_epoch: v = 1 while epoch_percent < burn_in_epoch - 1.
       dropout_rates: 100 rates by epoch percentage, or None for none.
       name: of the variable scope.
+      uniform: a callable, shape -> draws from [0, 1), which decide what is
+        dropped.
     """
     self._network = network
     self._epoch_percent = epoch_percent
@@ -252,6 +255,7 @@ class Mentor(object):
     self._burn_in_epoch = burn_in_epoch
     self._dropout_rates = dropout_rates
     self._name = name
+    self._uniform = uniform
     self.average = None  # float32 scalar, after the call.
 
   def __call__(self, loss):
@@ -276,7 +280,7 @@ class Mentor(object):
     last = len(self._dropout_rates) - 1
     rate = tf.gather(tf.constant(self._dropout_rates, tf.float32),
                      tf.minimum(self._epoch_percent, last))
-    kept = tf.random.uniform(tf.shape(v)) >= rate
+    kept = self._uniform(tf.shape(v)) >= rate
     return v * tf.cast(kept, tf.float32)
 
 

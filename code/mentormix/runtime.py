@@ -9,13 +9,21 @@ differs between the two, and what makes them quiet, stands here.
 import contextlib
 import logging
 import os
+import re
 import sys
 import tempfile
 import warnings
 
+from mentormix.command import UserError
+
 # Read when the native library loads, so they precede the import. They are
 # defaults: what the environment already says stays.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # Warnings are not errors.
+# Intel's wheel of 1.15: its threads wait for work 1 ms, not 200, and so leave
+# the cores to TensorFlow's own threads, to the input, to other processes.
+os.environ.setdefault('KMP_BLOCKTIME', '1')
+# Where XLA is asked for, it may compile for a CPU, too.
+os.environ.setdefault('TF_XLA_FLAGS', '--tf_xla_cpu_global_jit')
 logging.getLogger('tensorflow').setLevel(logging.ERROR)
 warnings.filterwarnings('ignore', module=r'tensorflow|tf_slim')
 
@@ -49,7 +57,10 @@ def _quiet_import():
 
 
 with _quiet_import():
-  import tensorflow.compat.v1 as tf  # pylint: disable=g-import-not-at-top
+  # pylint: disable=g-import-not-at-top,g-direct-tensorflow-import
+  import tensorflow.compat.v1 as tf
+  from tensorflow.core.protobuf import rewriter_config_pb2
+  from tensorflow.python.client import device_lib
 
 # Deprecations are this file's concern, and what fails raises an exception.
 tf.logging.set_verbosity(tf.logging.FATAL)
@@ -82,6 +93,8 @@ with _quiet_import():
   import tf_slim as slim  # pylint: disable=g-import-not-at-top
 
 VERSION = tf.__version__
+IS_1_15 = VERSION.startswith('1.')
+_ON = rewriter_config_pb2.RewriterConfig.ON
 
 
 def select_device(device_id):
@@ -92,11 +105,98 @@ def select_device(device_id):
   os.environ['CUDA_VISIBLE_DEVICES'] = device_id
 
 
-def session_config():
-  """Session settings for every session: no more GPU memory than needed."""
+def session_config(precision='float32', xla=False):
+  """Settings for a session, a tf.ConfigProto.
+
+  No more GPU memory than needed; the graph rewrite of 1.15 for mixed precision;
+  XLA for all of the graph but what `without_xla` leaves out.
+  """
   config = tf.ConfigProto(allow_soft_placement=True)
   config.gpu_options.allow_growth = True
+  if precision == 'mixed' and IS_1_15:
+    config.graph_options.rewrite_options.auto_mixed_precision = _ON
+  if xla:
+    config.graph_options.optimizer_options.global_jit_level = (
+        tf.OptimizerOptions.ON_1)
   return config
+
+
+def without_xla():
+  """A context for what XLA is to leave alone: it fails on strings."""
+  return tf.xla.experimental.jit_scope(compile_ops=False)
+
+
+def arithmetic(precision):
+  """The dtype of the arithmetic that a student is built with.
+
+  Mixed precision is bfloat16 on TensorFlow 2.x, which has the range of float32,
+  so nothing need be scaled. On 1.15 it is float16, which TensorFlow's graph
+  rewrite puts into a graph of float32, with `scale_loss`.
+
+  Args:
+    precision: as of --precision.
+  """
+  if precision == 'mixed' and not IS_1_15:
+    return tf.bfloat16
+  return tf.float32
+
+
+def scale_loss(optimizer, precision):
+  """`optimizer`, with dynamic loss scaling where `precision` needs it.
+
+  Gradients too small for float16 are scaled up; a step whose gradients overflow
+  leaves the weights as they are, and the scale is halved.
+  """
+  if precision == 'mixed' and IS_1_15:
+    return tf.train.experimental.MixedPrecisionLossScaleOptimizer(
+        optimizer, tf.train.experimental.DynamicLossScale())
+  return optimizer
+
+
+def check_precision(precision):
+  """Whether this machine computes in `precision`.
+
+  Call `select_device` before.
+
+  Returns:
+    A line for the log where it can, but slowly; None otherwise.
+
+  Raises:
+    UserError: it cannot.
+  """
+  if precision != 'mixed':
+    return None
+  capabilities = _gpu_capabilities()
+  needed, kind = (7, 'float16') if IS_1_15 else (8, 'bfloat16')
+  if capabilities and min(capabilities) < needed:
+    raise UserError('--precision=mixed on TensorFlow %s is %s, which needs GPUs '
+                    'of compute capability %d or more, not %g; take float32'
+                    % (VERSION, kind, needed, min(capabilities)))
+  if IS_1_15 and not capabilities:
+    raise UserError('--precision=mixed on TensorFlow %s needs a GPU, and there '
+                    'is none; take float32, or TensorFlow 2.x' % VERSION)
+  if not capabilities and not _cpu_has_bfloat16():
+    return ('--precision=mixed: this CPU has no bfloat16 arithmetic '
+            '(AMX or AVX512-BF16), float32 may be faster')
+  return None
+
+
+def _gpu_capabilities():
+  """Compute capability of each GPU that TensorFlow sees, as floats."""
+  descriptions = [
+      device.physical_device_desc
+      for device in device_lib.list_local_devices(session_config())
+      if device.device_type == 'GPU']
+  return [float(re.search(r'compute capability: (\d+\.\d+)', text).group(1))
+          for text in descriptions]
+
+
+def _cpu_has_bfloat16():
+  try:
+    with open('/proc/cpuinfo') as f:
+      return bool(re.search(r'\b(amx_bf16|avx512_bf16)\b', f.read()))
+  except OSError:  # No Linux.
+    return False
 
 
 def reason(error):

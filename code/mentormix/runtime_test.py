@@ -1,7 +1,10 @@
 """What TensorFlow says when an operation fails, on either version."""
+import collections
+
 import pytest
 
 from mentormix import runtime
+from mentormix.command import UserError
 from mentormix.runtime import tf
 
 
@@ -25,3 +28,35 @@ def test_the_reason_is_one_line(operation, said):
 def test_other_errors_give_their_first_line():
   assert runtime.reason(ValueError('first\nsecond')) == 'first'
   assert runtime.reason(ValueError()) == ''
+
+
+@pytest.mark.parametrize('is_1_15,gpus,fits', [
+    (True, [7.0], True), (True, [7.5, 7.0], True), (True, [6.1], False),
+    (True, [], False), (False, [8.0], True), (False, [9.0, 7.0], False),
+    (False, [], True)])
+def test_which_machine_has_mixed_precision(monkeypatch, is_1_15, gpus, fits):
+  monkeypatch.setattr(runtime, 'IS_1_15', is_1_15)
+  monkeypatch.setattr(runtime, '_gpu_capabilities', lambda: gpus)
+  monkeypatch.setattr(runtime, '_cpu_has_bfloat16', lambda: True)
+  runtime.check_precision('float32')
+  if fits:
+    assert runtime.check_precision('mixed') is None
+  else:
+    with pytest.raises(UserError, match='--precision=mixed .*take float32'):
+      runtime.check_precision('mixed')
+
+
+def test_a_slow_machine_is_told_so(monkeypatch):
+  monkeypatch.setattr(runtime, 'IS_1_15', False)
+  monkeypatch.setattr(runtime, '_gpu_capabilities', lambda: [])
+  monkeypatch.setattr(runtime, '_cpu_has_bfloat16', lambda: False)
+  assert 'has no bfloat16' in runtime.check_precision('mixed')
+
+
+def test_gpus_are_told_by_their_description(monkeypatch):
+  device = collections.namedtuple('Device', 'device_type physical_device_desc')
+  monkeypatch.setattr(runtime.device_lib, 'list_local_devices', lambda config: [
+      device('CPU', ''), device('XLA_GPU', 'device: XLA_GPU device'),
+      device('GPU', 'device: 0, name: Tesla V100-SXM2-16GB, pci bus id: '
+                    '0000:00:1e.0, compute capability: 7.0')])
+  assert runtime._gpu_capabilities() == [7.0]

@@ -49,7 +49,8 @@ class Step(collections.namedtuple(
   __slots__ = ()
 
 
-def build_step(config, dataset, num_examples, batch, network=None):
+def build_step(config, dataset, num_examples, batch, network=None,
+               sampler=None):
   """Adds one training step to the graph, summaries included.
 
   Args:
@@ -59,6 +60,7 @@ def build_step(config, dataset, num_examples, batch, network=None):
     batch: an `input_pipeline.Batch`.
     network: the MentorNet, features [B, 4] -> v [B]; for the methods that
       need one.
+    sampler: a `mentormix_loss.Sampler`; None: draws that follow the seed.
 
   Returns:
     A `Step`.
@@ -66,11 +68,11 @@ def build_step(config, dataset, num_examples, batch, network=None):
   global_step = tf.train.get_or_create_global_step()
   step = tf.identity(global_step)  # Steps done before this one.
   labels = tf.one_hot(batch.labels, dataset.num_classes)  # [B, K]
-  student = _student(config.studentnet, dataset.num_classes)
+  student = _student(config, dataset.num_classes)
   epoch_percent = schedules.epoch_percent(step, config.max_number_of_steps)
 
   result = _apply_method(config, network, epoch_percent, batch.images, labels,
-                         student)
+                         student, sampler or mentormix_loss.RANDOM)
 
   loss = tf.reduce_mean(result.per_example)
   # With a second weighting, published: no weight decay.
@@ -80,7 +82,7 @@ def build_step(config, dataset, num_examples, batch, network=None):
       step, config.learning_rate, config.learning_rate_decay_factor,
       schedules.decay_steps(num_examples, config.batch_size,
                             config.num_epochs_per_decay))
-  train_op = _update(loss, rate, step, global_step)
+  train_op = _update(loss, rate, step, global_step, config.precision)
 
   selected = tf.reduce_mean(tf.cast(result.v >= mentornet.SELECTED, tf.float32))
   tf.summary.scalar('loss', loss)
@@ -93,17 +95,20 @@ def build_step(config, dataset, num_examples, batch, network=None):
   return Step(train_op, loss, result.v, selected, result.unmixed, epoch_percent)
 
 
-def _apply_method(config, network, epoch_percent, images, labels, student):
+def _apply_method(config, network, epoch_percent, images, labels, student,
+                  sampler):
   """The `mentormix_loss.Loss` of the method asked for."""
   if config.method == 'cross_entropy':
     return mentormix_loss.cross_entropy(images, labels, student)
   if config.method == 'mixup':
-    return mentormix_loss.mixup(images, labels, student, config.mixup_alpha)
+    return mentormix_loss.mixup(images, labels, student, config.mixup_alpha,
+                                sampler)
 
   def new_mentor(name):
     return mentornet.Mentor(
         network, epoch_percent, config.loss_p_percentile, config.burn_in_epoch,
-        schedules.dropout_table(config.example_dropout_rates), name)
+        schedules.dropout_table(config.example_dropout_rates), name,
+        sampler.uniform)
 
   mentor, second_mentor = new_mentor('mentor'), None
   if config.method == 'mentornet':
@@ -112,35 +117,39 @@ def _apply_method(config, network, epoch_percent, images, labels, student):
     if config.second_reweight:
       second_mentor = new_mentor('second_mentor')
     result = mentormix_loss.mentormix(
-        images, labels, student, mentor, config.mixup_alpha, second_mentor)
+        images, labels, student, mentor, config.mixup_alpha, second_mentor,
+        sampler)
   tf.summary.scalar('loss_average', mentor.average)
   if second_mentor:
     tf.summary.scalar('second_loss_average', second_mentor.average)
   return result
 
 
-def _student(name, num_classes):
+def _student(config, num_classes):
   """The student in training mode; every call shares the same variables."""
-  network = students.get(name)
+  network = students.get(config.studentnet)
+  dtype = runtime.arithmetic(config.precision)
 
   def student(images, update_statistics=True):
     with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
       return network(images, num_classes, is_training=True,
-                     update_statistics=update_statistics)
+                     update_statistics=update_statistics, dtype=dtype)
   return student
 
 
-def _update(loss, rate, step, global_step):
+def _update(loss, rate, step, global_step, precision='float32'):
   """Statistics and loss averages, momentum step, weight averages: in turn."""
-  momentum = tf.train.MomentumOptimizer(rate, MOMENTUM)
-  gradients = momentum.compute_gradients(loss)
+  optimizer = runtime.scale_loss(
+      tf.train.MomentumOptimizer(rate, MOMENTUM), precision)
+  gradients = optimizer.compute_gradients(loss)
   # Both passes are over before a weight moves.
   with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
-    apply = momentum.apply_gradients(gradients, global_step)
+    apply = optimizer.apply_gradients(gradients)
   # The average takes the weights *after* the step.
   with tf.control_dependencies([apply]):
-    return tf.train.ExponentialMovingAverage(
+    average = tf.train.ExponentialMovingAverage(
         schedules.weight_average_decay(step)).apply(tf.trainable_variables())
+    return tf.group(average, global_step.assign_add(1))
 
 
 def summarize_separation(v, is_clean):
@@ -190,6 +199,9 @@ def train(config):
   dataset = datasets.get(config.dataset_name, config.data_dir)
   students.get(config.studentnet)
   schedules.dropout_table(config.example_dropout_rates)
+  slow = runtime.check_precision(config.precision)
+  if slow:
+    log(slow)
   for change in config_lib.check_resume(config):
     log('going on with a changed setting: %s' % change)
   network = None
@@ -211,9 +223,10 @@ def train(config):
     log('%s is already at step %d of %d' % (
         config.train_log_dir, start, config.max_number_of_steps))
     return 0
-  log('TensorFlow %s: %s, %s on %s, %d examples, %s' % (
-      runtime.VERSION, config.method, config.studentnet, config.data_dir,
-      num_examples, 'from step %d' % start if start else 'a new run'))
+  log('TensorFlow %s: %s, %s in %s precision on %s, %d examples, %s' % (
+      runtime.VERSION, config.method, config.studentnet, config.precision,
+      config.data_dir, num_examples,
+      'from step %d' % start if start else 'a new run'))
 
   with tf.Graph().as_default(), tf.device(
       tf.train.replica_device_setter(config.ps_tasks)):
@@ -227,8 +240,9 @@ def train(config):
     if has_clean_labels:
       summarize_separation(step.v, tf.equal(batch.labels, batch.clean_labels))
     stop = StopOnSignalHook()
-    saver = tf.train.Saver(max_to_keep=MAX_CHECKPOINTS,
-                           save_relative_paths=True)
+    with runtime.without_xla():
+      saver = tf.train.Saver(max_to_keep=MAX_CHECKPOINTS,
+                             save_relative_paths=True)
     hooks = _hooks(config, step, batch, start, stop, saver)
     config_lib.save(config, config.train_log_dir)
     noise.copy_facts(config.data_dir, config.train_log_dir)
@@ -266,13 +280,13 @@ def train(config):
 
 
 def _run(config, step, hooks, saver):
-  with tf.train.MonitoredTrainingSession(
+  with runtime.without_xla(), tf.train.MonitoredTrainingSession(
       master=config.master, is_chief=config.task == 0,
       checkpoint_dir=config.train_log_dir,
       scaffold=tf.train.Scaffold(saver=saver), hooks=hooks,
       save_checkpoint_secs=None, save_summaries_steps=None,
       save_summaries_secs=None, log_step_count_steps=None,
-      config=runtime.session_config()) as session:
+      config=runtime.session_config(config.precision, config.xla)) as session:
     while not session.should_stop():
       session.run(step.train_op)
 

@@ -8,6 +8,7 @@ import pytest
 from mentormix import config as config_lib
 from mentormix import datasets
 from mentormix import input_pipeline
+from mentormix import runtime
 from mentormix import training
 from mentormix.runtime import tf
 from mentormix.students import resnet
@@ -190,6 +191,39 @@ def test_summaries_name_what_is_to_be_seen():
   assert {'loss', 'loss_average', 'second_loss_average', 'learning_rate', 'v',
           'v/mean', 'v/selected', 'v/clean', 'v/noisy', 'v/auc', 'v/precision',
           'v/recall'} <= tags
+
+
+@pytest.mark.skipif(runtime.IS_1_15, reason='1.15 has no bfloat16 arithmetic')
+def test_mixed_precision_keeps_state_in_float32_and_trains_alike():
+  losses = _losses(3, method='cross_entropy', precision='mixed')
+  dtypes = {v.dtype.base_dtype for v in tf.global_variables()}
+  assert dtypes == {tf.float32, tf.int64}  # int64: the step.
+  plain = _losses(3, method='cross_entropy')
+  np.testing.assert_allclose(losses, plain, rtol=0.02)
+  assert losses != plain
+
+
+@pytest.mark.skipif(not runtime.IS_1_15, reason='float16 is for 1.15')
+def test_loss_scaling_changes_no_step_and_skips_what_overflows():
+  """The graph rewrite itself needs a GPU; the scaling of the loss does not."""
+  np.testing.assert_allclose(
+      _losses(3, method='cross_entropy', precision='mixed'),
+      _losses(3, method='cross_entropy'), rtol=1e-5)
+  tf.reset_default_graph()
+  factor = tf.placeholder_with_default(1.0, [])
+  w = tf.get_variable('w', initializer=2.0)
+  train_op = training._update(
+      factor * w, tf.constant(0.5), tf.constant(0, tf.int64),
+      tf.train.get_or_create_global_step(), 'mixed')
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    session.run(train_op)
+    assert session.run(w) == 1.5
+    session.run(train_op, {factor: float('inf')})
+    assert session.run(w) == 1.5  # Not taken, but a step all the same.
+    assert session.run(tf.train.get_global_step()) == 2
+    session.run(train_op)
+    assert session.run(w) < 1.5
 
 
 def test_separation_by_hand():

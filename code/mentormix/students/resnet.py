@@ -14,7 +14,7 @@ BATCH_NORM_DECAY = 0.9
 
 
 def resnet(images, num_classes, is_training, depth, widths,
-           update_statistics=True):
+           update_statistics=True, dtype=tf.float32):
   """A residual network of `depth` = 6n + 2 layers.
 
   Args:
@@ -25,6 +25,8 @@ def resnet(images, num_classes, is_training, depth, widths,
     widths: four numbers of channels: of the first convolution, of each stage.
     update_statistics: whether a training pass adds to tf.GraphKeys.UPDATE_OPS
       the updates of the moving statistics.
+    dtype: of the arithmetic: tf.float32, or tf.bfloat16 with the variables, the
+      statistics and what comes after the last average in float32.
 
   Returns:
     Logits [B, K] float32.
@@ -34,10 +36,11 @@ def resnet(images, num_classes, is_training, depth, widths,
   """
   if depth < 8 or (depth - 2) % 6:
     raise ValueError('depth must be 6n + 2, at least 8, not %r' % depth)
-  with tf.variable_scope('ResNet%d' % depth, custom_getter=_published_names), \
+  with tf.variable_scope('ResNet%d' % depth, custom_getter=_getter(dtype)), \
       slim.arg_scope(_arg_scope(is_training, update_statistics)):
     with tf.variable_scope('init'):
-      x = slim.conv2d(images, widths[0], 3, scope='init_conv')  # [B, H, W, C]
+      x = slim.conv2d(tf.cast(images, dtype), widths[0], 3,
+                      scope='init_conv')  # [B, H, W, C]
     for stage, width in enumerate(widths[1:], start=1):
       for unit in range((depth - 2) // 6):
         stride = 2 if stage > 1 and unit == 0 else 1
@@ -45,7 +48,7 @@ def resnet(images, num_classes, is_training, depth, widths,
           x = _unit(x, width, stride, first=stage == 1 and unit == 0)
     with tf.variable_scope('unit_last'):
       x = _activate(batch_norm(x, scope='final_bn'))
-    x = tf.reduce_mean(x, [1, 2])  # [B, C]
+    x = tf.reduce_mean(tf.cast(x, tf.float32), [1, 2])  # [B, C]
     return slim.fully_connected(x, num_classes, scope='logit')
 
 
@@ -162,11 +165,19 @@ def _move_debiased(average, value):
   return average.assign(biased / (1 - tf.pow(BATCH_NORM_DECAY, local_step)))
 
 
-def _published_names(getter, name, *args, **kwargs):
-  """Custom getter: slim's `weights` are `DW` in published checkpoints."""
-  if name.endswith('/weights'):
-    name = name[:-len('weights')] + 'DW'
-  return getter(name, *args, **kwargs)
+def _getter(dtype):
+  """Custom getter of variables by their published names, as float32.
+
+  slim's `weights` are `DW` in published checkpoints. Convolutions, whose input
+  is of `dtype`, see their kernels in it.
+  """
+  def get(getter, name, *args, **kwargs):
+    if name.endswith('/weights'):
+      name = name[:-len('weights')] + 'DW'
+    asked = kwargs.pop('dtype', tf.float32)
+    variable = getter(name, *args, dtype=tf.float32, **kwargs)
+    return tf.cast(variable, dtype) if asked == dtype != tf.float32 else variable
+  return get
 
 
 def weight_decay():

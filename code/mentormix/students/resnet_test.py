@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 
+from mentormix import runtime
 from mentormix import students
 from mentormix import testing
 from mentormix.runtime import tf
@@ -149,6 +150,42 @@ def test_weight_decay(golden, values):
   graph = _Graph(values, True)
   np.testing.assert_allclose(graph.run(resnet.weight_decay()),
                              golden[NET + 'decay_0.0002'], rtol=1e-5)
+
+
+def test_bfloat16_computes_about_the_same_on_the_same_variables(values):
+  """Each number keeps 8 bits; the variables and what leaves stay float32."""
+  tf.reset_default_graph()
+  x = tf.placeholder(tf.float32, [8, 32, 32, 3])
+  student = students.get('resnet32_thin')
+  logits = {}
+  with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
+    for dtype in (tf.float32, tf.bfloat16):
+      logits[dtype] = student(x, 10, True, dtype=dtype)
+      updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
+  kernels = [v for v in tf.trainable_variables() if v.op.name.endswith('/DW')]
+  gradients = {dtype: tf.gradients(tf.reduce_mean(y[:, 0] - y[:, 1]), kernels)
+               for dtype, y in logits.items()}
+  assert {v.dtype.base_dtype for v in tf.global_variables()} == {tf.float32}
+  assert {y.dtype for y in logits.values()} == {tf.float32}
+  assert {x.dtype.base_dtype for x in updates} == {tf.float32}
+  convolutions = [op for op in tf.get_default_graph().get_operations()
+                  if op.type == 'Conv2D']
+  assert [op.outputs[0].dtype for op in convolutions] == (
+      [tf.float32] * 31 + [tf.bfloat16] * 31)
+  if runtime.IS_1_15:
+    return  # It has no kernels for bfloat16; precision is mixed otherwise.
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    for v in tf.global_variables():
+      if v.op.name in values:
+        v.load(values[v.op.name], session)
+    y, g = session.run([logits, gradients], {x: _images(101)})
+  _close(y[tf.bfloat16], y[tf.float32], 0.05)
+  assert np.abs(y[tf.bfloat16] - y[tf.float32]).max() > 0
+  for one, other in zip(g[tf.bfloat16], g[tf.float32]):
+    cosine = (one * other).sum() / np.sqrt((one ** 2).sum()
+                                           * (other ** 2).sum())
+    assert cosine > 0.8
 
 
 def test_a_pass_without_update_moves_no_statistics(values):
