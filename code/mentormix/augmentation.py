@@ -31,14 +31,10 @@ class Draws(collections.namedtuple(
   __slots__ = ()
 
 
-def draw(batch_size):
-  """`Draws` as published; they follow tf.set_random_seed."""
-  def uniform(low, high):
-    return tf.random.uniform([batch_size], low, high)
-
-  def integers(low, high):  # Both may come.
-    return tf.random.uniform([batch_size], low, high + 1, tf.int32)
-
+def draw(batch_size, sampler):
+  """`Draws` as published, from a `sampling.Sampler`."""
+  uniform = lambda low, high: sampler.uniform([batch_size], low, high)
+  integers = lambda low, high: sampler.integers([batch_size], low, high)
   return Draws(
       y=integers(-_PADDING, _PADDING), x=integers(-_PADDING, _PADDING),
       flip=integers(0, 1) < 1, brightness=uniform(-_BRIGHTNESS, _BRIGHTNESS),

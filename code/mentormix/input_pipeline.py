@@ -11,6 +11,7 @@ import collections
 from mentormix import augmentation
 from mentormix import datasets
 from mentormix import runtime
+from mentormix import sampling
 from mentormix.runtime import slim
 from mentormix.runtime import tf
 
@@ -19,6 +20,7 @@ from mentormix.runtime import tf
 # CIFAR has 154 million bytes, a million images of 32 x 32 three billion.
 MOST_IN_MEMORY = 2 ** 31
 _BATCHES_AHEAD = 4  # In the queue before the step.
+_ORDER_STREAM = 31  # Of random numbers; the augmentation has those from 0 on.
 
 # What is larger: the shuffling queue holds this share of an epoch, at most so
 # many records (of about 3 kB), at least B.
@@ -39,24 +41,28 @@ class Batch(collections.namedtuple(
   __slots__ = ()
 
 
-def train_batch(dataset, files, num_examples, batch_size, num_readers=4,
-                num_threads=1):
+def train_batch(dataset, files, num_examples, batch_size, seed=0, start=0,
+                num_readers=4, num_threads=1):
   """An endless, shuffled, augmented stream of batches.
 
   From memory, every image comes exactly once an epoch, in an order drawn anew
-  (published: nearly the order on disk).
+  (published: nearly the order on disk). With one thread, order and augmentation
+  of the n-th batch then follow from the seed and n; from files, only the
+  augmentation does.
 
   Args:
     dataset: a `datasets.Dataset`.
     files: paths of the TFRecords of the training split.
     num_examples: how many records they hold.
     batch_size: B.
+    seed: an int, at least 0.
+    start: int64 scalar or int, read when a session starts: how many batches
+      have been used before. The stream goes on there.
     num_readers: threads that read the files of a set too large for memory.
     num_threads: threads that augment and, for such a set, that decode.
 
   Returns:
-    A `Batch`. Order and augmentation follow tf.set_random_seed; with one thread
-    of each kind they are the same every time.
+    A `Batch`.
 
   Raises:
     UserError: an image cannot be decoded.
@@ -64,12 +70,14 @@ def train_batch(dataset, files, num_examples, batch_size, num_readers=4,
   image_bytes = 3 * dataset.image_size ** 2
   with tf.device('/cpu:0'), tf.name_scope('input'), runtime.without_xla():
     if num_examples * image_bytes <= MOST_IN_MEMORY:
-      batch = _from_memory(dataset, files, num_examples, batch_size)
+      batch = _from_memory(dataset, files, num_examples, batch_size, seed,
+                           start)
     else:
       batch = _from_files(dataset, files, num_examples, batch_size, num_readers,
                           num_threads)
     batch = batch._replace(images=augmentation.augment(
-        batch.images, augmentation.draw(batch_size)))
+        batch.images, augmentation.draw(
+            batch_size, sampling.Sampler(seed, _count(start)))))
     queue = tf.FIFOQueue(_BATCHES_AHEAD, [x.dtype for x in batch],
                          [x.shape for x in batch])
     tf.train.add_queue_runner(tf.train.QueueRunner(
@@ -77,22 +85,52 @@ def train_batch(dataset, files, num_examples, batch_size, num_readers=4,
     return Batch(*queue.dequeue())
 
 
-def _from_memory(dataset, files, num_examples, batch_size):
+def _count(start):
+  """start, start + 1, ...: one more each time that it is evaluated."""
+  return _local_variable('batch', tf.cast(start, tf.int64)).assign_add(1) - 1
+
+
+def _local_variable(name, value):
+  """A variable that no checkpoint holds: a session that starts sets it."""
+  return tf.Variable(value, trainable=False, name=name,
+                     collections=[tf.GraphKeys.LOCAL_VARIABLES])
+
+
+def _from_memory(dataset, files, num_examples, batch_size, seed, start):
   """A `Batch` of uint8 images, taken by index from what was decoded once."""
   arrays = datasets.decode(dataset, 'train', files, num_examples)
-  indices = tf.train.range_input_producer(
-      num_examples, capacity=max(num_examples, batch_size)).dequeue_many(
-          batch_size)  # [B]
+  indices = _shuffled(num_examples, seed, start * batch_size).dequeue_many(
+      batch_size)  # [B]
 
   def take(item):
     array = arrays[item]
     # Not as a constant: the graph is written to disk, with every constant.
     value = tf.py_func(lambda: array, [], tf.as_dtype(array.dtype))
     value.set_shape(array.shape)
-    kept = tf.Variable(value, trainable=False, name=item,
-                       collections=[tf.GraphKeys.LOCAL_VARIABLES])
-    return tf.gather(kept, indices)
+    return tf.gather(_local_variable(item, value), indices)
   return Batch(*map(take, datasets.ITEMS))
+
+
+def _shuffled(num_examples, seed, used):
+  """A queue of all indices in random order, epoch after epoch.
+
+  Args:
+    num_examples: N.
+    seed: with the epoch, it decides the order.
+    used: scalar or int, how many to leave out at the start.
+  """
+  queue = tf.FIFOQueue(num_examples, [tf.int32], [[]])
+  position = _local_variable('position', tf.cast(used, tf.int64))
+  begin = tf.identity(position)
+  epoch = begin // num_examples
+  order = tf.argsort(sampling.Sampler(seed, epoch, _ORDER_STREAM).uniform(
+      [num_examples]))
+  # From one thread: the next value of `position` is not needed before.
+  with tf.control_dependencies(
+      [queue.enqueue_many([order[begin % num_examples:]])]):
+    turn = position.assign((epoch + 1) * num_examples)
+  tf.train.add_queue_runner(tf.train.QueueRunner(queue, [turn]))
+  return queue
 
 
 def _from_files(dataset, files, num_examples, batch_size, num_readers,

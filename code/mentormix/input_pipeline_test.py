@@ -15,7 +15,6 @@ CIFAR10 = datasets.get('cifar10')
 @pytest.fixture(autouse=True)
 def fresh_graph():
   tf.reset_default_graph()
-  tf.set_random_seed(7)
 
 
 @pytest.fixture(scope='module')
@@ -115,17 +114,27 @@ def test_from_memory_every_epoch_has_every_image_once(files, monkeypatch):
   assert not np.array_equal(first, second)
 
 
-def test_one_reader_and_a_seed_fix_the_stream(files, source):
-  def images(seed):
-    tf.reset_default_graph()
-    tf.set_random_seed(seed)
-    batches = _batches(input_pipeline.train_batch(
-        CIFAR10, files, 103, 16, num_readers=1, num_threads=1), 8)
-    return np.concatenate([b.images for b in batches])
+def _stream(files, count, **settings):
+  tf.reset_default_graph()
+  return _batches(input_pipeline.train_batch(
+      CIFAR10, files, 103, 16, **settings), count)
 
+
+def test_the_seed_fixes_the_stream(files):
+  images = lambda seed: np.concatenate(
+      [b.images for b in _stream(files, 8, seed=seed)])
   one = images(1)
   np.testing.assert_array_equal(one, images(1))
   assert np.abs(one - images(2)).max() > 0
+
+
+@pytest.mark.parametrize('start', [1, 6, 7, 20])
+def test_the_stream_goes_on_where_it_left_off(files, start):
+  """Order and augmentation; an epoch ends in the seventh batch."""
+  whole = _stream(files, 24, seed=1)
+  for one, other in zip(whole[start:], _stream(files, 24, seed=1, start=start)):
+    np.testing.assert_array_equal(one.images, other.images)
+    np.testing.assert_array_equal(one.source_ids, other.source_ids)
 
 
 def test_many_threads_lose_and_double_nothing(files, monkeypatch):

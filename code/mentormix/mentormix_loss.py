@@ -30,13 +30,8 @@ class Loss(collections.namedtuple('Loss', 'per_example v unmixed')):
   __slots__ = ()
 
 
-# Where random draws come from: v [B] -> partners [B]; alpha, shape -> draws from
-# Beta(alpha, alpha); shape -> draws from [0, 1), for a mentor that drops.
-Sampler = collections.namedtuple('Sampler', 'partners beta uniform')
-
-
-def mentormix(images, labels, student, mentor, alpha, second_mentor=None,
-              sampler=None):
+def mentormix(images, labels, student, mentor, alpha, sampler,
+              second_mentor=None):
   """Algorithm 1.
 
   Args:
@@ -46,8 +41,9 @@ def mentormix(images, labels, student, mentor, alpha, second_mentor=None,
       alone moves the moving statistics.
     mentor: a callable, losses -> weights; of the images as they are.
     alpha: of Beta(alpha, alpha); 0 or less mixes nothing.
-    second_mentor: a callable, weights of the mixed images, or None.
-    sampler: a `Sampler`; None for `RANDOM`.
+    sampler: where partners and shares are drawn, such as a `sampling.Sampler`.
+    second_mentor: a callable, weights of the mixed images; None for no second
+      weighting.
 
   Returns:
     A `Loss`.
@@ -68,7 +64,7 @@ def mentormix(images, labels, student, mentor, alpha, second_mentor=None,
   return Loss(mixed, v, unmixed=loss)
 
 
-def mixup(images, labels, student, alpha, sampler=None):
+def mixup(images, labels, student, alpha, sampler):
   """Mixup (Zhang et al., ICLR 2018), as in `mentormix` a lam for each pair."""
   v = tf.ones(tf.shape(labels)[:1])  # [B]
   images, labels = _mix_with_partners(images, labels, v, alpha, sampler)
@@ -92,44 +88,26 @@ def _mix_with_partners(images, labels, v, alpha, sampler):
   """Each example mixed with a partner drawn by weight; as it is at alpha 0."""
   if alpha <= 0:
     return images, labels
-  sampler = sampler or RANDOM
   j = sampler.partners(v)  # [B]
   lam = mixing_coefficients(sampler.beta(alpha, tf.shape(v)), v)  # [B]
   return mix(images, j, lam), mix(labels, j, lam)
-
-
-def sample_partners(v):
-  """Draws j ~ Categorical(softmax(v)), one for each example, [B] int32.
-
-  With replacement and at temperature 1 (published code; the paper has a
-  temperature). A weight that is no number counts as 0: what has gone wrong is
-  to show in the loss, not in an index out of range here.
-  """
-  logits = tf.where(tf.math.is_nan(v), tf.zeros_like(v), v)
-  return tf.random.categorical([logits], tf.size(v), dtype=tf.int32)[0]
-
-
-def sample_beta(alpha, shape):
-  """Draws from Beta(alpha, alpha), as a ratio of Gamma(alpha) draws.
-
-  For an alpha near 0 both draws can underflow; the limit is then 0 or 1.
-  """
-  a, b = tf.unstack(tf.random.gamma(tf.concat([[2], shape], 0), alpha))
-  return tf.where(a + b > 0, a / (a + b), tf.ones_like(a))
 
 
 def mixing_coefficients(beta, v):
   """Share lam of the example itself: the larger one, unless v < 0.5.
 
   An example that the mentor distrusts thus counts for less than its partner
-  (published code; the paper interpolates by v). All are [B].
+  (published code; the paper interpolates by v).
+
+  Args:
+    beta: [B] draws from Beta(alpha, alpha).
+    v: [B] weights.
+
+  Returns:
+    lam [B].
   """
   lam = tf.maximum(beta, 1 - beta)
   return tf.where(v < 0.5, 1 - lam, lam)
-
-
-# Draws that follow tf.set_random_seed.
-RANDOM = Sampler(sample_partners, sample_beta, tf.random.uniform)
 
 
 def mix(x, j, lam):

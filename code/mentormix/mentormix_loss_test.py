@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from mentormix import mentormix_loss as loss_lib
+from mentormix import sampling
 from mentormix import testing
 from mentormix.runtime import tf
 
@@ -17,7 +18,11 @@ def golden():
 @pytest.fixture(autouse=True)
 def fresh_graph():
   tf.reset_default_graph()
-  tf.set_random_seed(1)
+  tf.set_random_seed(1)  # Of the student.
+
+
+def _sampler():
+  return sampling.Sampler(seed=1, step=0)
 
 
 def _run(fetches):
@@ -66,46 +71,6 @@ def test_mix_by_hand():
   np.testing.assert_allclose(mixed, [[1.75, 17.5], [2, 20], [4, 40]])
 
 
-def test_partners_follow_the_softmax_of_the_weights():
-  v = np.array([1.0, 0.0, 0.5, 0.0, 1.0], np.float32)
-  draws = tf.stack([loss_lib.sample_partners(tf.constant(v))
-                    for _ in range(4)])
-  counts = np.zeros(5)
-  with tf.Session() as session:
-    for _ in range(1000):
-      counts += np.bincount(session.run(draws).ravel(), minlength=5)
-  expected = np.exp(v) / np.exp(v).sum()
-  np.testing.assert_allclose(counts / counts.sum(), expected, atol=0.012)
-
-
-def test_a_weight_that_is_no_number_draws_no_index_out_of_range():
-  j = _run(loss_lib.sample_partners(tf.constant([np.nan] * 8)))
-  assert j.min() >= 0 and j.max() < 8
-
-
-def test_constant_weights_give_uniform_partners():
-  draws = loss_lib.sample_partners(tf.fill([4], 0.3))
-  counts = np.zeros(4)
-  with tf.Session() as session:
-    for _ in range(2000):
-      counts += np.bincount(session.run(draws), minlength=4)
-  np.testing.assert_allclose(counts / counts.sum(), np.full(4, 0.25),
-                             atol=0.02)
-
-
-@pytest.mark.parametrize('alpha', [0.5, 2.0, 8.0])
-def test_beta_has_its_mean_and_variance(alpha):
-  draws = _run(loss_lib.sample_beta(alpha, [20000]))
-  assert draws.min() >= 0 and draws.max() <= 1
-  assert abs(draws.mean() - 0.5) < 0.01
-  assert abs(draws.var() * 4 * (2 * alpha + 1) - 1) < 0.05
-
-
-def test_beta_near_zero_is_never_nan():
-  draws = _run(loss_lib.sample_beta(1e-3, [20000]))
-  assert np.isfinite(draws).all()
-
-
 class _Student(object):
   """A linear student that remembers how it was called."""
 
@@ -144,7 +109,8 @@ def _weigh(loss):
 def test_no_mixing_and_a_second_weighting_is_mentornet():
   images, labels = _batch()
   student = _Student()
-  mixed = loss_lib.mentormix(images, labels, student, _weigh, 0, _weigh)
+  mixed = loss_lib.mentormix(images, labels, student, _weigh, 0, _sampler(),
+                             _weigh)
   _alike(student, mixed, loss_lib.mentornet(images, labels, student, _weigh))
 
 
@@ -158,7 +124,7 @@ def test_weights_of_one_make_mentornet_cross_entropy():
 def test_mixup_without_mixing_is_cross_entropy():
   images, labels = _batch()
   student = _Student()
-  _alike(student, loss_lib.mixup(images, labels, student, 0),
+  _alike(student, loss_lib.mixup(images, labels, student, 0, _sampler()),
          loss_lib.cross_entropy(images, labels, student))
 
 
@@ -171,13 +137,14 @@ def test_constant_weights_make_mentormix_mixup(constant):
   def partners(v):
     weights.append(tf.nn.softmax(v))
     return tf.constant(j)
-  sampler = loss_lib.Sampler(
-      partners, lambda alpha, shape: tf.constant(beta), uniform=None)
+  sampler = _sampler()
+  sampler.partners = partners
+  sampler.beta = lambda alpha, shape: tf.constant(beta)
   images, labels = _batch()
   student = _Student()
   mixed = loss_lib.mentormix(
       images, labels, student, lambda loss: constant * tf.ones_like(loss), 2.0,
-      sampler=sampler)
+      sampler)
   plain = loss_lib.mixup(images, labels, student, 2.0, sampler)
   _alike(student, mixed._replace(v=plain.v), plain)
   for share in _run(weights):
@@ -188,7 +155,7 @@ def test_methods_of_one_pass_update_statistics_in_it():
   images, labels = _batch()
   student = _Student()
   loss_lib.mentornet(images, labels, student, _weigh)
-  loss_lib.mixup(images, labels, student, 2.0)
+  loss_lib.mixup(images, labels, student, 2.0, _sampler())
   loss_lib.cross_entropy(images, labels, student)
   assert student.updates == [True] * 3
 
@@ -203,7 +170,8 @@ def test_no_gradient_through_the_weight_of_mentornet():
 def test_weights_of_one_give_mixup():
   images, labels = _batch()
   student = _Student()
-  loss_lib.mentormix(images, labels, student, tf.ones_like, 2.0)
+  loss_lib.mentormix(images, labels, student, tf.ones_like, 2.0,
+                     _sampler())
   x, x_mix = _run([images, student.images[1]])
   # Each mixed image lies on a segment from its own towards some image of the
   # batch, nearer to its own.
@@ -222,7 +190,8 @@ def test_weights_of_one_give_mixup():
 def test_only_the_mixed_pass_updates_statistics():
   images, labels = _batch()
   student = _Student()
-  loss_lib.mentormix(images, labels, student, tf.ones_like, 2.0)
+  loss_lib.mentormix(images, labels, student, tf.ones_like, 2.0,
+                     _sampler())
   assert student.updates == [False, True]
 
 
@@ -230,8 +199,9 @@ def test_second_mentor_weighs_the_mixed_losses():
   images, labels = _batch()
   student = _Student()
   second = lambda loss: tf.cast(loss > tf.reduce_mean(loss), tf.float32)
-  once = loss_lib.mentormix(images, labels, student, tf.ones_like, 0)
-  twice = loss_lib.mentormix(images, labels, student, tf.ones_like, 0, second)
+  once = loss_lib.mentormix(images, labels, student, tf.ones_like, 0, _sampler())
+  twice = loss_lib.mentormix(images, labels, student, tf.ones_like, 0,
+                             _sampler(), second)
   once, twice = _run([once.per_example, twice.per_example])
   np.testing.assert_allclose(twice, once * (once > once.mean()), rtol=1e-6)
 
@@ -240,7 +210,7 @@ def test_no_gradient_through_either_weight():
   images, labels = _batch()
   student = _Student()
   steep = lambda loss: tf.exp(loss)
-  loss = loss_lib.mentormix(images, labels, student, steep, 0, steep)
+  loss = loss_lib.mentormix(images, labels, student, steep, 0, _sampler(), steep)
   gradient, = tf.gradients(tf.reduce_sum(loss.per_example), [student.kernel])
   logits = student(images)
   xent = tf.nn.softmax_cross_entropy_with_logits_v2(labels=labels,
@@ -255,10 +225,9 @@ def test_no_gradient_through_either_weight():
 def test_seed_fixes_partners_and_coefficients():
   def draw(seed):
     tf.reset_default_graph()
-    tf.set_random_seed(seed)
     images, labels = _batch()
     loss = loss_lib.mentormix(images, labels, lambda x, **_: tf.reshape(
-        x, [B, -1])[:, :K], tf.ones_like, 2.0)
+        x, [B, -1])[:, :K], tf.ones_like, 2.0, sampling.Sampler(seed, 0))
     return _run(loss.per_example)
 
   np.testing.assert_array_equal(draw(1), draw(1))

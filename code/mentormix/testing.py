@@ -7,6 +7,7 @@ import tarfile
 import numpy as np
 
 from mentormix import archives
+from mentormix.runtime import tf
 
 
 def golden():
@@ -119,3 +120,18 @@ def python2_pickle(value):
         b'K\x00t', put(), b'b\x89', encode(x.tobytes()), b't', put(), b'b'])
 
   return b'\x80\x02' + encode(value) + b'.'
+
+
+def weights(directory):
+  """Name -> value of all variables in the last checkpoint of a directory."""
+  reader = tf.train.load_checkpoint(str(directory))
+  return {name: reader.get_tensor(name)
+          for name in reader.get_variable_to_shape_map()}
+
+
+def assert_same_run(one, other):
+  """Two runs end with the same variables, up to how threads add."""
+  assert sorted(one) == sorted(other)
+  for name in one:
+    np.testing.assert_allclose(one[name], other[name], rtol=1e-3, atol=1e-4,
+                               err_msg=name)

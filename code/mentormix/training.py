@@ -21,6 +21,7 @@ from mentormix import mentormix_loss
 from mentormix import mentornet
 from mentormix import noise
 from mentormix import runtime
+from mentormix import sampling
 from mentormix import schedules
 from mentormix import students
 from mentormix.command import log
@@ -31,6 +32,7 @@ from mentormix.students import resnet
 
 MOMENTUM = 0.9
 MAX_CHECKPOINTS = 5  # Kept on disk.
+_FIRST_STREAM = 32  # Of random numbers; those below are of the augmentation.
 _LOG_SECS = 30
 
 
@@ -60,7 +62,8 @@ def build_step(config, dataset, num_examples, batch, network=None,
     batch: an `input_pipeline.Batch`.
     network: the MentorNet, features [B, 4] -> v [B]; for the methods that
       need one.
-    sampler: a `mentormix_loss.Sampler`; None: draws that follow the seed.
+    sampler: what draws partners, shares and dropped examples; None: a
+      `sampling.Sampler` of the step.
 
   Returns:
     A `Step`.
@@ -71,8 +74,9 @@ def build_step(config, dataset, num_examples, batch, network=None,
   student = _student(config, dataset.num_classes)
   epoch_percent = schedules.epoch_percent(step, config.max_number_of_steps)
 
+  sampler = sampler or sampling.Sampler(config.seed, step, _FIRST_STREAM)
   result = _apply_method(config, network, epoch_percent, batch.images, labels,
-                         student, sampler or mentormix_loss.RANDOM)
+                         student, sampler)
 
   loss = tf.reduce_mean(result.per_example)
   # With a second weighting, published: no weight decay.
@@ -117,8 +121,8 @@ def _apply_method(config, network, epoch_percent, images, labels, student,
     if config.second_reweight:
       second_mentor = new_mentor('second_mentor')
     result = mentormix_loss.mentormix(
-        images, labels, student, mentor, config.mixup_alpha, second_mentor,
-        sampler)
+        images, labels, student, mentor, config.mixup_alpha, sampler,
+        second_mentor)
   tf.summary.scalar('loss_average', mentor.average)
   if second_mentor:
     tf.summary.scalar('second_loss_average', second_mentor.average)
@@ -230,11 +234,10 @@ def train(config):
 
   with tf.Graph().as_default(), tf.device(
       tf.train.replica_device_setter(config.ps_tasks)):
-    # A run that goes on must not draw again what it drew at its start, nor one
-    # worker what another draws.
-    tf.set_random_seed(config.seed + start + config.task)
+    tf.set_random_seed(config.seed)  # Of the initial weights.
     batch = input_pipeline.train_batch(
-        dataset, files, num_examples, config.batch_size, config.num_readers,
+        dataset, files, num_examples, config.batch_size, config.seed,
+        tf.train.get_or_create_global_step(), config.num_readers,
         config.num_preprocessing_threads)
     step = build_step(config, dataset, num_examples, batch, network)
     if has_clean_labels:

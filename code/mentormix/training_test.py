@@ -1,5 +1,7 @@
 """One step by hand, what it moves and what it must not, and the hooks."""
 import io
+import os
+import signal
 import sys
 
 import numpy as np
@@ -8,10 +10,13 @@ import pytest
 from mentormix import config as config_lib
 from mentormix import datasets
 from mentormix import input_pipeline
+from mentormix import mentornet
 from mentormix import runtime
+from mentormix import testing
 from mentormix import training
 from mentormix.runtime import tf
 from mentormix.students import resnet
+import prepare_data
 
 B = 8
 DIGITS = datasets.get('digits')
@@ -224,6 +229,47 @@ def test_loss_scaling_changes_no_step_and_skips_what_overflows():
     assert session.run(tf.train.get_global_step()) == 2
     session.run(train_op)
     assert session.run(w) < 1.5
+
+
+@pytest.fixture(scope='module')
+def records(tmp_path_factory):
+  """A directory with 40 images in two files."""
+  directory = tmp_path_factory.mktemp('records')
+  rng = np.random.RandomState(0)
+  for shard in range(2):
+    with tf.python_io.TFRecordWriter(
+        str(directory / ('digits_train-%d' % shard))) as writer:
+      for _ in range(20):
+        png = prepare_data.encode_png(
+            rng.randint(0, 256, [32, 32, 3]).astype(np.uint8))
+        writer.write(datasets.encode_example(png, rng.randint(10), 1))
+  return str(directory)
+
+
+def test_a_run_cut_and_resumed_is_the_run_uncut(records, tmp_path, monkeypatch):
+  """In its numbers, too: what comes next follows from seed and step alone."""
+  class Cut(training.StopOnSignalHook):
+    """As if a signal came after some steps of a session."""
+
+    def after_run(self, run_context, run_values):
+      if steps and training.tf.train.get_global_step().eval(
+          run_context.session) >= steps[0]:
+        self.signal = steps.pop(0) and signal.SIGTERM
+      super(Cut, self).after_run(run_context, run_values)
+
+  monkeypatch.setattr(training, 'StopOnSignalHook', Cut)
+  for name, steps in (('whole', []), ('cut', [7, 23])):
+    config = CONFIG._replace(
+        data_dir=records, train_log_dir=str(tmp_path / name), learning_rate=.01,
+        max_number_of_steps=30, trained_mentornet_dir=mentornet.THRESHOLD,
+        example_dropout_rates='0.2,100', save_summaries_secs=0, device_id='')
+    os.mkdir(config.train_log_dir)
+    cuts = len(steps)
+    codes = [training.train(config) for _ in range(cuts + 1)]
+    assert codes == [128 + signal.SIGTERM] * cuts + [0]
+  whole = testing.weights(tmp_path / 'whole')
+  assert whole['global_step'] == 30
+  testing.assert_same_run(testing.weights(tmp_path / 'cut'), whole)
 
 
 def test_separation_by_hand():
