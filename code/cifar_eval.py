@@ -46,7 +46,8 @@ def main():
     files.writable_directory(
         os.path.dirname(config.output_csv_file) or '.', 'output_csv_file')
   from mentormix import evaluation  # TensorFlow starts once flags are good.
-  evaluation.evaluate(config)
+  with files.only_writer(config.eval_dir, 'eval_dir'):
+    evaluation.evaluate(config)
 
 
 def cli():

@@ -93,7 +93,8 @@ def main():
     files.writable_directory(os.path.dirname(config.loss_csv_file) or '.',
                              'loss_csv_file')
   from mentormix import training  # TensorFlow starts once the flags are good.
-  return training.train(config)
+  with files.only_writer(config.train_log_dir, 'train_log_dir'):
+    return training.train(config)
 
 
 def cli():

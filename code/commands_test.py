@@ -193,13 +193,23 @@ def test_a_run_goes_on(digits, tmp_path):
     os.rename(str(tmp_path / 'away'), str(tmp_path / name))
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT,
+                                    signal.SIGHUP])
 def test_a_signal_ends_a_run_with_a_checkpoint(digits, tmp_path, number):
   process = _start('cifar_train_mentormix.py', *_train(
       data_dir=digits + '/0.4', train_log_dir=tmp_path, batch_size=4,
       max_number_of_steps=1000000))
   first = [process.stdout.readline() for _ in range(2)]
   assert 'step 1/1000000' in first[1], first
+  if number == signal.SIGHUP:  # And what else can happen to a running one.
+    process.send_signal(signal.SIGUSR1)
+    saved = process.stdout.readline()
+    assert re.search(r'SIGUSR1: checkpoint of step [1-9]\d* saved', saved)
+    assert tf.train.latest_checkpoint(str(tmp_path)).endswith(
+        '-' + saved.split()[-2])
+    code, _, err = _run('cifar_train_mentormix.py', *_train(
+        data_dir=digits + '/0.4', train_log_dir=tmp_path))
+    assert code == 2 and 'is in use by process %d on ' % process.pid in err
   process.send_signal(number)
   code, out, err = _finish(process)
   assert code == 128 + number, err
@@ -217,21 +227,9 @@ def test_a_loss_that_is_no_number(digits, tmp_path, settings):
       max_number_of_steps=50, **settings))
   assert code == 1
   assert err.count('\n') == 1 and 'lower --learning_rate' in err
+  assert re.search(r'at step \d+ the (loss|sum of squared weights) is', err)
   weights = tf.train.load_variable(str(tmp_path), 'ResNet8/logit/DW')
-  assert not np.isnan(weights).any()  # The checkpoint is from before.
-
-
-def test_same_seed_same_weights(digits, tmp_path):
-  def weights(name, seed):
-    path = str(tmp_path / name)
-    assert _run('cifar_train_mentormix.py', *_train(
-        data_dir=digits + '/0.4', train_log_dir=path, seed=seed,
-        max_number_of_steps=2))[0] == 0
-    return tf.train.load_variable(path, 'ResNet8/logit/DW')
-
-  first = weights('a', 1)
-  np.testing.assert_allclose(weights('b', 1), first, rtol=1e-4, atol=1e-5)
-  assert np.abs(weights('c', 2) - first).max() > 1e-2
+  assert np.isfinite(weights).all()  # The checkpoint is from before.
 
 
 @pytest.mark.parametrize('mentor', ['threshold', 'checkpoint'])

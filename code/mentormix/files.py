@@ -1,10 +1,16 @@
-"""Directories that are there whole or not at all, and can be written."""
+"""Directories: whole or not at all, writable, held by one process at a time."""
 import contextlib
+import fcntl
 import os
 import shutil
+import socket
 import tempfile
+import time
 
 from mentormix.command import UserError
+
+LOCK_FILE = '.lock'
+_PATIENCE_SECS = 3  # A process that was killed lets go when it is taken apart.
 
 
 def writable_directory(path, flag):
@@ -20,6 +26,55 @@ def writable_directory(path, flag):
   except OSError as error:
     raise UserError('--%s=%s cannot be written: %s'
                     % (flag, path, error.strerror))
+
+
+@contextlib.contextmanager
+def only_writer(directory, flag):
+  """Holds a directory for this process; the block runs if nobody else does.
+
+  The system lets go of the lock when the process ends, however it ends, so none
+  is ever left behind.
+
+  Args:
+    directory: an existing one.
+    flag: that names it.
+
+  Raises:
+    UserError: another process holds it; the line says which.
+  """
+  with open(os.path.join(directory, LOCK_FILE), 'a+') as f:
+    until = time.time() + _PATIENCE_SECS
+    while True:
+      try:
+        fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        break
+      except BlockingIOError:
+        if time.time() > until:
+          f.seek(0)
+          raise UserError(
+              '--%s=%s is in use by %s; stop that, or name another directory'
+              % (flag, directory, f.read().strip() or 'another process'))
+        time.sleep(0.1)
+      except OSError:  # A file system without locks.
+        break
+    f.truncate(0)
+    f.write('process %d on %s since %s\n' % (
+        os.getpid(), socket.gethostname(),
+        time.strftime('%Y-%m-%d %H:%M:%S')))
+    f.flush()
+    yield
+
+
+def is_held(directory):
+  """Whether a process holds `directory`, see `only_writer`."""
+  try:
+    with open(os.path.join(directory, LOCK_FILE)) as f:
+      fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
+  except BlockingIOError:
+    return True
+  except OSError:  # There is no such file, or no lock.
+    pass
+  return False
 
 
 def check_output(path, own, overwrite):

@@ -1,5 +1,7 @@
-"""Directories: whole or not at all."""
+"""Directories: whole or not at all, held by one process."""
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -55,3 +57,36 @@ def test_what_may_be_replaced(tmp_path):
     files.check_output(str(path), {'file'}, overwrite=True)
   with pytest.raises(UserError, match='is no directory'):
     files.check_output(str(path / 'file'), {'file'}, overwrite=True)
+
+
+_HOLDER = """
+import sys, time
+sys.path.insert(0, %r)
+from mentormix import files
+with files.only_writer(%r, 'train_log_dir'):
+  print('held', flush=True)
+  time.sleep(600)
+"""
+
+
+def test_one_process_holds_a_directory(tmp_path):
+  path = str(tmp_path)
+  assert not files.is_held(path)
+  code = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+  holder = subprocess.Popen([sys.executable, '-c', _HOLDER % (code, path)],
+                            stdout=subprocess.PIPE)
+  try:
+    assert holder.stdout.readline() == b'held\n'
+    assert files.is_held(path)
+    with pytest.raises(UserError, match='--train_log_dir=.* is in use by '
+                                        'process %d on ' % holder.pid):
+      with files.only_writer(path, 'train_log_dir'):
+        raise AssertionError('both hold it')
+  finally:
+    holder.kill()
+    holder.wait()
+  with files.only_writer(path, 'train_log_dir'):  # What is left of it is stale.
+    assert files.is_held(path)
+    assert ('process %d on ' % os.getpid()) in (
+        tmp_path / files.LOCK_FILE).read_text()
+  assert not files.is_held(path)

@@ -6,10 +6,12 @@ What a step changes, it changes once: weights, their averages, the moving
 statistics, the mentors' loss averages, the global step.
 """
 import collections
+import os
 import signal
 import sys
 import time
 
+import numpy as np
 import tqdm
 
 from mentormix import checkpoints
@@ -37,7 +39,7 @@ _LOG_SECS = 30
 
 
 class Step(collections.namedtuple(
-    'Step', 'train_op loss v selected unmixed epoch_percent')):
+    'Step', 'train_op loss v selected unmixed epoch_percent weights_l2')):
   """One training step.
 
   Attributes:
@@ -47,6 +49,8 @@ class Step(collections.namedtuple(
     selected: float32 scalar, share of the batch with v >= 0.5.
     unmixed: [B], the loss of each example as it is; None for mixup.
     epoch_percent: int32 scalar, how far training is.
+    weights_l2: float32 scalar, half the sum of the squared weights that the
+      step leads to.
   """
   __slots__ = ()
 
@@ -86,7 +90,8 @@ def build_step(config, dataset, num_examples, batch, network=None,
       step, config.learning_rate, config.learning_rate_decay_factor,
       schedules.decay_steps(num_examples, config.batch_size,
                             config.num_epochs_per_decay))
-  train_op = _update(loss, rate, step, global_step, config.precision)
+  train_op, weights_l2 = _update(loss, rate, step, global_step,
+                                 config.precision)
 
   selected = tf.reduce_mean(tf.cast(result.v >= mentornet.SELECTED, tf.float32))
   tf.summary.scalar('loss', loss)
@@ -96,7 +101,8 @@ def build_step(config, dataset, num_examples, batch, network=None,
   # A weight that is no number would end the run here, with another message.
   tf.summary.histogram('v', tf.where(
       tf.math.is_nan(result.v), tf.zeros_like(result.v), result.v))
-  return Step(train_op, loss, result.v, selected, result.unmixed, epoch_percent)
+  return Step(train_op, loss, result.v, selected, result.unmixed, epoch_percent,
+              weights_l2)
 
 
 def _apply_method(config, network, epoch_percent, images, labels, student,
@@ -145,7 +151,9 @@ def _update(loss, rate, step, global_step, precision='float32'):
   """Statistics and loss averages, momentum step, weight averages: in turn."""
   optimizer = runtime.scale_loss(
       tf.train.MomentumOptimizer(rate, MOMENTUM), precision)
-  gradients = optimizer.compute_gradients(loss)
+  # Not gated, which would compute the gradient by the images, too, for nothing.
+  gradients = optimizer.compute_gradients(
+      loss, gate_gradients=tf.train.Optimizer.GATE_NONE)
   # Both passes are over before a weight moves.
   with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
     apply = optimizer.apply_gradients(gradients)
@@ -153,7 +161,9 @@ def _update(loss, rate, step, global_step, precision='float32'):
   with tf.control_dependencies([apply]):
     average = tf.train.ExponentialMovingAverage(
         schedules.weight_average_decay(step)).apply(tf.trainable_variables())
-    return tf.group(average, global_step.assign_add(1))
+    weights_l2 = tf.add_n([tf.nn.l2_loss(w.read_value())
+                           for w in tf.trainable_variables()])
+    return tf.group(average, global_step.assign_add(1)), weights_l2
 
 
 def summarize_separation(v, is_clean):
@@ -242,21 +252,14 @@ def train(config):
     step = build_step(config, dataset, num_examples, batch, network)
     if has_clean_labels:
       summarize_separation(step.v, tf.equal(batch.labels, batch.clean_labels))
-    stop = StopOnSignalHook()
     with runtime.without_xla():
       saver = tf.train.Saver(max_to_keep=MAX_CHECKPOINTS,
                              save_relative_paths=True)
-    hooks = _hooks(config, step, batch, start, stop, saver)
+    hooks, signals = _hooks(config, step, batch, start, saver)
     config_lib.save(config, config.train_log_dir)
     noise.copy_facts(config.data_dir, config.train_log_dir)
     try:
       _run(config, step, hooks, saver)
-    except tf.train.NanLossDuringTrainingError:
-      raise RunError(
-          'the loss is not a number any more; the last checkpoint in '
-          '--train_log_dir=%s is from before; lower --learning_rate=%g and '
-          'name another --train_log_dir'
-          % (config.train_log_dir, config.learning_rate))
     except tf.errors.DataLossError as error:
       datasets.count_records(dataset, 'train', files)  # Names the file.
       raise RunError('--data_dir=%s: %s' % (config.data_dir, error.message))
@@ -274,10 +277,10 @@ def train(config):
       raise RunError('out of memory or disk: %s' % error.message)
 
   last = checkpoints.last_step(config.train_log_dir)
-  if stop.signal:
+  if signals.signal:
     log('stopped by %s at step %d, checkpoint saved; the same command goes on '
-        'from there' % (signal.Signals(stop.signal).name, last))
-    return 128 + stop.signal
+        'from there' % (signal.Signals(signals.signal).name, last))
+    return 128 + signals.signal
   log('trained to step %d: %s' % (last, config.train_log_dir))
   return 0
 
@@ -294,10 +297,10 @@ def _run(config, step, hooks, saver):
       session.run(step.train_op)
 
 
-def _hooks(config, step, batch, start, stop, saver):
-  """Hooks in their order: a NaN is seen before anything is saved."""
+def _hooks(config, step, batch, start, saver):
+  """(hooks, the `SignalHook` among them): a NaN is seen before any is saved."""
   hooks = [
-      tf.train.NanTensorHook(step.loss),
+      SoundHook(step, start, config),
       tf.train.StopAtStepHook(last_step=config.max_number_of_steps),
       ProgressHook(step, start, config.max_number_of_steps),
   ]
@@ -306,17 +309,28 @@ def _hooks(config, step, batch, start, stop, saver):
     hooks.append(tf.train.SummarySaverHook(
         save_secs=config.save_summaries_secs, output_dir=config.train_log_dir,
         summary_op=tf.summary.merge_all()))
-  hooks.append(stop)
+  if config.task:
+    signals = SignalHook(None)
+    return hooks + [signals], signals
   listeners = []
-  if config.loss_csv_file and config.task == 0:
+  if config.loss_csv_file:
     hooks.append(TraceHook(config, step, batch, start))
     listeners.append(hooks[-1].listener)
-  if config.task == 0:
-    # Not among chief_only_hooks: those come first, and would save the NaN.
-    hooks.append(tf.train.CheckpointSaverHook(
-        config.train_log_dir, save_secs=config.save_interval_secs, saver=saver,
-        checkpoint_basename=checkpoints.BASENAME, listeners=listeners))
-  return hooks
+  # Not among chief_only_hooks: those come first, and would save the NaN.
+  saver_hook = tf.train.CheckpointSaverHook(
+      config.train_log_dir, save_secs=config.save_interval_secs, saver=saver,
+      checkpoint_basename=checkpoints.BASENAME, listeners=listeners)
+
+  def save(session):
+    done = tf.train.global_step(session, tf.train.get_global_step())
+    saver.save(session, os.path.join(config.train_log_dir,
+                                     checkpoints.BASENAME), done)
+    for listener in listeners:
+      listener.after_save(session, done)
+    log('SIGUSR1: checkpoint of step %d saved' % done)
+
+  signals = SignalHook(save)
+  return hooks + [signals, saver_hook], signals
 
 
 class ProgressHook(tf.train.SessionRunHook):
@@ -406,29 +420,75 @@ def _duration(seconds):
   return '%d:%02d:%02d' % (hours, rest // 60, rest % 60)
 
 
-class StopOnSignalHook(tf.train.SessionRunHook):
-  """Ends training after the running step on SIGTERM or Ctrl-C.
+class SoundHook(tf.train.SessionRunHook):
+  """Ends training in the step whose loss or weights are no numbers any more."""
+
+  def __init__(self, step, start, config):
+    self._fetches = {'loss': step.loss,
+                     'sum of squared weights': step.weights_l2}
+    self._done = start
+    self._config = config
+
+  def before_run(self, run_context):
+    return tf.train.SessionRunArgs(self._fetches)
+
+  def after_run(self, run_context, run_values):
+    self._done += 1
+    bad = ['the %s is %g' % item for item in sorted(run_values.results.items())
+           if not np.isfinite(item[1])]
+    if bad:
+      directory = self._config.train_log_dir
+      raise RunError(
+          'at step %d %s; as a rule the learning rate is too high: lower '
+          '--learning_rate=%g and name another --train_log_dir; the last '
+          'checkpoint in %s, of step %d, is from before' % (
+              self._done, ' and '.join(bad), self._config.learning_rate,
+              directory, checkpoints.last_step(directory)))
+
+
+class SignalHook(tf.train.SessionRunHook):
+  """Ends training after the running step on SIGTERM, SIGHUP or Ctrl-C.
 
   The session then closes as at the end of training: with a checkpoint. A second
-  signal ends the process at once.
+  signal ends the process at once. SIGUSR1 saves a checkpoint, and training goes
+  on.
+
+  Attributes:
+    signal: the one that ended training, or None.
   """
 
-  def __init__(self):
+  def __init__(self, save):
+    """Creates the hook.
+
+    Args:
+      save: a callable, session -> None; None where another process saves.
+    """
     self.signal = None
+    self._save = save
+    self._save_now = False
     self._previous = {}
 
   def after_create_session(self, session, coord):
-    for number in (signal.SIGTERM, signal.SIGINT):
-      # What is ignored stays so, as Ctrl-C does for a background job.
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+      # What is ignored stays so: Ctrl-C for a background job, SIGHUP for nohup.
       if signal.getsignal(number) is not signal.SIG_IGN:
-        self._previous[number] = signal.signal(number, self._on_signal)
+        self._previous[number] = signal.signal(number, self._stop)
+    if self._save:
+      signal.signal(signal.SIGUSR1, self._ask_to_save)
 
-  def _on_signal(self, number, frame):
+  def _stop(self, number, frame):
     del frame
     self.signal = number
     self._restore()
 
+  def _ask_to_save(self, number, frame):
+    del number, frame
+    self._save_now = True
+
   def after_run(self, run_context, run_values):
+    if self._save_now:
+      self._save_now = False
+      self._save(run_context.session)
     if self.signal:
       run_context.request_stop()
 

@@ -14,6 +14,7 @@ from mentormix import mentornet
 from mentormix import runtime
 from mentormix import testing
 from mentormix import training
+from mentormix.command import RunError
 from mentormix.runtime import tf
 from mentormix.students import resnet
 import prepare_data
@@ -217,7 +218,7 @@ def test_loss_scaling_changes_no_step_and_skips_what_overflows():
   tf.reset_default_graph()
   factor = tf.placeholder_with_default(1.0, [])
   w = tf.get_variable('w', initializer=2.0)
-  train_op = training._update(
+  train_op, _ = training._update(
       factor * w, tf.constant(0.5), tf.constant(0, tf.int64),
       tf.train.get_or_create_global_step(), 'mixed')
   with tf.Session() as session:
@@ -248,7 +249,7 @@ def records(tmp_path_factory):
 
 def test_a_run_cut_and_resumed_is_the_run_uncut(records, tmp_path, monkeypatch):
   """In its numbers, too: what comes next follows from seed and step alone."""
-  class Cut(training.StopOnSignalHook):
+  class Cut(training.SignalHook):
     """As if a signal came after some steps of a session."""
 
     def after_run(self, run_context, run_values):
@@ -257,7 +258,7 @@ def test_a_run_cut_and_resumed_is_the_run_uncut(records, tmp_path, monkeypatch):
         self.signal = steps.pop(0) and signal.SIGTERM
       super(Cut, self).after_run(run_context, run_values)
 
-  monkeypatch.setattr(training, 'StopOnSignalHook', Cut)
+  monkeypatch.setattr(training, 'SignalHook', Cut)
   for name, steps in (('whole', []), ('cut', [7, 23])):
     config = CONFIG._replace(
         data_dir=records, train_log_dir=str(tmp_path / name), learning_rate=.01,
@@ -270,6 +271,33 @@ def test_a_run_cut_and_resumed_is_the_run_uncut(records, tmp_path, monkeypatch):
   whole = testing.weights(tmp_path / 'whole')
   assert whole['global_step'] == 30
   testing.assert_same_run(testing.weights(tmp_path / 'cut'), whole)
+
+
+@pytest.mark.parametrize('loss,size,said', [
+    (float('nan'), 1.0, 'at step 8 the loss is nan;'),
+    (1.0, float('inf'), 'at step 8 the sum of squared weights is inf;'),
+    (1.0, 1.0, None)])
+def test_numbers_gone_bad_end_training_in_that_step(tmp_path, loss, size, said):
+  step = training.Step(*[None] * 7)._replace(
+      loss=tf.constant(loss), weights_l2=tf.constant(size))
+  config = CONFIG._replace(train_log_dir=str(tmp_path))
+  with tf.train.MonitoredSession(
+      hooks=[training.SoundHook(step, 7, config)]) as session:
+    if said:
+      with pytest.raises(RunError, match=said + '.* lower --learning_rate=0.1'):
+        session.run([])
+    else:
+      session.run([])
+
+
+def test_weights_are_summed_after_the_step():
+  step = _build(method='cross_entropy')
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    l2, _ = session.run([step.weights_l2, step.train_op])
+    after = session.run(tf.trainable_variables())
+  np.testing.assert_allclose(
+      l2, sum(np.sum(np.float64(w) ** 2) / 2 for w in after), rtol=1e-4)
 
 
 def test_separation_by_hand():
@@ -301,7 +329,7 @@ def _trace(path, config, steps, start=0, saved_after=()):
   before = percent.read_value()
   with tf.control_dependencies([before]):
     bump = percent.assign_add(1)
-  step = training.Step(bump, None, None, None, tf.ones([B]), before)
+  step = training.Step(bump, None, None, None, tf.ones([B]), before, None)
   hook = training.TraceHook(config, step, batch, start)
   with tf.train.SingularMonitoredSession(hooks=[hook]) as session:
     for done in range(steps):
@@ -353,7 +381,7 @@ def test_progress_lines(capsys, monkeypatch):
   global_step = tf.train.get_or_create_global_step()
   bump = tf.assign_add(global_step, 1)
   step = training.Step(bump, tf.constant(1.25), None, tf.constant(0.5), None,
-                       None)
+                       None, None)
   hook = training.ProgressHook(step, 4, 6)
   with tf.train.MonitoredSession(hooks=[hook]) as session:
     session.run(bump)
@@ -373,7 +401,7 @@ def test_progress_bar_on_a_terminal(monkeypatch):
   global_step = tf.train.get_or_create_global_step()
   bump = tf.assign_add(global_step, 1)
   step = training.Step(bump, tf.constant(1.25), None, tf.constant(0.5), None,
-                       None)
+                       None, None)
   with tf.train.MonitoredSession(
       hooks=[training.ProgressHook(step, 4, 6)]) as session:
     session.run(bump)
