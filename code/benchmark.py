@@ -586,16 +586,17 @@ def _step_rows(config, job):
   """The step, whole and in parts."""
   # pylint: disable=g-import-not-at-top
   from mentormix import input_pipeline
+  from mentormix import operations
   from mentormix import published_graph
   from mentormix import runtime
   from mentormix import students
   from mentormix.runtime import tf
   data = _data(config)
-  rows, operations = collections.OrderedDict(), {}
+  rows, counted = collections.OrderedDict(), {}
 
   def add(name, session, ops, fed=None, warm_up=3):
     """A row with its operations counted."""
-    operations[name] = count_operations(ops)
+    counted[name] = operations.count(ops)
     rows[name] = _Row(functools.partial(session.run, ops, fed), 1, warm_up)
 
   with tf.Graph().as_default():
@@ -643,7 +644,7 @@ def _step_rows(config, job):
       product = _keep(tf.matmul(matrix, matrix), matrix.shape)
       add('%s, %s' % (MATRIX_PRODUCT, dtype.name),
           _session(config._replace(xla=False)), [product])  # The library's own.
-  return rows, dict(_facts_of_runtime(), operations=operations)
+  return rows, dict(_facts_of_runtime(), operations=counted)
 
 
 def _build_step(config, data, pipeline, threads):
@@ -751,38 +752,6 @@ def _parts(config, data):
       for variable in tf.global_variables()
       for name in move if variable.op.name.endswith('/' + name)]
   return parts
-
-
-def count_operations(ops):
-  """Floating-point operations of all convolutions and products behind `ops`.
-
-  Two for each multiplication with its addition. By the shapes in the graph.
-  """
-  total, seen, waiting = 0, set(), list(ops)
-  while waiting:
-    op = waiting.pop()
-    if op not in seen:
-      seen.add(op)
-      total += _operations(op)
-      waiting += [x.op for x in op.inputs] + list(op.control_inputs)
-  return total
-
-
-def _operations(op):
-  """Of one op."""
-  if op.type == 'MatMul':
-    inner = op.inputs[0].shape.as_list()[0 if op.get_attr('transpose_a') else 1]
-    return 2 * op.outputs[0].shape.num_elements() * inner
-  # What the convolution puts out, or its gradient; and the kernel.
-  outputs = {'Conv2D': lambda: (op.outputs[0], op.inputs[1]),
-             'Conv2DBackpropInput': lambda: (op.inputs[2], op.inputs[1]),
-             'Conv2DBackpropFilter': lambda: (op.inputs[2], op.outputs[0])}
-  if op.type not in outputs:
-    return 0
-  y, kernel = outputs[op.type]()
-  channels = kernel.shape.as_list()[3]
-  return (2 * y.shape.num_elements() * kernel.shape.num_elements()
-          // channels)
 
 
 def _memory(config, unused_job):

@@ -5,8 +5,9 @@
 
 Writes checkpoints, summaries and config.json to --train_log_dir; the same
 command goes on where it left off. Evaluate with cifar_eval.py, in a process of
-its own. Exit codes: 0 trained, 1 failed, 2 bad input, 130 or 143 stopped by
-Ctrl-C or SIGTERM after a checkpoint.
+its own. SIGUSR1 saves a checkpoint at once. Exit codes: 0 trained, 1 failed, 2
+bad input; 129, 130 or 143 stopped by SIGHUP, Ctrl-C or SIGTERM after a
+checkpoint.
 """
 import os
 

@@ -37,7 +37,11 @@ _ROW = 3 * IMAGE_SIZE * IMAGE_SIZE  # Bytes of an image in an archive.
 # Bounds on what is read: the largest official member has 155 MB.
 _MAX_MEMBER = 256 << 20
 _MAX_MEMBERS = 1000
-_MAX_ARCHIVE = 1 << 30
+_MAX_NAME = 240  # With .part, file systems take 255.
+_MAX_ARCHIVE = 384 << 20  # Twice the official ones.
+
+_WITHOUT_CONTENT = (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE,
+                    tarfile.BLKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE)
 
 _CHUNK = 1 << 20
 _TIMEOUT = 30  # Seconds without a byte.
@@ -135,6 +139,9 @@ def locate(dataset_name, archive, md5, directory):
     raise UserError('--archive=%s is neither a file nor an http or https '
                     'address of one' % archive)
   path = os.path.join(directory, name)
+  if len(os.fsencode(name)) > _MAX_NAME:
+    raise UserError('--archive=%s names a file of more than %d bytes; get it '
+                    'elsewhere and pass the file' % (archive, _MAX_NAME))
   md5 = md5 or official.md5
   if not os.path.exists(path):
     return Source(path, md5, archive)
@@ -334,22 +341,20 @@ def _read_members(path, dataset_name):
       raw.seek(0)
       with gzip.GzipFile(fileobj=raw) as unzipped:
         stream = _Bounded(unzipped, _MAX_ARCHIVE)
-        with tarfile.open(fileobj=stream, mode='r|') as tar:
-          for count, member in enumerate(tar, 1):
-            if count > _MAX_MEMBERS:
-              raise ValueError('it has more than %d members' % _MAX_MEMBERS)
-            name = posixpath.basename(member.name)
-            if not member.isreg() or member.issparse():
-              continue  # Links, directories and devices have nothing for us.
-            names.add(name)
-            if name not in wanted:
-              continue
-            if name in found:
-              raise ValueError('it has two members %s' % name)
-            if member.size > _MAX_MEMBER:
-              raise ValueError('member %s is larger than %d MiB'
-                               % (name, _MAX_MEMBER >> 20))
-            found[name] = tar.extractfile(member).read()
+        for name, size in _files(stream):
+          names.add(name)
+          if name not in wanted:
+            _skip(stream, size)
+            continue
+          if name in found:
+            raise ValueError('it has two members %s' % name)
+          if size > _MAX_MEMBER:
+            raise ValueError('member %s is larger than %d MiB'
+                             % (name, _MAX_MEMBER >> 20))
+          found[name] = stream.read(size)
+          if len(found[name]) < size:
+            raise ValueError('member %s ends too early' % name)
+          stream.read(-size % tarfile.BLOCKSIZE)
         while stream.read(_CHUNK):  # To the end, where the checksum is.
           pass
   except UserError:
@@ -367,6 +372,41 @@ def _read_members(path, dataset_name):
                         'one of the two' % (path, other, dataset_name))
     raise _bad(path, 'lacks %s of %s' % (missing[0], dataset_name))
   return found
+
+
+def _files(stream):
+  """Goes through a tar; what it yields is to be read to the end of its block.
+
+  Headers alone are understood. Python's own reader also follows extensions,
+  which have no bounds: a name of gigabytes, millions of settings. So a name
+  longer than a header holds is cut.
+
+  Args:
+    stream: where the tar begins.
+
+  Yields:
+    (base name, size in bytes) of each file; links, directories and devices
+    have nothing for us.
+  """
+  for _ in range(_MAX_MEMBERS + 1):
+    header = stream.read(tarfile.BLOCKSIZE)
+    if not header.strip(b'\0'):  # The end.
+      return
+    member = tarfile.TarInfo.frombuf(header, 'utf-8', 'backslashreplace')
+    if member.size < 0:
+      raise ValueError('it has a member of negative size')
+    if member.type in (tarfile.REGTYPE, tarfile.AREGTYPE):
+      yield posixpath.basename(member.name), member.size
+    elif member.type not in _WITHOUT_CONTENT:
+      _skip(stream, member.size)
+  raise ValueError('it has more than %d members' % _MAX_MEMBERS)
+
+
+def _skip(stream, size):
+  """Reads past `size` bytes of a tar, and to the end of the block."""
+  left = size + -size % tarfile.BLOCKSIZE
+  while left and stream.read(min(left, _CHUNK)):
+    left -= min(left, _CHUNK)
 
 
 def _load(path, name, data):

@@ -8,6 +8,7 @@ import pickle
 import struct
 import tarfile
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -445,8 +446,46 @@ def test_huge_member_is_refused_by_its_header(archive):
   huge = tarfile.TarInfo('data_batch_1')
   huge.size = 1 << 33
   with tarfile.open(archive, 'w:gz') as tar:
-    tar.fileobj.write(huge.tobuf())
+    tar.fileobj.write(huge.tobuf(tarfile.GNU_FORMAT))
   refused(archive, 'data_batch_1 is larger than 256 MiB')
+
+
+@pytest.mark.parametrize('kind', [
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_extensions_are_passed_over(archive, kind):
+  """Python's own reader keeps a name for each of these settings."""
+  extension = tarfile.TarInfo('x')
+  extension.type = kind
+  settings = b''.join(b'15 %06d=%05d\n' % (k, k) for k in range(70000))
+  extension.size = len(settings)
+  testing.write_tar_gz(archive, [(extension, settings)] + members())
+  tracemalloc.start()
+  assert len(archives.read(archive, 'cifar10').train_labels) == 20
+  peak = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  assert peak < 6 << 20
+
+
+def test_a_member_of_negative_size(archive):
+  info = tarfile.TarInfo('data_batch_1')
+  info.size = -512
+  with tarfile.open(archive, 'w:gz') as tar:
+    tar.fileobj.write(info.tobuf(tarfile.GNU_FORMAT))
+  refused(archive, 'negative size')
+
+
+def test_a_member_that_ends_too_early(archive):
+  info = tarfile.TarInfo('data_batch_1')
+  info.size = 2000
+  with tarfile.open(archive, 'w:gz') as tar:
+    tar.fileobj.write(info.tobuf(tarfile.GNU_FORMAT) + bytes(1000))
+  refused(archive, 'data_batch_1 ends too early|lacks batches.meta')
+
+
+def test_a_long_name_in_an_address(tmp_path):
+  url = 'http://127.0.0.1/' + 'x' * 300
+  with pytest.raises(UserError, match='--archive=.*more than 240 bytes'):
+    archives.locate('cifar10', url, None, str(tmp_path))
 
 
 def test_truncated_archives(archive):

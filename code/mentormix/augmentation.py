@@ -12,6 +12,7 @@ _BRIGHTNESS = 32.0 / 255.0
 _SATURATION = (0.5, 1.5)
 _HUE = 0.2
 _CONTRAST = (0.5, 1.5)
+_AT_A_TIME = 16  # Images, at most.
 
 
 class Draws(collections.namedtuple(
@@ -40,6 +41,22 @@ def draw(batch_size, sampler):
       flip=integers(0, 1) < 1, brightness=uniform(-_BRIGHTNESS, _BRIGHTNESS),
       saturation=uniform(*_SATURATION), hue=uniform(-_HUE, _HUE),
       contrast=uniform(*_CONTRAST), contrast_first=integers(0, 1) < 1)
+
+
+def augment_in_parts(images, draws):
+  """As `augment`, some images at a time, which is faster on a CPU.
+
+  Operations on few images stay in its cache and in one thread; so several
+  batches can be augmented by several threads.
+  """
+  batch_size = images.shape[0].value
+  part = max(size for size in range(1, _AT_A_TIME + 1) if not batch_size % size)
+  split = lambda x: tf.reshape(x, [-1, part] + x.shape.as_list()[1:])
+  augmented = tf.map_fn(
+      lambda parts: augment(parts[0], Draws(*parts[1:])),
+      tuple(map(split, (images,) + draws)), dtype=tf.float32,
+      parallel_iterations=1)
+  return tf.reshape(augmented, images.shape)
 
 
 def augment(images, draws):
@@ -115,9 +132,9 @@ def _turn_hue(planes, saturation, hue):
   angle += 6.0 * hue
   angle -= 6.0 * tf.floor(angle / 6.0)
   # No colour is more saturated than pure, none below black has any.
-  chroma = tf.minimum(saturation * chroma, tf.nn.relu(top))
+  chroma = tf.minimum(saturation * chroma, tf.maximum(top, 0.0))
   from_cyan = tf.abs(angle - 3.0)
   from_magenta = 3.0 - tf.abs(3.0 - tf.abs(angle - 5.0))
   from_yellow = 3.0 - tf.abs(3.0 - tf.abs(angle - 1.0))
-  return [top - chroma * tf.minimum(tf.nn.relu(2.0 - distance), 1.0)
+  return [top - chroma * tf.clip_by_value(2.0 - distance, 0.0, 1.0)
           for distance in (from_cyan, from_magenta, from_yellow)]

@@ -74,6 +74,15 @@ def test_as_the_published_chain(kind):
   np.testing.assert_allclose(_augment(images, draws), expected, atol=2e-5)
 
 
+@pytest.mark.parametrize('count', [1, 7, 17, 25, 48])
+def test_in_parts_is_the_same(count):
+  images = tf.constant(_images()[:count])
+  draws = augmentation.Draws(*[tf.constant(x[:count]) for x in _drawn()])
+  whole, parts = _run([augmentation.augment(images, draws),
+                       augmentation.augment_in_parts(images, draws)])
+  np.testing.assert_allclose(parts, whole, atol=1e-5)
+
+
 def test_nothing_drawn_changes_nothing():
   images = _images()
   np.testing.assert_allclose(

@@ -4,8 +4,8 @@ A slip of the user (a flag, a file, a value) is a `UserError`: one line that
 names it and says what to do. Anything else is a bug and keeps its traceback.
 
 Exit codes: 0 finished; 1 failed while running (the line says why); 2 bad input,
-nothing was started; 128 + n stopped by signal n after saving (130 Ctrl-C, 143
-SIGTERM).
+nothing was started; 128 + n stopped by signal n after saving (129 SIGHUP, 130
+Ctrl-C, 143 SIGTERM).
 """
 import os
 import signal

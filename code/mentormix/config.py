@@ -8,6 +8,7 @@ import collections
 import json
 import os
 
+from mentormix import noise
 from mentormix.command import UserError
 
 CONFIG_FILE = 'config.json'
@@ -112,6 +113,7 @@ _AT_LEAST_ONE = ('batch_size', 'max_number_of_steps', 'num_readers',
                  'num_preprocessing_threads', 'save_interval_secs')
 _AT_LEAST_ZERO = ('save_summaries_secs', 'ps_tasks', 'task', 'mixup_alpha',
                   'seed')
+_LARGEST = 2**31 - 1  # Of a whole number, but for the seed.
 _POSITIVE = ('learning_rate', 'learning_rate_decay_factor',
              'num_epochs_per_decay')
 
@@ -127,6 +129,7 @@ def validate(config):
            'one of %s' % ', '.join(METHODS))
   _require(config, 'precision', config.precision in PRECISIONS,
            'one of %s' % ', '.join(PRECISIONS))
+  _require_bounded(config)
   for name in _AT_LEAST_ONE:
     _require(config, name, getattr(config, name) >= 1, 'at least 1')
   for name in _AT_LEAST_ZERO:
@@ -153,6 +156,7 @@ def validate(config):
 def validate_eval(config):
   """As `validate`, for an `EvalConfig`."""
   require_given(config, 'data_dir', 'checkpoint_dir', 'eval_dir')
+  _require_bounded(config)
   _require(config, 'batch_size', config.batch_size >= 1, 'at least 1')
   _require(config, 'eval_interval_secs', config.eval_interval_secs >= 1,
            'at least 1')
@@ -160,6 +164,13 @@ def validate_eval(config):
            'test or train')
   if not os.path.isdir(config.data_dir):
     raise UserError('--data_dir=%s is not a directory' % config.data_dir)
+
+
+def _require_bounded(config):
+  for name, value in config._asdict().items():
+    if isinstance(value, int):
+      largest = noise.MAX_SEED if name == 'seed' else _LARGEST
+      _require(config, name, value <= largest, 'at most %d' % largest)
 
 
 def _require(config, name, condition, what):
@@ -186,20 +197,31 @@ def save(config, directory):
 def load(directory):
   """The settings saved in `directory` as a dict, or None where there are none.
 
+  Those that are settings of training have the type of their default.
+
   Raises:
-    UserError: the file is there but is not a JSON object.
+    UserError: the file is there but does not hold such settings.
   """
   path = os.path.join(directory, CONFIG_FILE)
-  if not os.path.isfile(path):
-    return None
-  try:
-    with open(path) as f:
-      saved = json.load(f)
-  except (ValueError, OSError, RecursionError) as error:
-    raise UserError('%s cannot be read: %s' % (path, error))
-  if not isinstance(saved, dict):
-    raise UserError('%s does not hold the settings of a run' % path)
+  what = 'the settings of a run'
+  saved = noise.read_object(path, what)
+  for name, default in TrainConfig()._asdict().items():
+    if saved and name in saved and not _is_like(saved[name], default):
+      raise UserError('%s does not hold %s (see %s)' % (path, what, name))
   return saved
+
+
+def _is_like(value, default):
+  """Whether `value` can be that of a setting with this default."""
+  if isinstance(default, float):
+    return type(value) in (int, float)  # pylint: disable=unidiomatic-typecheck
+  if isinstance(default, str) and isinstance(value, str):
+    try:
+      return b'\0' not in os.fsencode(value)  # Most of them name files.
+    except UnicodeEncodeError:
+      return False
+  # A bool is an int, but not a number.
+  return type(value) is type(default)  # pylint: disable=unidiomatic-typecheck
 
 
 def restore(directory):
@@ -215,13 +237,10 @@ def restore(directory):
   if saved is None:
     raise UserError('%s is not there; give the --train_log_dir of a run' % path)
   settings = TrainConfig()._asdict()
-  for name, default in settings.items():
-    value = saved.get(name, default)
-    kinds = (int, float) if isinstance(default, float) else type(default)
-    if 'train_log_dir' not in saved or not isinstance(value, kinds):
-      raise UserError('%s does not hold the settings of a run (see %s)'
-                      % (path, name))
-    settings[name] = value
+  if 'train_log_dir' not in saved:
+    raise UserError('%s does not hold the settings of a run (see train_log_dir)'
+                    % path)
+  settings.update((name, saved[name]) for name in settings if name in saved)
   if settings['method'] not in METHODS:
     raise UserError('%s: the method %s is unknown' % (path, settings['method']))
   return TrainConfig(**settings)

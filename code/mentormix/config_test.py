@@ -1,4 +1,5 @@
 """Settings: ranges, saving, going on, and what evaluation takes from them."""
+import json
 import os
 
 import pytest
@@ -106,3 +107,41 @@ def test_evaluation_takes_what_the_run_was_trained_with(tmp_path):
   assert last == 7
   with pytest.raises(UserError, match='resnet32.*resnet8_thin'):
     config_lib.resolve_eval(open_ended._replace(studentnet='resnet32'))
+
+
+ODD = [('batch_size', [128]), ('batch_size', True), ('batch_size', 1.5),
+       ('seed', '0'), ('learning_rate', '0.1'), ('learning_rate', None),
+       ('xla', 0), ('studentnet', ['resnet32']), ('dataset_name', 3),
+       ('dataset_name', {}), ('max_number_of_steps', [[1]]),
+       ('data_dir', 'a\0b'), ('data_dir', '\ud800')]
+
+
+@pytest.mark.parametrize('name,value', ODD)
+def test_odd_types(tmp_path, name, value):
+  directory = str(tmp_path)
+  settings = dict(GOOD._asdict(), **{name: value})
+  (tmp_path / config_lib.CONFIG_FILE).write_text(json.dumps(settings))
+  for use in (
+      lambda: config_lib.restore(directory),
+      lambda: config_lib.check_resume(GOOD._replace(train_log_dir=directory)),
+      lambda: config_lib.resolve_eval(
+          config_lib.EvalConfig(checkpoint_dir=directory))):
+    with pytest.raises(UserError, match=r'config.json does not hold the '
+                       r'settings of a run \(see %s\)' % name):
+      use()
+
+
+def test_names_of_files_that_are_not_utf8_come_back(tmp_path):
+  config = GOOD._replace(data_dir=os.fsdecode(b'\xff'))
+  config_lib.save(config, str(tmp_path))
+  assert config_lib.restore(str(tmp_path)) == config
+
+
+def test_whole_numbers_are_bounded():
+  for name in ('batch_size', 'max_number_of_steps', 'num_readers', 'seed'):
+    with pytest.raises(UserError, match='--%s=10+ must be at most' % name):
+      config_lib.validate(GOOD._replace(**{name: 10**30}))
+  config_lib.validate(GOOD._replace(seed=2**32 - 1, batch_size=2**31 - 1))
+  with pytest.raises(UserError, match='--batch_size=10+ must be at most'):
+    config_lib.validate_eval(config_lib.EvalConfig(
+        data_dir='d', checkpoint_dir='c', eval_dir='e', batch_size=10**30))

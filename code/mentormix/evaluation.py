@@ -123,29 +123,31 @@ class AveragedStudent(object):
     self._restored = {average.average_name(v): v for v in trainable}
     self._restored.update(
         {v.op.name: v for v in tf.model_variables() if v not in trainable})
-    self._saver = tf.train.Saver(self._restored)
     self._initialize = tf.local_variables_initializer()
 
   def one_pass(self, prefix, fetches):
     """Yields the values of `fetches` for every batch of one pass.
 
     Args:
-      prefix: of the checkpoint that the weights come from.
+      prefix: path of the checkpoint that the weights come from.
       fetches: tensors, as for session.run.
 
     Raises:
       UserError: the checkpoint is of another student or number of classes.
       RunError: the checkpoint or the data cannot be read.
     """
+    values = checkpoints.read(
+        prefix, {name: variable.shape.as_list()
+                 for name, variable in self._restored.items()}, self._what)
     try:
-      self._check(prefix)
       coordinator = tf.train.Coordinator()
       # Closed, but not made the default one: a default must not outlive what
       # the caller does between two batches.
       with contextlib.closing(tf.Session(
           self._master, config=runtime.session_config())) as session:
         session.run(self._initialize)
-        self._saver.restore(session, prefix)
+        for name, variable in self._restored.items():
+          variable.load(values[name], session)
         threads = tf.train.start_queue_runners(session, coordinator)
         try:
           while True:
@@ -158,16 +160,6 @@ class AveragedStudent(object):
     except (tf.errors.OpError, ValueError) as error:
       raise RunError('the checkpoint %s cannot be evaluated: %s'
                      % (prefix, runtime.reason(error)))
-
-  def _check(self, prefix):
-    """Refuses the checkpoint of another student or number of classes."""
-    shapes = tf.train.load_checkpoint(prefix).get_variable_to_shape_map()
-    for name, variable in sorted(self._restored.items()):
-      expected = variable.shape.as_list()
-      if shapes.get(name) != expected:
-        raise UserError('the checkpoint %s is not of %s: %s is %s there, %s '
-                        'here' % (prefix, self._what, name,
-                                  shapes.get(name, 'missing'), expected))
 
 
 class _Evaluator(object):
@@ -195,7 +187,7 @@ class _Evaluator(object):
       for values in self._student.one_pass(prefix, self._sums):
         sums += values
     except RunError:
-      if tf.train.checkpoint_exists(prefix):
+      if checkpoints.exists(prefix):
         raise
       return None
     hits1, hits5, loss, count = sums

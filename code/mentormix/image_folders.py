@@ -13,6 +13,7 @@ square whatever its proportions.
 """
 import collections
 import hashlib
+import io
 import os
 import warnings
 
@@ -27,7 +28,8 @@ from mentormix.command import UserError
 
 _SPLITS = ('train', 'val')
 _FORMATS = ('PNG', 'JPEG')
-_MAX_PIXELS = 100 * 1000 * 1000  # Of one image; a small file can claim more.
+_MAX_BYTES = 100 << 20  # Of one file.
+_MAX_PIXELS = 50 * 1000 * 1000  # Of one image; a small file can claim more.
 
 
 class Folder(collections.namedtuple(
@@ -156,7 +158,8 @@ def _decode(path, image_size):
   try:
     with warnings.catch_warnings():
       warnings.simplefilter('ignore')  # What is too large is refused below.
-      with Image.open(path, formats=_FORMATS) as image:
+      # From memory: of a file, Pillow reserves all that it claims to have.
+      with Image.open(io.BytesIO(_contents(path)), formats=_FORMATS) as image:
         if image.width * image.height > _MAX_PIXELS:
           raise Image.DecompressionBombError
         image = _to_rgb(ImageOps.exif_transpose(image))
@@ -167,6 +170,14 @@ def _decode(path, image_size):
   except Exception as error:  # The bytes are a stranger's: anything may fail.
     raise UserError('%s cannot be read as PNG or JPEG (%s); mend or remove it'
                     % (path, str(error) or type(error).__name__))
+
+
+def _contents(path):
+  with open(path, 'rb') as f:
+    data = f.read(_MAX_BYTES + 1)
+  if len(data) > _MAX_BYTES:
+    raise ValueError('it has more than %d MiB' % (_MAX_BYTES >> 20))
+  return data
 
 
 def _to_rgb(image):

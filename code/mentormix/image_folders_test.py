@@ -184,7 +184,7 @@ def test_other_formats_by_the_name_of_png(folder):
   refused(folder, 'x.png cannot be read')
 
 
-@pytest.mark.parametrize('size', [10001, 14000, 30000, 2000000])
+@pytest.mark.parametrize('size', [7072, 14000, 30000, 2000000])
 def test_bombs(folder, size):
   """A few bytes that claim to be a large image."""
   path = folder / 'train' / 'cat' / '0.png'
@@ -192,7 +192,12 @@ def test_bombs(folder, size):
   header = b'IHDR' + struct.pack('>II', size, size) + data[24:29]
   path.write_bytes(data[:12] + header + struct.pack('>I', zlib.crc32(header))
                    + data[33:])
-  refused(folder, 'cat/0.png has more than 100 million pixels')
+  refused(folder, 'cat/0.png has more than 50 million pixels')
+
+
+def test_a_file_that_is_too_large(folder, monkeypatch):
+  monkeypatch.setattr(image_folders, '_MAX_BYTES', 20)
+  refused(folder, 'cat/0.png cannot be read .*has more than 0 MiB')
 
 
 def test_links(folder):

@@ -75,7 +75,7 @@ def train_batch(dataset, files, num_examples, batch_size, seed=0, start=0,
     else:
       batch = _from_files(dataset, files, num_examples, batch_size, num_readers,
                           num_threads)
-    batch = batch._replace(images=augmentation.augment(
+    batch = batch._replace(images=augmentation.augment_in_parts(
         batch.images, augmentation.draw(
             batch_size, sampling.Sampler(seed, _count(start)))))
     queue = tf.FIFOQueue(_BATCHES_AHEAD, [x.dtype for x in batch],

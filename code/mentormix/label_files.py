@@ -36,8 +36,14 @@ JSON_FILE = 'labels.json'
 CSV_FILE = 'labels.csv'
 COLUMNS = ('index', 'label', 'clean_label', 'source_id')
 
-_MAX_BYTES = 64 << 20  # Of a file, and of what it unpacks to.
+_MAX_BYTES = 32 << 20  # Of a file, and of what it unpacks to.
+_MAX_MEMBERS = 1000  # Of a .npz or .pt.
 _MAX_DIGITS = 9
+# numpy would read it as Python, which may nest.
+_NPY_HEADER = re.compile(
+    r"\{'descr': '([<>=|]?[A-Za-z][0-9]{0,4})', "
+    r"'fortran_order': (True|False), "
+    r"'shape': \(((?:[0-9]{1,18}L?,? ?){0,4})\),? ?\}\s*$")
 _TORCH_MAGIC = 0x1950a86a20f9469cfc6c  # Opens what torch saved before 1.6.
 
 # Labels whose order is wrong are independent of the images: their chi-square is
@@ -269,19 +275,25 @@ def _from_csv(text):
 
 def _from_npy(data):
   """An array, or the dictionary inside an array of objects."""
-  stream = io.BytesIO(data)
-  if np.lib.format.read_magic(stream) != (1, 0):
+  if data[6:8] != b'\x01\x00':
     raise ValueError('it is of an unknown version of .npy')
-  shape, in_columns, dtype = np.lib.format.read_array_header_1_0(stream)
-  content = data[stream.tell():]
+  start = 10 + int.from_bytes(data[8:10], 'little')
+  header = _NPY_HEADER.match(data[10:start].decode('latin1'))
+  if not header:
+    raise ValueError('its header is not that of a plain array')
+  dtype, in_columns, sizes = header.groups()
+  dtype = np.dtype(dtype)
   if dtype.hasobject:
-    return _vectors(pickles.array(pickles.Reader(content).read()))
-  return np.frombuffer(content, dtype).reshape(
-      shape, order='F' if in_columns else 'C')
+    return _vectors(pickles.array(pickles.Reader(data[start:]).read()))
+  return np.frombuffer(data[start:], dtype).reshape(
+      [int(size) for size in re.findall('[0-9]+', sizes)],
+      order='F' if in_columns == 'True' else 'C')
 
 
 def _from_zip(data):
   """The arrays of an .npz by key, or what torch saved."""
+  if data.count(b'PK\x01\x02') > _MAX_MEMBERS:
+    raise ValueError('it has more than %d members' % _MAX_MEMBERS)
   with zipfile.ZipFile(io.BytesIO(data)) as archive:
     infos = archive.infolist()
     if sum(info.file_size for info in infos) > _MAX_BYTES:
@@ -289,7 +301,7 @@ def _from_zip(data):
     if any(info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
            for info in infos):
       raise ValueError('it is compressed in an unusual way')
-    members = {info.filename: archive.read(info) for info in infos}
+    members = {info.filename: _unpack(archive, info) for info in infos}
   for name in members:
     if os.path.basename(name) == 'data.pkl':
       folder = os.path.join(os.path.dirname(name), 'data', '')
@@ -299,6 +311,12 @@ def _from_zip(data):
       return _vectors(pickles.Reader(members[name]).read(), storages)
   return {name[:-len('.npy')]: _from_npy(content)
           for name, content in members.items() if name.endswith('.npy')}
+
+
+def _unpack(archive, info):
+  """The content of a member; without its size, zipfile would unpack more."""
+  with archive.open(info) as stream:
+    return stream.read(info.file_size)
 
 
 def _from_pickle(data):

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import struct
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -238,6 +239,32 @@ def test_sizes_are_bounded(put, monkeypatch):
     label_files.read(put(bomb.getvalue()), 'x')
   with pytest.raises(UserError, match='that is no label file'):
     label_files.read(put(b' ' * 100001))
+
+
+def test_a_member_unpacks_to_no_more_than_it_says(put):
+  bomb = io.BytesIO()
+  with zipfile.ZipFile(bomb, 'w', zipfile.ZIP_DEFLATED) as archive:
+    archive.writestr('x.npy', b'0' * (30 << 20))
+  size = struct.pack('<I', 30 << 20)
+  path = put(bomb.getvalue().replace(size, struct.pack('<I', 100)))
+  tracemalloc.start()
+  with pytest.raises(UserError, match='as labels'):
+    label_files.read(path, 'x')
+  peak = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  assert peak < 3 << 20
+
+
+def test_a_long_table_of_contents(put):
+  with pytest.raises(UserError, match='more than 1000 members'):
+    label_files.read(put(b'PK\x01\x02' * 1001))
+
+
+def test_a_header_that_nests(put):
+  header = b'-' * 60000 + b'1\n'
+  with pytest.raises(UserError, match='header is not that of a plain array'):
+    label_files.read(put(b'\x93NUMPY\x01\x00' + struct.pack('<H', len(header))
+                         + header))
 
 
 @pytest.mark.parametrize('method', [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])

@@ -16,6 +16,7 @@ import numpy as np
 from mentormix.command import UserError
 
 MAX_ROWS = 1000000  # About what a whole training writes.
+_MAX_BYTES = 256 << 20
 _MIN_SAMPLES = 10
 _SPLIT = 1  # Which stream of a seed chooses what is held out.
 
@@ -104,6 +105,11 @@ def read(path):
       labels are right, or all wrong; the line names the file and the place.
   """
   try:
+    if os.path.exists(path) and not os.path.isfile(path):  # A pipe would hang.
+      raise UserError('%s cannot be read: it is not a file' % path)
+    if os.path.getsize(path) > _MAX_BYTES:
+      raise UserError('%s has more than %d MiB; take a part of its rows'
+                      % (path, _MAX_BYTES >> 20))
     with open(path, newline='', encoding='utf-8-sig') as f:
       rows = csv.reader(f)
       columns = next(rows, [])
@@ -136,7 +142,8 @@ def read(path):
                    'a number from 0 to 100')
   label = lambda x: (x >= 0) & (x == np.floor(x)) & (x < 2 ** 31)
   traces = Traces(
-      np.array(ids), np.minimum(percent, 99).astype(np.int64),
+      # Objects: in an array of text, one long cell would widen them all.
+      np.array(ids, object), np.minimum(percent, 99).astype(np.int64),
       number(2, noisy, label, 'a whole number from 0').astype(np.int64),
       number(3, clean, label, 'a whole number from 0').astype(np.int64),
       number(4, loss, lambda x: (x >= 0) & (x <= np.finfo(np.float32).max),
@@ -154,25 +161,22 @@ def read(path):
 
 def _numbers(path, name, cells, check, what):
   """A column as float64 [N]."""
-  try:
-    values = np.array(cells, np.float64)
-    with np.errstate(invalid='ignore'):
-      good = check(values)
-  except ValueError:
-    good = np.array([_is_number(cell) for cell in cells])
+  values = np.array([_number(cell) for cell in cells])
+  with np.errstate(invalid='ignore'):
+    good = check(values)
   if not good.all():
     bad = int(np.argmin(good))
-    raise UserError('%s: row %d: the %s %r is not %s'
+    raise UserError('%s: row %d: the %s %.40r is not %s'
                     % (path, bad + 1, name, cells[bad], what))
   return values
 
 
-def _is_number(cell):
+def _number(cell):
+  """NaN, which no check lets pass, where it is none."""
   try:
-    float(cell)
+    return float(cell)
   except ValueError:
-    return False
-  return True
+    return np.nan
 
 
 def percentile(losses, p):

@@ -1,4 +1,6 @@
 """Loss traces: what is written is read; what is wrong is named."""
+import os
+
 import numpy as np
 import pytest
 
@@ -111,6 +113,28 @@ def test_a_file_that_is_not_there(tmp_path):
   for path in (tmp_path / 'none.csv', tmp_path):
     with pytest.raises(UserError, match='cannot be read'):
       loss_traces.read(str(path))
+
+
+def test_numbers_in_other_spellings(tmp_path):
+  traces = loss_traces.read(_file(
+      tmp_path, HEADER + ROWS + '1,2,3,3,1_0\n1,2,3,3, 4 \n'))
+  assert traces.loss[-2:].tolist() == [10, 4]
+
+
+def test_one_long_name_does_not_widen_the_others(tmp_path):
+  traces = loss_traces.read(_file(
+      tmp_path, HEADER + ROWS + 'x' * 100000 + ',2,3,3,1\n'))
+  assert len(traces.sample_id[-1]) == 100000
+  assert traces.sample_id.nbytes < 1000
+
+
+def test_sizes_and_kinds_of_files(tmp_path, monkeypatch):
+  os.mkfifo(str(tmp_path / 'pipe'))
+  with pytest.raises(UserError, match='pipe cannot be read: it is not a file'):
+    loss_traces.read(str(tmp_path / 'pipe'))
+  monkeypatch.setattr(loss_traces, '_MAX_BYTES', 100)
+  with pytest.raises(UserError, match='losses.csv has more than'):
+    loss_traces.read(_file(tmp_path, HEADER + ROWS))
 
 
 def test_too_few_examples_to_hold_some_out():

@@ -40,6 +40,26 @@ ALLOWED_OPS = frozenset("""
     Sigmoid Slice Split SplitV Squeeze StridedSlice Sub Tanh""".split())
 
 
+# Bounds on what an untrusted graph may hold, and on what it may compute of the
+# points it is probed with; published networks have 70 nodes.
+_MAX_BYTES = 16 << 20
+_MAX_NODES = 1000
+_MAX_CONSTANT = 1000000  # Elements.
+_MAX_ELEMENTS = 50000000
+_MAX_RANK = 8
+
+# Operation -> which of its inputs is an axis.
+_AXES = {'ConcatV2': -1, 'ExpandDims': 1, 'GatherV2': -1, 'Split': 0,
+         'SplitV': -1}
+
+# Attribute -> the largest number it may be, if not _MAX_NODES.
+_LARGEST = {'axis': _MAX_RANK, 'batch_dims': 0}
+
+# Type of a constant -> the field of a TensorProto that may hold its elements.
+_VALUES = {tf.float32: 'float_val', tf.float64: 'double_val',
+           tf.int32: 'int_val', tf.int64: 'int64_val', tf.bool: 'bool_val'}
+
+
 def network(features, weights):
   """The published architecture, up to its sigmoid.
 
@@ -301,7 +321,10 @@ def _read_graph(path):
   graph_def = tf.GraphDef()
   try:
     with open(path, 'rb') as f:
-      graph_def.ParseFromString(f.read())
+      data = f.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+      raise ValueError('too large')
+    graph_def.ParseFromString(data)
   except Exception:  # protobuf has one exception class per implementation.
     raise UserError('%s is not a frozen graph; remake it with '
                     'code/train_mentornet.py' % path)
@@ -314,14 +337,25 @@ def _read_graph(path):
   if ops.get(INPUT) != 'Placeholder' or OUTPUT not in ops:
     raise UserError('%s is no MentorNet: it needs a placeholder %r and a node '
                     '%r' % (path, INPUT, OUTPUT))
+  if len(graph_def.node) > _MAX_NODES:
+    raise UserError('%s is no MentorNet: it has more than %d nodes'
+                    % (path, _MAX_NODES))
+  for node in graph_def.node:
+    if node.op == 'Const' and not _is_whole(node):
+      raise UserError('%s is damaged: the constant %.80r does not fit together'
+                      % (path, node.name))
   points = probe_points()
   try:
+    with tf.Graph().as_default():
+      _check_size(path, graph_def, tf.constant(points))
     with tf.Graph().as_default():
       v = _import(graph_def, tf.constant(points))
       with tf.Session(config=runtime.session_config()) as session:
         v = session.run(v)
-  except (ValueError, TypeError, tf.errors.OpError) as error:
-    raise UserError('%s is no MentorNet: it cannot weigh losses (%s)'
+  except UserError:
+    raise
+  except Exception as error:  # A stranger's graph: anything may fail.
+    raise UserError('%s is no MentorNet: it cannot weigh losses (%.400s)'
                     % (path, getattr(error, 'message', str(error))))
   if v.shape != points.shape[:1]:
     raise UserError('%s is no MentorNet: for %d examples it gives the shape %s'
@@ -332,6 +366,86 @@ def _read_graph(path):
                     '%g, label %g, epoch percentage %g; weights are from 0 to 1'
                     % ((path, v[bad][0]) + tuple(points[bad][0])))
   return graph_def
+
+
+def _is_whole(node):
+  """Whether a constant has as many elements as its shape says.
+
+  TensorFlow 1.15 ends the process where it has not.
+  """
+  tensor = node.attr['value'].tensor
+  dtypes = [dtype for dtype in _VALUES if dtype.as_datatype_enum == tensor.dtype
+            == node.attr['dtype'].type]
+  sizes = [dim.size for dim in tensor.tensor_shape.dim]
+  if not dtypes or tensor.tensor_shape.unknown_rank or any(
+      not 0 <= size <= _MAX_CONSTANT for size in sizes):
+    return False
+  count = 1
+  for size in sizes:
+    count *= size
+  if tensor.tensor_content:
+    held = len(tensor.tensor_content) / float(dtypes[0].size)
+    return held == count <= _MAX_CONSTANT
+  # The last of them stands for all that are left out.
+  held = len(getattr(tensor, _VALUES[dtypes[0]]))
+  return count <= _MAX_CONSTANT and min(count, 1) <= held <= count
+
+
+def _is_moderate(node, known):
+  """Whether the integers of a node are such as a MentorNet may have.
+
+  TensorFlow ends the process where some of them are not.
+  """
+  if any(abs(value.i) > _LARGEST.get(name, _MAX_NODES)
+         for name, value in node.attr.items()):
+    return False
+  if node.op not in _AXES:
+    return True
+  if len(node.input) < 2:
+    return False
+  axis = known[node.input[_AXES[node.op]]].op
+  if axis.type != 'Const':
+    return False
+  return (abs(tf.make_ndarray(axis.get_attr('value')).astype(float))
+          <= _MAX_RANK).all()
+
+
+def _check_size(path, graph_def, features):
+  """Refuses a graph that computes more than any MentorNet.
+
+  Node by node, since TensorFlow, while it imports a node, computes what decides
+  on its shape.
+  """
+  known, count = {INPUT: features, INPUT + ':0': features}, 0
+  for node in graph_def.node:
+    if node.name == INPUT:
+      continue
+    piece = tf.GraphDef(node=[node], versions=graph_def.versions)
+    node = piece.node[0]
+    inputs = [name for name in node.input if not name.startswith('^')]
+    node.input[:] = inputs
+    node.attr.pop('_class', None)  # It names another node.
+    if not known.keys() >= set(inputs):
+      raise ValueError('the inputs of the node %.80r are not before it'
+                       % node.name)
+    if not _is_moderate(node, known):
+      raise ValueError('the node %.80r has an axis or a number out of range'
+                       % node.name)
+    op, = tf.import_graph_def(
+        piece, input_map={name: known[name] for name in inputs},
+        return_elements=[node.name], name='mentornet')
+    for k, output in enumerate(op.outputs):
+      known['%s:%d' % (node.name, k)] = output
+      known.setdefault(node.name, output)
+      size = output.shape.num_elements()
+      if size is None and node.op != 'Placeholder':
+        raise UserError('%s is no MentorNet: the shape of its node %.80r '
+                        'is not fixed' % (path, node.name))
+      count += size or 0
+    if count > _MAX_ELEMENTS:
+      raise UserError('%s is no MentorNet: it computes %d numbers or more for '
+                      '%d examples; it is refused'
+                      % (path, count, features.shape[0].value))
 
 
 def _import(graph_def, features):

@@ -248,6 +248,128 @@ def test_frozen_graph_that_is_no_mentornet(build, message, tmp_path):
     mentornet.load(str(tmp_path))
 
 
+def _change_constant(change, directory):
+  with tf.Graph().as_default() as graph:
+    x = tf.placeholder(tf.float32, [None, 4], name='features')
+    tf.sigmoid(x[:, 0] * tf.constant([2.0], name='c'), name='weight')
+  graph_def = graph.as_graph_def()
+  node, = [node for node in graph_def.node if node.name == 'c']
+  change(node)
+  with open(os.path.join(directory, mentornet.FROZEN_GRAPH), 'wb') as f:
+    f.write(graph_def.SerializeToString())
+
+
+@pytest.mark.parametrize('change', [
+    lambda n: n.attr['value'].tensor.tensor_shape.dim.add(size=10**6 + 1),
+    lambda n: n.attr['value'].tensor.tensor_shape.dim.add(size=-1),
+    lambda n: n.attr['value'].tensor.tensor_shape.dim.add(size=2**62),
+    lambda n: n.attr['value'].tensor.float_val.extend([1, 2]),
+    lambda n: setattr(n.attr['value'].tensor.tensor_shape.dim[0], 'size', 0),
+    lambda n: setattr(n.attr['value'].tensor.tensor_shape, 'unknown_rank',
+                      True),
+    lambda n: setattr(n.attr['value'].tensor, 'tensor_content', b'12345'),
+    lambda n: setattr(n.attr['value'].tensor, 'tensor_content', b'1' * 8),
+    lambda n: setattr(n.attr['value'].tensor, 'dtype', 3),
+    lambda n: setattr(n.attr['value'].tensor, 'dtype', 7),  # Strings.
+    lambda n: setattr(n.attr['value'].tensor, 'dtype', 999),
+    lambda n: n.attr['value'].Clear()])
+def test_a_constant_that_does_not_fit_together(change, tmp_path):
+  """TensorFlow 1.15 would end the process at some of these."""
+  _change_constant(lambda node: None, str(tmp_path))
+  mentornet.load(str(tmp_path))
+  _change_constant(change, str(tmp_path))
+  with pytest.raises(UserError, match="the constant 'c' does not fit"):
+    mentornet.load(str(tmp_path))
+
+
+def test_a_value_for_all_elements(tmp_path):
+  _change_constant(lambda n: setattr(
+      n.attr['value'].tensor.tensor_shape.dim[0], 'size', 2500), str(tmp_path))
+  mentornet.load(str(tmp_path))
+
+
+def _outer(x, rank):
+  """Needs rank^2 numbers, of a graph of a few bytes, to know a shape."""
+  one = tf.constant(1.0, shape=[1, rank])
+  count = tf.cast(tf.matmul(one, one, transpose_a=True)[0, 0], tf.int32)
+  return tf.reshape(tf.sigmoid(x[:, 0]), tf.stack([2500 * count]),
+                    name='weight')
+
+
+def test_a_small_graph_that_computes_much(tmp_path):
+  _freeze_graph(lambda x: _outer(x, 100), str(tmp_path))
+  mentornet.load(str(tmp_path))
+  _freeze_graph(lambda x: _outer(x, 1000000), str(tmp_path))
+  with pytest.raises(UserError, match='computes 10000.* for 2500 examples'):
+    mentornet.load(str(tmp_path))
+
+
+@pytest.mark.parametrize('axis', [-2**31, 2**31 - 1, 9])
+@pytest.mark.parametrize('op', ['ConcatV2', 'Split'])
+def test_axes_are_moderate(op, axis, tmp_path):
+  """TensorFlow 1.15 would end the process at some of these."""
+  _freeze_graph(lambda x: tf.sigmoid(
+      tf.split(tf.concat([x, x], 1), 8, 1)[0][:, 0], name='weight'),
+                str(tmp_path))
+  path = tmp_path / mentornet.FROZEN_GRAPH
+  mentornet.load(str(tmp_path))
+  graph_def = tf.GraphDef.FromString(path.read_bytes())
+  nodes = {node.name: node for node in graph_def.node}
+  node, = [node for node in graph_def.node if node.op == op]
+  at = 0 if op == 'Split' else -1
+  nodes[node.input[at]].attr['value'].tensor.int_val[:] = [axis]
+  path.write_bytes(graph_def.SerializeToString())
+  with pytest.raises(UserError, match='axis or a number out of range'):
+    mentornet.load(str(tmp_path))
+
+
+@pytest.mark.parametrize('op,name,value', [
+    ('Split', 'num_split', 2**31 - 1), ('Pack', 'axis', 65),
+    ('GatherV2', 'batch_dims', 65), ('GatherV2', 'batch_dims', -1)])
+def test_numbers_of_a_node_are_moderate(op, name, value, tmp_path):
+  _freeze_graph(lambda x: tf.sigmoid(
+      tf.gather(tf.stack([y[:, 0] for y in tf.split(x, 4, 1)]), 0),
+      name='weight'), str(tmp_path))
+  mentornet.load(str(tmp_path))
+  path = tmp_path / mentornet.FROZEN_GRAPH
+  graph_def = tf.GraphDef.FromString(path.read_bytes())
+  node, = [node for node in graph_def.node if node.op == op]
+  node.attr[name].i = value
+  path.write_bytes(graph_def.SerializeToString())
+  with pytest.raises(UserError, match='axis or a number out of range'):
+    mentornet.load(str(tmp_path))
+
+
+def test_a_shape_that_is_not_fixed(tmp_path):
+  _freeze_graph(lambda x: tf.reshape(
+      tf.sigmoid(x[:, :1]), tf.placeholder(tf.int32, [2]), name='weight'),
+                str(tmp_path))
+  with pytest.raises(UserError, match="the shape of its node 'weight' is not"):
+    mentornet.load(str(tmp_path))
+
+
+def test_nodes_out_of_order(tmp_path):
+  _freeze_graph(lambda x: tf.sigmoid(x[:, 0], name='weight'), str(tmp_path))
+  path = tmp_path / mentornet.FROZEN_GRAPH
+  graph_def = tf.GraphDef.FromString(path.read_bytes())
+  path.write_bytes(tf.GraphDef(
+      node=list(graph_def.node)[::-1],
+      versions=graph_def.versions).SerializeToString())
+  with pytest.raises(UserError, match="inputs of the node 'weight' are not"):
+    mentornet.load(str(tmp_path))
+
+
+def test_bounds_of_a_graph(tmp_path, monkeypatch):
+  _freeze_graph(lambda x: _outer(x, 10), str(tmp_path))
+  with monkeypatch.context() as patch:
+    patch.setattr(mentornet, '_MAX_NODES', 3)
+    with pytest.raises(UserError, match='more than 3 nodes'):
+      mentornet.load(str(tmp_path))
+  monkeypatch.setattr(mentornet, '_MAX_BYTES', 100)
+  with pytest.raises(UserError, match='is not a frozen graph'):
+    mentornet.load(str(tmp_path))
+
+
 def test_file_that_is_no_graph(tmp_path):
   (tmp_path / mentornet.FROZEN_GRAPH).write_bytes(b'\x07not a graph')
   with pytest.raises(UserError, match='mentornet.pb'):

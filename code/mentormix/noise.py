@@ -58,6 +58,9 @@ _DIGITS_TARGETS = {7: 1, 2: 7, 5: 6, 6: 5, 3: 8}
 
 MAX_SEED = 2**32 - 1  # What numpy.random.RandomState takes.
 
+_MAX_BYTES = 4 << 20  # Of a JSON file.
+_MAX_DIGITS = 18  # What an int64 holds.
+
 
 def transition(dataset_name, superclass=None):
   """The class that asymmetric noise maps each class to.
@@ -236,16 +239,47 @@ def read_facts(directory):
     UserError: the file is damaged.
   """
   path = os.path.join(directory, FACTS_FILE)
+  return read_object(path, 'the facts of a data set')
+
+
+def read_object(path, what):
+  """The object in a JSON file, a dict; None where there is no file.
+
+  Args:
+    path: of the file.
+    what: it is to hold, for the error.
+
+  Raises:
+    UserError: it holds something else, or a number without bounds.
+  """
   if not os.path.isfile(path):
     return None
   try:
     with open(path, 'rb') as f:
-      facts = json.loads(f.read().decode('utf-8'))
+      text = f.read(_MAX_BYTES + 1)
+    if len(text) > _MAX_BYTES:
+      raise ValueError('it has more than %d MiB' % (_MAX_BYTES >> 20))
+    found = json.loads(text.decode('utf-8'), parse_int=_integer,
+                       parse_float=_finite, parse_constant=_finite)
   except (OSError, ValueError, RecursionError) as error:
     raise UserError('%s cannot be read: %s' % (path, error))
-  if not isinstance(facts, dict):
-    raise UserError('%s does not hold the facts of a data set' % path)
-  return facts
+  if not isinstance(found, dict):
+    raise UserError('%s does not hold %s' % (path, what))
+  return found
+
+
+def _integer(digits):
+  # One of a million digits would take hours.
+  if len(digits) > _MAX_DIGITS:
+    raise ValueError('the number %.40s is too large' % digits)
+  return int(digits)
+
+
+def _finite(digits):
+  value = float(digits)
+  if not abs(value) < np.inf:  # NaN, too.
+    raise ValueError('the number %.40s is not finite' % digits)
+  return value
 
 
 def copy_facts(data_dir, directory):

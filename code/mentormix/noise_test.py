@@ -165,3 +165,22 @@ def test_association_tells_noise_from_chance(num_classes):
   assert abs(noise.association(clean, given[order])) < 5
   assert noise.association(clean, (clean + 1) % num_classes) > 100
   assert noise.association(clean, np.zeros(N, int)) == 0
+
+
+@pytest.mark.parametrize('text,words', [
+    ('', 'cannot be read'), ('[1]', 'does not hold the facts'),
+    ('{"seed": %s}' % ('9' * 5000), 'the number 9+ is too large'),
+    ('{"x": -NaN}', 'cannot be read'), ('{"x": NaN}', 'NaN is not finite'),
+    ('{"x": 1e999}', '1e999 is not finite'), ('[' * 100000, 'cannot be read'),
+    ('{"x": "%s"}' % ('x' * (4 << 20)), 'more than 4 MiB')])
+def test_damaged_facts(tmp_path, text, words):
+  (tmp_path / noise.FACTS_FILE).write_text(text)
+  with pytest.raises(UserError, match='noise.json.*' + words) as error:
+    noise.read_facts(str(tmp_path))
+  assert len(str(error.value)) < 400
+
+
+def test_facts_are_read(tmp_path):
+  assert noise.read_facts(str(tmp_path)) is None
+  (tmp_path / noise.FACTS_FILE).write_text('{"seed": 4294967295, "r": 1e-1}')
+  assert noise.read_facts(str(tmp_path)) == {'seed': noise.MAX_SEED, 'r': 0.1}

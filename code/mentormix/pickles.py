@@ -12,7 +12,8 @@ import struct
 import numpy as np
 
 # The longest pickle of a data set has some 200,000 instructions.
-_MAX_INSTRUCTIONS = 4000000
+_MAX_INSTRUCTIONS = 1000000
+_MAX_EMPTY = 1 << 15  # A size of an array without elements.
 
 _KNOWN_GLOBALS = {
     ('numpy.core.multiarray', '_reconstruct'): 'array',
@@ -88,7 +89,9 @@ def _integers(name, state, shape, in_columns, content):
       isinstance(size, int) and size >= 0 for size in shape):
     return None
   count, rest = divmod(len(content), dtype.itemsize)
-  if rest or len(shape) > 4 or _product(shape) != count:
+  # Without a single element, the other sizes could be of any size.
+  if (rest or len(shape) > 4 or _product(shape) != count
+      or not count and any(size > _MAX_EMPTY for size in shape)):
     return None
   return np.frombuffer(content, dtype).reshape(
       shape, order='F' if in_columns else 'C')
@@ -186,8 +189,7 @@ class Reader(object):
     elif code in self._BYTES:
       stack.append(self._take(self._number(self._BYTES[code])))
     elif code in self._TEXTS:
-      stack.append(self._take(self._number(self._TEXTS[code])).decode(
-          'utf-8', 'surrogatepass'))
+      stack.append(self._take(self._number(self._TEXTS[code])).decode('utf-8'))
     elif code in self._PUTS:
       self._memo[self._number(self._PUTS[code])] = stack[-1]
     elif code == b'\x94':

@@ -64,6 +64,22 @@ def test_arrays_that_do_not_fit_together(change):
   assert pickles.array(read(data.replace(*change))) is None
 
 
+@pytest.mark.parametrize('size', [1 << 16, 1 << 62, 1 << 200])
+def test_sizes_of_an_array_without_elements(size):
+  array = pickles.Request('array', ())
+  dtype = pickles.Request('dtype', ('u1', 0, 1))
+  for shape in ((0, size), (size, 0), (0, size, size, size)):
+    array.state = (1, shape, dtype, False, b'')
+    assert pickles.array(array) is None
+  array.state = (1, (0, 3072), dtype, False, b'')
+  assert pickles.array(array).shape == (0, 3072)
+
+
+def test_half_a_character():
+  with pytest.raises(ValueError):
+    read(b'X\x03\x00\x00\x00\xed\xa0\x80.')
+
+
 def test_several_pickles_in_a_row():
   reader = pickles.Reader(pickle.dumps([1], protocol=2)
                           + pickle.dumps('x', protocol=4) + b'rest')

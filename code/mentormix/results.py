@@ -5,10 +5,14 @@ Evaluation adds a row per checkpoint; reports read them. No TensorFlow here.
 import collections
 import csv
 import os
+import re
 
 from mentormix.command import UserError
 
 FILE = 'results.csv'
+_MAX_BYTES = 16 << 20
+_MAX_DIGITS = 18
+_END_OF_TIME = 253402300800  # The year 10000, where calendars end.
 
 
 class Result(collections.namedtuple(
@@ -39,23 +43,35 @@ def read(path):
   if not os.path.isfile(path) or not os.path.getsize(path):
     return []
   try:
+    if os.path.getsize(path) > _MAX_BYTES:
+      raise ValueError('it has more than %d MiB' % (_MAX_BYTES >> 20))
     with open(path, newline='') as f:
       rows = csv.DictReader(f)
       if tuple(rows.fieldnames) != Result._fields:
         raise ValueError('columns %s' % rows.fieldnames)
       results = [
-          Result(int(row['step']), float(row['top1']), float(row['top5']),
-                 float(row['loss']), int(row['count']),
+          Result(_count(row['step']), float(row['top1']), float(row['top5']),
+                 float(row['loss']), _count(row['count']),
                  float(row['wall_time'])) for row in rows]
       for result in results:
         if not (0 <= result.top1 <= 1 and 0 <= result.top5 <= 1):
           raise ValueError('accuracy %g at step %d' % (result.top1,
                                                        result.step))
+        if not 0 <= result.wall_time < _END_OF_TIME:
+          raise ValueError('time %g at step %d' % (result.wall_time,
+                                                   result.step))
       return results
   except (ValueError, TypeError, OSError, csv.Error) as error:
     raise UserError('%s is not a results file of this program (%s); move it '
                     'away, or name another with --output_csv_file'
                     % (path, error))
+
+
+def _count(text):
+  """A whole number from 0; one of thousands of digits would take hours."""
+  if not re.match(r'[0-9]{1,%d}$' % _MAX_DIGITS, text):
+    raise ValueError('%.40r is no count' % text)
+  return int(text)
 
 
 def append(path, result):

@@ -1,0 +1,33 @@
+"""Counts floating-point operations of a graph."""
+
+
+def count(ops):
+  """Floating-point operations of all convolutions and products behind `ops`.
+
+  Two for each multiplication with its addition. By the shapes in the graph.
+  """
+  total, seen, waiting = 0, set(), list(ops)
+  while waiting:
+    op = waiting.pop()
+    if op not in seen:
+      seen.add(op)
+      total += _of(op)
+      waiting += [x.op for x in op.inputs] + list(op.control_inputs)
+  return total
+
+
+def _of(op):
+  """What one op does."""
+  if op.type == 'MatMul':
+    inner = op.inputs[0].shape.as_list()[0 if op.get_attr('transpose_a') else 1]
+    return 2 * op.outputs[0].shape.num_elements() * inner
+  # What the convolution puts out, or its gradient; and the kernel.
+  outputs = {'Conv2D': lambda: (op.outputs[0], op.inputs[1]),
+             'Conv2DBackpropInput': lambda: (op.inputs[2], op.inputs[1]),
+             'Conv2DBackpropFilter': lambda: (op.inputs[2], op.outputs[0])}
+  if op.type not in outputs:
+    return 0
+  y, kernel = outputs[op.type]()
+  channels = kernel.shape.as_list()[3]
+  return (2 * y.shape.num_elements() * kernel.shape.num_elements()
+          // channels)
