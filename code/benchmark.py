@@ -162,7 +162,8 @@ def _facts():
     model = models[0] if models else model
   cores = (len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity')
            else os.cpu_count())
-  prefixes = 'OMP_', 'KMP_', 'MKL_', 'ONEDNN_', 'DNNL_', 'TF_', 'XLA_'
+  prefixes = ('OMP_', 'KMP_', 'MKL_', 'ONEDNN_', 'DNNL_', 'XLA_', 'TF_XLA_',
+              'TF_NUM_', 'TF_ENABLE_', 'TF_DISABLE_')
   return collections.OrderedDict(
       date=time.strftime('%Y-%m-%d'), machine=platform.platform(), cpu=model,
       cores=cores, gpu=_output_of('nvidia-smi', '--query-gpu=name',
