@@ -303,10 +303,9 @@ def _write(figures):
   """Writes --output, whole or not at all; also while more is to come."""
   path = flags.FLAGS.output
   if path:
-    with open(path + '.tmp', 'w') as f:
+    with files.replaced(path) as f:
       json.dump(figures, f, indent=2)
       f.write('\n')
-    os.replace(path + '.tmp', path)
 
 
 # The figures ----------------------------------------------------------------

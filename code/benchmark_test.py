@@ -1,8 +1,8 @@
 """The benchmark: its figures by hand, its rows, its processes."""
+import functools
 import json
 import os
 import stat
-import subprocess
 import sys
 
 import numpy as np
@@ -10,11 +10,9 @@ import pytest
 
 import benchmark
 from mentormix import config as config_lib
-from mentormix import datasets
+from mentormix import testing
 from mentormix.command import RunError
 from mentormix.command import UserError
-from mentormix.runtime import tf
-import prepare_data
 
 SCRIPT = os.path.abspath(benchmark.__file__)
 
@@ -59,13 +57,7 @@ for line in sys.stdin:
   reply(seconds=[seconds, [2 * s for s in seconds]])
 '''
 
-
-def _run(cwd, *args):
-  process = subprocess.Popen(
-      [sys.executable, SCRIPT] + list(args), cwd=str(cwd),
-      stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
-  out, err = process.communicate()
-  return process.returncode, out, err
+_run = functools.partial(testing.run, SCRIPT)
 
 
 def _program(path, text):
@@ -79,12 +71,10 @@ def config(tmp_path_factory):
   directory = tmp_path_factory.mktemp('data')
   random = np.random.RandomState(0)
   for shard in range(2):
-    with tf.python_io.TFRecordWriter(
-        str(directory / ('cifar10_train-%d' % shard))) as writer:
-      for n in range(20):
-        png = prepare_data.encode_png(
-            random.randint(256, size=[32, 32, 3]).astype(np.uint8))
-        writer.write(datasets.encode_example(png, n % 10, (n + n // 9) % 10))
+    testing.write_records(
+        directory / ('cifar10_train-%d' % shard),
+        random.randint(256, size=[20, 32, 32, 3]), [n % 10 for n in range(20)],
+        [(n + n // 9) % 10 for n in range(20)])
   return config_lib.TrainConfig(
       dataset_name='cifar10', data_dir=str(directory), batch_size=4,
       studentnet='resnet8_thin', trained_mentornet_dir='threshold',

@@ -80,14 +80,20 @@ def define_flags():
       'student on a CPU.')
 
 
-def main():
-  """Flags -> config -> training."""
+def config_from_flags():
+  """The `config.TrainConfig` of the command line, its --preset filled in."""
   config = command.from_flags(config_lib.TrainConfig)
   if flags.FLAGS.preset:
     config_lib.require_given(config, 'data_dir')
     config, filled = presets.fill(
         config, flags.FLAGS.preset, command.given_flags(config_lib.TrainConfig))
     command.log(filled)
+  return config
+
+
+def main():
+  """Flags -> config -> training."""
+  config = config_from_flags()
   config_lib.validate(config)
   files.writable_directory(config.train_log_dir, 'train_log_dir')
   if config.loss_csv_file:

@@ -1,6 +1,6 @@
 """The command as users run it, and what it writes."""
+import functools
 import os
-import subprocess
 import sys
 
 import numpy as np
@@ -10,6 +10,7 @@ import export_mentornet
 from mentormix import mentornet
 from mentormix import mentornet_training
 from mentormix import mentornet_weights
+from mentormix import testing
 from mentormix.runtime import tf
 
 SCRIPT = os.path.abspath(export_mentornet.__file__)
@@ -17,14 +18,7 @@ OTHER_PYTHON = os.environ.get('MENTORMIX_OTHER_PYTHON')
 CHECKPOINT = {'checkpoint', 'model.ckpt.index',
               'model.ckpt.data-00000-of-00001'}
 
-
-def _run(cwd, *args, **kwargs):
-  process = subprocess.Popen(
-      [kwargs.get('python', sys.executable), SCRIPT] + list(args),
-      cwd=str(cwd), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-      universal_newlines=True)
-  out, err = process.communicate()
-  return process.returncode, out, err
+_run = functools.partial(testing.run, SCRIPT)
 
 
 def _freeze(directory, **sizes):

@@ -29,7 +29,6 @@ from mentormix import command
 from mentormix import config as config_lib
 from mentormix import files
 from mentormix import noise
-from mentormix import presets
 from mentormix.command import log
 from mentormix.command import UserError
 
@@ -51,15 +50,10 @@ def define_flags():
 def main():
   """Flags -> graph -> modules, state and data."""
   args = flags.FLAGS
-  config = command.from_flags(config_lib.TrainConfig)
-  if args.preset:
-    config_lib.require_given(config, 'data_dir')
-    config, filled = presets.fill(
-        config, args.preset, command.given_flags(config_lib.TrainConfig))
-    log(filled)
   path = os.path.normpath(args.output_dir)
   # There is no other run that --train_log_dir could mean.
-  config = config._replace(train_log_dir=path)
+  config = cifar_train_mentormix.config_from_flags()._replace(
+      train_log_dir=path)
   config_lib.validate(config)
   files.check_output(path, FILES, args.overwrite)
   # pylint: disable=g-import-not-at-top

@@ -3,6 +3,7 @@
 JAX and TensorFlow never share a process: what one of them computes, the other
 reads from a file.
 """
+import functools
 import json
 import os
 import subprocess
@@ -12,13 +13,13 @@ import numpy as np
 import pytest
 
 import export_step
-import prepare_data
 from mentormix import config as config_lib
 from mentormix import datasets
 from mentormix import evaluation
 from mentormix import mentornet
 from mentormix import runtime
 from mentormix import step_export
+from mentormix import testing
 from mentormix.runtime import tf
 from mentormix.students import resnet
 
@@ -84,12 +85,11 @@ def write_data(directory, count=NUM_EXAMPLES):
   """Writes a data set of as many images; its classes differ in brightness."""
   random = np.random.RandomState(0)
   for split in ('train', 'test'):
-    path = os.path.join(directory, 'cifar10_%s-0' % split)
-    with tf.python_io.TFRecordWriter(path) as writer:
-      for n in range(count):
-        pixels = random.randint(0, 56, size=[32, 32, 3]) + 20 * (n % 10)
-        writer.write(datasets.encode_example(
-            prepare_data.encode_png(pixels.astype(np.uint8)), n % 10, n % 10))
+    classes = np.arange(count) % 10
+    testing.write_records(
+        os.path.join(directory, 'cifar10_%s-0' % split),
+        random.randint(0, 56, size=[count, 32, 32, 3])
+        + 20 * classes.reshape(-1, 1, 1, 1), classes, classes)
 
 
 def train_config(data_dir, **settings):
@@ -285,12 +285,7 @@ def test_the_data(data_dir, tmp_path):
     assert (arrays['clean_labels'] == arrays['labels']).all()
 
 
-def _run(cwd, *args):
-  process = subprocess.Popen(
-      [sys.executable, SCRIPT] + list(args), cwd=str(cwd),
-      stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
-  out, err = process.communicate()
-  return process.returncode, out, err
+_run = functools.partial(testing.run, SCRIPT)
 
 
 @pytest.mark.skipif(not runtime.IS_1_15, reason='this is TensorFlow 2.x')

@@ -401,6 +401,11 @@ def _damaged_image(random, corpus):
       chunks.insert(random.randrange(len(chunks)), list(chosen))
     else:
       chosen[1] = damage(random, chosen[1], [b for _, b in chunks])
+  return _png(chunks)
+
+
+def _png(chunks):
+  """A PNG file of pairs (name, content), each with its checksum."""
   return archives.PNG_SIGNATURE + b''.join(
       struct.pack('>I', len(content)) + name + content
       + struct.pack('>I', zlib.crc32(name + content) & 0xffffffff)
@@ -420,12 +425,8 @@ def _parse_image(data, directory):
   assert not found.train_images[1].any()
 
 
-_BLACK = archives.PNG_SIGNATURE + b''.join(
-    struct.pack('>I', len(content)) + name + content
-    + struct.pack('>I', zlib.crc32(name + content) & 0xffffffff)
-    for name, content in (
-        (b'IHDR', struct.pack('>IIBBBBB', 1, 1, 8, 0, 0, 0, 0)),
-        (b'IDAT', zlib.compress(b'\0\0')), (b'IEND', b'')))
+_BLACK = _png([(b'IHDR', struct.pack('>IIBBBBB', 1, 1, 8, 0, 0, 0, 0)),
+               (b'IDAT', zlib.compress(b'\0\0')), (b'IEND', b'')])
 
 
 # Tables.

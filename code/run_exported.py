@@ -473,27 +473,6 @@ class Trainer(object):
             results['loss'], results['selected'])
 
 
-class _Signals(object):
-  """Notes SIGTERM and Ctrl-C; a second one ends the process at once."""
-
-  def __init__(self):
-    self.received = None
-    self._previous = {}
-    for number in (signal.SIGTERM, signal.SIGINT):
-      # What is ignored stays so, as Ctrl-C does for a background job.
-      if signal.getsignal(number) is not signal.SIG_IGN:
-        self._previous[number] = signal.signal(number, self._note)
-
-  def _note(self, number, frame):
-    del frame
-    self.received = number
-    self.restore()
-
-  def restore(self):
-    while self._previous:
-      signal.signal(*self._previous.popitem())
-
-
 def train(trainer, state, done, last, steps_per_call, save_interval,
           save_state):
   """Trains and saves.
@@ -513,7 +492,8 @@ def train(trainer, state, done, last, steps_per_call, save_interval,
   Raises:
     RunError: the loss is not a number any more; what was saved is from before.
   """
-  signals = _Signals()
+  signals = command.StopSignals()
+  signals.install(signal.SIGTERM, signal.SIGINT)
   saved = done
   begun = shown = None  # (time, step): after the first call; at the last line.
   ahead = collections.deque()
@@ -593,9 +573,8 @@ def save(state, step, description, directory, what):
                        % (name, step, AVERAGES))
       arrays[name] = value.astype(np.float16)
   path = os.path.join(directory, CHECKPOINT % step)
-  with open(path + '.tmp', 'wb') as f:
+  with files.replaced(path, 'wb') as f:
     np.savez(f, **arrays)
-  os.replace(path + '.tmp', path)
   if what == ALL:
     found = _checkpoints(directory)
     for old in sorted(found)[:-MAX_CHECKPOINTS]:
@@ -684,10 +663,9 @@ def print_table(figures):
 
 def write_json(figures, path):
   """Writes figures, whole or not at all."""
-  with open(path + '.tmp', 'w') as f:
+  with files.replaced(path) as f:
     json.dump(figures, f, indent=1)
     f.write('\n')
-  os.replace(path + '.tmp', path)
 
 
 def cli():

@@ -8,6 +8,7 @@ import collections
 import json
 import os
 
+from mentormix import files
 from mentormix import noise
 from mentormix.command import UserError
 
@@ -186,12 +187,9 @@ def require_given(config, *names):
 
 def save(config, directory):
   """Writes `directory`/config.json, whole or not at all."""
-  path = os.path.join(directory, CONFIG_FILE)
-  temporary = '%s.tmp-%d' % (path, os.getpid())
-  with open(temporary, 'w') as f:
+  with files.replaced(os.path.join(directory, CONFIG_FILE)) as f:
     json.dump(config._asdict(), f, indent=2, sort_keys=True)
     f.write('\n')
-  os.rename(temporary, path)
 
 
 def load(directory):

@@ -239,35 +239,41 @@ def decode(dataset, split, files, num_samples):
     decoded = tf.map_fn(
         lambda record: decoder.decode(record, list(ITEMS)), records,
         dtype=[tf.uint8, tf.int64, tf.int64, tf.string], parallel_iterations=32)
+    run = lambda chunk: session.run(decoded, {records: chunk})
     done = 0
     for path in files:
-      chunks = _chunks(tf.python_io.tf_record_iterator(path), _CHUNK)
-      in_file = 0
-      for chunk in chunks:
+      for first, chunk in _chunks(tf.python_io.tf_record_iterator(path)):
         try:
-          values = session.run(decoded, {records: chunk})
+          values = run(chunk)
         except tf.errors.InvalidArgumentError:
-          for k, record in enumerate(chunk):
-            try:
-              session.run(decoded, {records: [record]})
-            except tf.errors.InvalidArgumentError as error:
-              raise UserError(
-                  '%s: the image of record %d cannot be decoded as %d x %d '
-                  'pixels (%s); make the file again' % (
-                      path, in_file + k, dataset.image_size,
-                      dataset.image_size, runtime.reason(error)))
+          _name_damaged(dataset, path, first, chunk, run)
           raise
         for item, value in zip(ITEMS, values):
           arrays[item][done:done + len(chunk)] = value
-        in_file += len(chunk)
         done += len(chunk)
   return arrays
 
 
-def _chunks(items, size):
-  """Lists of up to `size` items."""
+def _chunks(items):
+  """Yields lists of up to `_CHUNK` items, each with the index of its first."""
   items = iter(items)
-  return iter(lambda: list(itertools.islice(items, size)), [])
+  for first in itertools.count(0, _CHUNK):
+    chunk = list(itertools.islice(items, _CHUNK))
+    if not chunk:
+      return
+    yield first, chunk
+
+
+def _name_damaged(dataset, path, first, chunk, run):
+  """Raises UserError for the first record of a chunk that `run` fails on."""
+  for index, record in enumerate(chunk, first):
+    try:
+      run([record])
+    except tf.errors.InvalidArgumentError as error:
+      raise UserError(
+          '%s: the image of record %d cannot be decoded as %d x %d pixels (%s); '
+          'make the file again' % (path, index, dataset.image_size,
+                                   dataset.image_size, runtime.reason(error)))
 
 
 def encode_example(png, label, clean_label=None, fine_label=None,

@@ -1,4 +1,4 @@
-"""Directories: whole or not at all, writable, held by one process at a time."""
+"""Files and directories: whole or not at all, bounded, held by one process."""
 import contextlib
 import fcntl
 import os
@@ -26,6 +26,28 @@ def writable_directory(path, flag):
   except OSError as error:
     raise UserError('--%s=%s cannot be written: %s'
                     % (flag, path, error.strerror))
+
+
+@contextlib.contextmanager
+def replaced(path, mode='w'):
+  """Yields an open file that takes the place of `path` once the block succeeds.
+
+  Args:
+    path: of a file, there or not.
+    mode: 'w' or 'wb'.
+  """
+  with open(path + '.tmp', mode) as f:
+    yield f
+  os.replace(path + '.tmp', path)
+
+
+def contents(path, most):
+  """What is in a file, bytes; ValueError if it is more than `most` bytes."""
+  with open(path, 'rb') as f:
+    data = f.read(most + 1)
+  if len(data) > most:
+    raise ValueError('it has more than %d MiB' % (most >> 20))
+  return data
 
 
 @contextlib.contextmanager
@@ -63,18 +85,6 @@ def only_writer(directory, flag):
         time.strftime('%Y-%m-%d %H:%M:%S')))
     f.flush()
     yield
-
-
-def is_held(directory):
-  """Whether a process holds `directory`, see `only_writer`."""
-  try:
-    with open(os.path.join(directory, LOCK_FILE)) as f:
-      fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
-  except BlockingIOError:
-    return True
-  except OSError:  # There is no such file, or no lock.
-    pass
-  return False
 
 
 def check_output(path, own, overwrite):

@@ -23,6 +23,7 @@ from PIL import Image
 from PIL import ImageOps
 
 from mentormix import archives
+from mentormix import files
 from mentormix.command import RunError
 from mentormix.command import UserError
 
@@ -159,7 +160,8 @@ def _decode(path, image_size):
     with warnings.catch_warnings():
       warnings.simplefilter('ignore')  # What is too large is refused below.
       # From memory: of a file, Pillow reserves all that it claims to have.
-      with Image.open(io.BytesIO(_contents(path)), formats=_FORMATS) as image:
+      data = io.BytesIO(files.contents(path, _MAX_BYTES))
+      with Image.open(data, formats=_FORMATS) as image:
         if image.width * image.height > _MAX_PIXELS:
           raise Image.DecompressionBombError
         image = _to_rgb(ImageOps.exif_transpose(image))
@@ -170,14 +172,6 @@ def _decode(path, image_size):
   except Exception as error:  # The bytes are a stranger's: anything may fail.
     raise UserError('%s cannot be read as PNG or JPEG (%s); mend or remove it'
                     % (path, str(error) or type(error).__name__))
-
-
-def _contents(path):
-  with open(path, 'rb') as f:
-    data = f.read(_MAX_BYTES + 1)
-  if len(data) > _MAX_BYTES:
-    raise ValueError('it has more than %d MiB' % (_MAX_BYTES >> 20))
-  return data
 
 
 def _to_rgb(image):

@@ -16,6 +16,7 @@ import os
 import numpy as np
 
 from mentormix import curriculum
+from mentormix import files
 from mentormix import mentornet_weights
 from mentormix import runtime
 from mentormix import schedules
@@ -114,9 +115,8 @@ def freeze(weights, directory):
   graph_def = tf.train.export_meta_graph(
       graph=graph, strip_default_attrs=True).graph_def
   path = os.path.join(directory, FROZEN_GRAPH)
-  with open(path + '.tmp', 'wb') as f:
+  with files.replaced(path, 'wb') as f:
     f.write(graph_def.SerializeToString(deterministic=True))
-  os.rename(path + '.tmp', path)
 
 
 def load(path, loss_p_percentile=None):
@@ -320,11 +320,7 @@ def _read_graph(path):
   """Parses a frozen graph and refuses what is no MentorNet."""
   graph_def = tf.GraphDef()
   try:
-    with open(path, 'rb') as f:
-      data = f.read(_MAX_BYTES + 1)
-    if len(data) > _MAX_BYTES:
-      raise ValueError('too large')
-    graph_def.ParseFromString(data)
+    graph_def.ParseFromString(files.contents(path, _MAX_BYTES))
   except Exception:  # protobuf has one exception class per implementation.
     raise UserError('%s is not a frozen graph; remake it with '
                     'code/train_mentornet.py' % path)

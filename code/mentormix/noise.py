@@ -13,6 +13,7 @@ import os
 
 import numpy as np
 
+from mentormix import files
 from mentormix.command import UserError
 
 FACTS_FILE = 'noise.json'  # Beside every data set: how it came to be.
@@ -255,12 +256,9 @@ def read_object(path, what):
   if not os.path.isfile(path):
     return None
   try:
-    with open(path, 'rb') as f:
-      text = f.read(_MAX_BYTES + 1)
-    if len(text) > _MAX_BYTES:
-      raise ValueError('it has more than %d MiB' % (_MAX_BYTES >> 20))
-    found = json.loads(text.decode('utf-8'), parse_int=_integer,
-                       parse_float=_finite, parse_constant=_finite)
+    found = json.loads(files.contents(path, _MAX_BYTES).decode('utf-8'),
+                       parse_int=_integer, parse_float=_finite,
+                       parse_constant=_finite)
   except (OSError, ValueError, RecursionError) as error:
     raise UserError('%s cannot be read: %s' % (path, error))
   if not isinstance(found, dict):
@@ -286,8 +284,6 @@ def copy_facts(data_dir, directory):
   """Puts the noise.json of a data set, if it has one, beside what uses it."""
   facts = read_facts(data_dir)
   if facts is not None:
-    path = os.path.join(directory, FACTS_FILE)
-    with open(path + '.tmp', 'w') as f:
+    with files.replaced(os.path.join(directory, FACTS_FILE)) as f:
       json.dump(facts, f, indent=1, sort_keys=True)
       f.write('\n')
-    os.rename(path + '.tmp', path)

@@ -4,6 +4,8 @@ Only code/benchmark.py uses them. They compute what `students.resnet` and
 `input_pipeline` do, from the same variables, by other operations. B is the
 batch size, K the number of classes.
 """
+from unittest import mock
+
 from mentormix import datasets
 from mentormix import input_pipeline
 from mentormix.runtime import slim
@@ -35,54 +37,9 @@ def resnet(images, num_classes, is_training, depth, widths,
   """
   if not is_training or dtype != tf.float32:
     raise ValueError('the published form is here for training in float32 only')
-  with tf.variable_scope('ResNet%d' % depth):
-    with tf.variable_scope('init'):
-      x = _convolve(images, widths[0], 1, 'init_conv')
-    for stage, width in enumerate(widths[1:], start=1):
-      for unit in range((depth - 2) // 6):
-        stride = 2 if stage > 1 and unit == 0 else 1
-        with tf.variable_scope('unit_%d_%d' % (stage, unit)):
-          x = _unit(x, width, stride, stage == 1 and unit == 0,
-                    update_statistics)
-    with tf.variable_scope('unit_last'):
-      x = _activate(_batch_norm(x, update_statistics, 'final_bn'))
-    x = tf.reduce_mean(x, [1, 2])  # [B, C]
-    with tf.variable_scope('logit'):
-      kernel = tf.get_variable(
-          'DW', [x.shape[-1].value, num_classes],
-          initializer=tf.variance_scaling_initializer(
-              1.0, mode='fan_in', distribution='uniform'))
-      biases = tf.get_variable('biases', [num_classes],
-                               initializer=tf.zeros_initializer())
-      return tf.matmul(x, kernel) + biases
-
-
-def _unit(x, width, stride, first, update_statistics):
-  """One basic unit; the very first activates before it normalises."""
-  if first:
-    with tf.variable_scope('shared_activation'):
-      x = _batch_norm(_activate(x), update_statistics, 'init_bn')
-    shortcut = x
-  else:
-    shortcut = x
-    with tf.variable_scope('residual_only_activation'):
-      x = _activate(_batch_norm(x, update_statistics, 'init_bn'))
-  with tf.variable_scope('sub1'):
-    x = _convolve(x, width, stride, 'conv1')
-  with tf.variable_scope('sub2'):
-    x = _activate(_batch_norm(x, update_statistics, 'bn2'))
-    x = _convolve(x, width, 1, 'conv2')
-  return x + ours._match(shortcut, width, stride)
-
-
-def _convolve(x, width, stride, scope):
-  with tf.variable_scope(scope):
-    kernel = tf.get_variable(
-        'DW', [3, 3, x.shape[-1].value, width],
-        initializer=tf.variance_scaling_initializer(
-            2.0, mode='fan_out', distribution='untruncated_normal'))
-    return tf.nn.conv2d(x, kernel, strides=[1, stride, stride, 1],
-                        padding='SAME')
+  with mock.patch.multiple(ours, _activate=_activate, batch_norm=batch_norm):
+    return ours.resnet(images, num_classes, is_training, depth, widths,
+                       update_statistics)
 
 
 def _activate(x):
@@ -90,10 +47,12 @@ def _activate(x):
   return tf.where(tf.less(x, 0.0), ours.LEAKINESS * x, x)
 
 
-def _batch_norm(x, update_statistics, scope):
+@slim.add_arg_scope
+def batch_norm(x, is_training, update_statistics, scope):
   """Batch norm of elementary operations: moments, then scale and shift."""
+  del is_training
   with tf.variable_scope(scope):
-    variable = lambda name, value, trainable=True: tf.get_variable(
+    variable = lambda name, value, trainable=True: slim.model_variable(
         name, x.shape[-1:].as_list(), trainable=trainable,
         initializer=tf.constant_initializer(value))
     beta, gamma = variable('beta', 0.0), variable('gamma', 1.0)
@@ -128,8 +87,7 @@ def train_batch(dataset, files, num_examples, batch_size, num_readers=4,
         datasets.slim_dataset(dataset, 'train', files, num_examples),
         num_readers=min(num_readers, len(files)), shuffle=True,
         common_queue_capacity=2 * batch_size, common_queue_min=batch_size)
-    image, *rest = provider.get(
-        ['image', 'label', 'clean_label', 'source_id'])
+    image, *rest = provider.get(list(datasets.ITEMS))
     return input_pipeline.Batch(*tf.train.batch(
         [augment(image)] + rest, batch_size, num_threads=num_threads,
         capacity=4 * batch_size))

@@ -7,8 +7,8 @@ import pytest
 from mentormix import datasets
 from mentormix import published_graph
 from mentormix import students
+from mentormix import testing
 from mentormix.runtime import tf
-import prepare_data
 
 OURS = students.get('resnet8_thin')
 PUBLISHED = functools.partial(published_graph.resnet, **OURS.keywords)
@@ -99,11 +99,9 @@ def test_nothing_but_training_in_float32(wrong):
 def test_input_pairs_images_with_their_labels(tmp_path):
   """Image n is of one colour: no crop, flip or colour step hides its level."""
   path = str(tmp_path / 'cifar10_train-0')
-  with tf.python_io.TFRecordWriter(path) as writer:
-    for n in range(40):
-      image = np.full([32, 32, 3], 40 if n % 2 else 210, np.uint8)
-      writer.write(datasets.encode_example(
-          prepare_data.encode_png(image), n % 2, 1 - n % 2, source_id=str(n)))
+  testing.write_records(
+      path, [np.full([32, 32, 3], 40 if n % 2 else 210) for n in range(40)],
+      [n % 2 for n in range(40)], [1 - n % 2 for n in range(40)])
   batch = published_graph.train_batch(CIFAR10, [path], 40, 8)
   assert batch.images.shape.as_list() == [8, 32, 32, 3]
   seen = set()

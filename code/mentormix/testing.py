@@ -2,11 +2,14 @@
 import io
 import os
 import struct
+import subprocess
+import sys
 import tarfile
 
 import numpy as np
 
 from mentormix import archives
+from mentormix import datasets
 from mentormix.runtime import tf
 
 
@@ -120,6 +123,41 @@ def python2_pickle(value):
         b'K\x00t', put(), b'b\x89', encode(x.tobytes()), b't', put(), b'b'])
 
   return b'\x80\x02' + encode(value) + b'.'
+
+
+def run(script, cwd, *args, **kwargs):
+  """(exit code, stdout, stderr) of a script, run in a directory.
+
+  Args:
+    script: its path.
+    cwd: the directory.
+    *args: its command line.
+    **kwargs: `python`, another interpreter.
+  """
+  process = subprocess.Popen(
+      [kwargs.get('python', sys.executable), script] + list(args),
+      cwd=str(cwd), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+      universal_newlines=True)
+  out, err = process.communicate()
+  return process.returncode, out, err
+
+
+def write_records(path, images, labels, clean_labels=None):
+  """Writes a TFRecord file as prepare_data.py does.
+
+  Args:
+    path: of the file.
+    images: [N, H, W, 3], whole numbers from 0 to 255.
+    labels: [N].
+    clean_labels: [N]; None where they are not known.
+  """
+  import prepare_data  # pylint: disable=g-import-not-at-top
+  with tf.python_io.TFRecordWriter(str(path)) as writer:
+    for n, image in enumerate(images):
+      png = prepare_data.encode_png(np.asarray(image, np.uint8))
+      clean = None if clean_labels is None else clean_labels[n]
+      writer.write(datasets.encode_example(png, labels[n], clean,
+                                           source_id=str(n)))
 
 
 def weights(directory):

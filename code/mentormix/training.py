@@ -15,6 +15,7 @@ import numpy as np
 import tqdm
 
 from mentormix import checkpoints
+from mentormix import command
 from mentormix import config as config_lib
 from mentormix import datasets
 from mentormix import input_pipeline
@@ -277,10 +278,11 @@ def train(config):
       raise RunError('out of memory or disk: %s' % error.message)
 
   last = checkpoints.last_step(config.train_log_dir)
-  if signals.signal:
+  stopped_by = signals.stop.received
+  if stopped_by:
     log('stopped by %s at step %d, checkpoint saved; the same command goes on '
-        'from there' % (signal.Signals(signals.signal).name, last))
-    return 128 + signals.signal
+        'from there' % (signal.Signals(stopped_by).name, last))
+    return 128 + stopped_by
   log('trained to step %d: %s' % (last, config.train_log_dir))
   return 0
 
@@ -454,7 +456,7 @@ class SignalHook(tf.train.SessionRunHook):
   on.
 
   Attributes:
-    signal: the one that ended training, or None.
+    stop: a `command.StopSignals`: whether, and which one, ended training.
   """
 
   def __init__(self, save):
@@ -463,23 +465,14 @@ class SignalHook(tf.train.SessionRunHook):
     Args:
       save: a callable, session -> None; None where another process saves.
     """
-    self.signal = None
+    self.stop = command.StopSignals()
     self._save = save
     self._save_now = False
-    self._previous = {}
 
   def after_create_session(self, session, coord):
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-      # What is ignored stays so: Ctrl-C for a background job, SIGHUP for nohup.
-      if signal.getsignal(number) is not signal.SIG_IGN:
-        self._previous[number] = signal.signal(number, self._stop)
+    self.stop.install(signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
     if self._save:
       signal.signal(signal.SIGUSR1, self._ask_to_save)
-
-  def _stop(self, number, frame):
-    del frame
-    self.signal = number
-    self._restore()
 
   def _ask_to_save(self, number, frame):
     del number, frame
@@ -489,12 +482,8 @@ class SignalHook(tf.train.SessionRunHook):
     if self._save_now:
       self._save_now = False
       self._save(run_context.session)
-    if self.signal:
+    if self.stop.received:
       run_context.request_stop()
 
   def end(self, session):
-    self._restore()
-
-  def _restore(self):
-    while self._previous:
-      signal.signal(*self._previous.popitem())
+    self.stop.restore()

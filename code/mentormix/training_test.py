@@ -17,7 +17,6 @@ from mentormix import training
 from mentormix.command import RunError
 from mentormix.runtime import tf
 from mentormix.students import resnet
-import prepare_data
 
 B = 8
 DIGITS = datasets.get('digits')
@@ -238,12 +237,10 @@ def records(tmp_path_factory):
   directory = tmp_path_factory.mktemp('records')
   rng = np.random.RandomState(0)
   for shard in range(2):
-    with tf.python_io.TFRecordWriter(
-        str(directory / ('digits_train-%d' % shard))) as writer:
-      for _ in range(20):
-        png = prepare_data.encode_png(
-            rng.randint(0, 256, [32, 32, 3]).astype(np.uint8))
-        writer.write(datasets.encode_example(png, rng.randint(10), 1))
+    testing.write_records(
+        directory / ('digits_train-%d' % shard),
+        rng.randint(0, 256, [20, 32, 32, 3]), rng.randint(10, size=20),
+        [1] * 20)
   return str(directory)
 
 
@@ -255,7 +252,7 @@ def test_a_run_cut_and_resumed_is_the_run_uncut(records, tmp_path, monkeypatch):
     def after_run(self, run_context, run_values):
       if steps and training.tf.train.get_global_step().eval(
           run_context.session) >= steps[0]:
-        self.signal = steps.pop(0) and signal.SIGTERM
+        self.stop.received = steps.pop(0) and signal.SIGTERM
       super(Cut, self).after_run(run_context, run_values)
 
   monkeypatch.setattr(training, 'SignalHook', Cut)
