@@ -511,9 +511,9 @@ def _data(config):
   runtime.select_device(config.device_id)
   dataset = datasets.get(config.dataset_name, config.data_dir)
   paths = datasets.find_files(dataset, 'train', config.data_dir)
-  return _Data(dataset, paths, datasets.count_records(dataset, 'train', paths),
-               mentornet.load(config.trained_mentornet_dir,
-                              config.loss_p_percentile))
+  paths, count = datasets.check_files(dataset, 'train', paths)
+  return _Data(dataset, paths, count, mentornet.load(
+      config.trained_mentornet_dir, config.loss_p_percentile))
 
 
 def _session(config):
@@ -590,6 +590,7 @@ def _step_rows(config, job):
   from mentormix import published_graph
   from mentormix import runtime
   from mentormix import students
+  from mentormix import summaries
   from mentormix.runtime import tf
   data = _data(config)
   rows, counted = collections.OrderedDict(), {}
@@ -608,7 +609,7 @@ def _step_rows(config, job):
                              config.num_preprocessing_threads)
     summary = tf.summary.merge_all()
     shown = [s.op.inputs[1] for s in tf.get_collection(tf.GraphKeys.SUMMARIES)]
-    writer = tf.summary.FileWriter(tempfile.mkdtemp(dir=job['scratch']))
+    writer = summaries.Writer(tempfile.mkdtemp(dir=job['scratch']))
     step_session = _session(config)
     fixed = dict(zip(batch, step_session.run(batch)))
     shown = dict(zip(shown, step_session.run(shown, fixed)))
@@ -616,7 +617,7 @@ def _step_rows(config, job):
     add(INPUT_STEP, step_session, ops, warm_up=_BEYOND_QUEUES)
     with_summary = [summary] + ops
     rows[SUMMARIES_STEP] = _Row(lambda: writer.add_summary(
-        step_session.run(with_summary)[0]), 1, _BEYOND_QUEUES)
+        step_session.run(with_summary)[0], 0), 1, _BEYOND_QUEUES)
 
   if config.precision == 'float32' and not config.xla:
     name = PUBLISHED + '_' + config.studentnet
@@ -633,7 +634,7 @@ def _step_rows(config, job):
     for name, ops in parts.items():
       rows[name] = _Row(functools.partial(session.run, ops), 5, 3)
   rows['summaries'] = _Row(lambda: writer.add_summary(
-      step_session.run(summary, shown)), 5, 3)
+      step_session.run(summary, shown), 0), 5, 3)
   rows['input'] = _batches(step_session, batch)
 
   for dtype in sorted({tf.float32, runtime.arithmetic(config.precision)},

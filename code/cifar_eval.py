@@ -5,9 +5,11 @@
 
 A process of its own: it polls --checkpoint_dir, evaluates every new checkpoint
 with the averaged weights, each image once, and adds a row (step, top1, top5,
-loss, count, wall_time) to results.csv. It ends when training has reached its last
-step, or after one round with --once. Data set and student come from the run's
-config.json. Exit codes: 0 finished, 1 failed, 2 bad input.
+loss, count, wall_time) to results.csv. It ends when training has reached its
+last step, after one round with --once, or when nothing new has come for
+--timeout seconds. Data set and student come from the run's config.json. Exit
+codes: 0 finished, 1 failed or given up, 2 bad input. A signal ends it at once;
+nothing is lost by that, and the same command goes on.
 """
 import os
 
@@ -34,6 +36,10 @@ def define_flags():
       device_id='GPUs to use, as in CUDA_VISIBLE_DEVICES.',
       # Beyond the published flags.
       once='Evaluate the checkpoints that are there, then end.',
+      timeout='Seconds without a new checkpoint after which to give up; 0 for '
+              'none.',
+      max_bad_records='How many damaged records of --data_dir to leave out; '
+                      'with more, and by default with any, nothing starts.',
   ))
 
 

@@ -10,6 +10,7 @@ bad input; 129, 130 or 143 stopped by SIGHUP, Ctrl-C or SIGTERM after a
 checkpoint.
 """
 import os
+import signal
 
 from absl import flags
 
@@ -71,6 +72,8 @@ def define_flags():
                 'Turing); weights, losses, weighting and averages stay '
                 'float32.',
       xla='Whether XLA compiles the step.',
+      max_bad_records='How many damaged records of --data_dir to leave out; '
+                      'with more, and by default with any, nothing starts.',
   ))
   flags.DEFINE_enum(
       'preset', None, presets.NAMES,
@@ -95,6 +98,8 @@ def main():
   """Flags -> config -> training."""
   config = config_from_flags()
   config_lib.validate(config)
+  # There is nothing to save yet; without this, asking for it would end us.
+  signal.signal(signal.SIGUSR1, signal.SIG_IGN)
   files.writable_directory(config.train_log_dir, 'train_log_dir')
   if config.loss_csv_file:
     files.writable_directory(os.path.dirname(config.loss_csv_file) or '.',

@@ -3,6 +3,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,8 +29,13 @@ def _start(script, *args, **kwargs):
   return subprocess.Popen(
       [python, os.path.join(CODE, script)] + list(args),
       stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
-      # The tests may run in the background, where Ctrl-C is ignored.
-      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **kwargs)
+      preexec_fn=_default_signals, **kwargs)
+
+
+def _default_signals():
+  """The tests may run in the background, where some are ignored."""
+  for number in (signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
 
 
 def _finish(process):
@@ -184,13 +190,14 @@ def test_a_run_goes_on(digits, tmp_path):
   code, _, err = _run('cifar_train_mentormix.py',
                       *_train(studentnet='resnet14_thin', **args))
   assert code == 2 and '--studentnet is resnet8_thin there' in err
-  for name, message in (
-      ('checkpoint', 'its file `checkpoint` is missing'),
-      ('config.json', 'holds checkpoints but no config.json')):
-    os.rename(str(tmp_path / name), str(tmp_path / 'away'))
-    code, _, err = _run('cifar_train_mentormix.py', *_train(**args))
-    assert code == 2 and message in err
-    os.rename(str(tmp_path / 'away'), str(tmp_path / name))
+  (tmp_path / 'checkpoint').unlink()  # TensorFlow alone would start anew.
+  args['max_number_of_steps'] = 6
+  code, out, _ = _run('cifar_train_mentormix.py', *_train(**args))
+  assert code == 0 and 'from step 5' in out
+  assert 'checkpoint was missing or damaged; it is written anew' in out
+  (tmp_path / 'config.json').unlink()
+  _one_line(*_run('cifar_train_mentormix.py', *_train(**args)),
+            message='holds checkpoints but no config.json')
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT,
@@ -253,10 +260,11 @@ def test_from_a_trace_to_a_data_driven_mentornet(digits, tmp_path):
   trace = tmp_path / 'losses.csv'
   args = _train(data_dir=digits + '/0.4', train_log_dir=tmp_path / 'train',
                 batch_size=100, max_number_of_steps=20, loss_csv_file=trace)
-  process = _start('cifar_train_mentormix.py', *(
-      args + ['--save_interval_secs=1']))
-  while not trace.exists() or len(trace.read_text().splitlines()) < 2:
+  process = _start('cifar_train_mentormix.py', *args)
+  while 'step 1/20' not in process.stdout.readline():
     assert process.poll() is None
+  process.send_signal(signal.SIGUSR1)
+  assert 'SIGUSR1: checkpoint of step' in process.stdout.readline()
   process.kill()
   _finish(process)
   code, out, err = _run('cifar_train_mentormix.py', *args)
@@ -444,14 +452,19 @@ def test_bad_inputs_of_training(digits, tmp_path, settings, message):
 
 
 def test_damaged_data(digits, tmp_path):
-  name = sorted(os.listdir(digits + '/0.4'))[0]
+  data_dir = tmp_path / 'data'
+  shutil.copytree(digits + '/0.4', str(data_dir))
+  name = sorted(os.listdir(str(data_dir)))[0]
   assert name.startswith('digits_train-')
-  with open(os.path.join(digits, '0.4', name), 'rb') as f:
-    data = f.read()
-  (tmp_path / name).write_bytes(data[:5000])
-  _one_line(*_run('cifar_train_mentormix.py', *_train(
-      data_dir=tmp_path, train_log_dir=tmp_path / 'train')),
-            message=name + ': record 1 cannot be read')
+  os.truncate(str(data_dir / name), 5000)
+  train = lambda *args: _run('cifar_train_mentormix.py', *_train(
+      data_dir=data_dir, train_log_dir=tmp_path / 'train'), *args)
+  _one_line(*train(), message=name + ': record 1 cannot be read')
+  code, out, _ = train('--max_bad_records=1')
+  assert code == 0, out
+  assert name + ': record 1' in out
+  (data_dir / name).unlink()
+  _one_line(*train('--max_bad_records=1'), message=name)
 
 
 @pytest.mark.parametrize('settings,message', [

@@ -20,6 +20,7 @@ import hashlib
 import json
 import os
 import sys
+import tempfile
 
 from absl import flags
 import numpy as np
@@ -102,14 +103,16 @@ def export(config, directory):
     network = mentornet.load(config.trained_mentornet_dir,
                              config.loss_p_percentile)
   paths = datasets.find_files(dataset, 'train', config.data_dir)
-  count = datasets.count_records(dataset, 'train', paths)
-  if count < config.batch_size:
-    raise UserError('--batch_size=%d: --data_dir=%s has %d examples only'
-                    % (config.batch_size, config.data_dir, count))
+  with tempfile.TemporaryDirectory() as good_records:
+    paths, count = datasets.check_files(
+        dataset, 'train', paths, config.max_bad_records, good_records)
+    if count < config.batch_size:
+      raise UserError('--batch_size=%d: --data_dir=%s has %d examples only'
+                      % (config.batch_size, config.data_dir, count))
+    records = datasets.decode(dataset, 'train', paths, count)
   log('TensorFlow %s: exporting %s of %s on %s, %d examples' % (
       runtime.VERSION, config.method, config.studentnet, config.data_dir,
       count))
-  records = datasets.decode(dataset, 'train', paths, count)
   # Uncompressed: what is to be fast is reading.
   np.savez(os.path.join(directory, DATA), images=records['image'],
            labels=records['label'], clean_labels=records['clean_label'])

@@ -5,16 +5,19 @@
 
 For developers. Each input is a file of the project's own making, with bytes or
 parts of it changed at random; checksums are made right again, so that the
-damage gets past them. A parser fails by any exception but UserError, by a
-result of another type than it promises, a line without end, more than 1 GiB or
-5 seconds of computing, or by ending the process. Prints a line per parser, and
-writes what made it fail to --output_dir: the input, and how it failed as .txt.
+damage gets past them. A parser fails by any exception but UserError (for the
+checkpoints of a run, RunError, too), by a result of another type than it
+promises, a line without end, more than 1 GiB or 5 seconds of computing, or by
+ending the process. Prints a line per parser, and writes what made it fail to
+--output_dir: the input, and how it failed as .txt.
 A seed gives the same inputs on the same Python.
 
 Exit codes: 0 no parser failed, 1 some did, 2 bad input.
 """
 import collections
+import contextlib
 import copy
+import functools
 import gzip
 import io
 import json
@@ -35,6 +38,7 @@ import zlib
 
 from absl import flags
 import numpy as np
+from PIL import Image
 
 from mentormix import archives
 from mentormix import command
@@ -45,7 +49,9 @@ from mentormix import label_files
 from mentormix import loss_traces
 from mentormix import noise
 from mentormix import pickles
+from mentormix import records
 from mentormix import results
+from mentormix.command import RunError
 from mentormix.command import UserError
 
 _MEMORY = 1 << 30  # Bytes above what the process has before the first input.
@@ -348,8 +354,6 @@ def _parse_labels(data, directory):
 
 
 def _images():
-  # pylint: disable=g-import-not-at-top
-  from PIL import Image
   rgb = np.random.RandomState(0).randint(0, 256, [9, 7, 3]).astype(np.uint8)
   image = Image.fromarray(rgb)
   exif = Image.Exif()
@@ -459,15 +463,23 @@ def _parse_traces(data, directory):
 def _results():
   with tempfile.TemporaryDirectory() as directory:
     path = os.path.join(directory, results.FILE)
-    for step in (5, 10, 15):
-      results.append(path, results.Result(step, 0.5, 0.75, 1.25, 40, 1e9))
+    results.write(path, [results.Result(step, 0.5, 0.75, 1.25, 40, 1e9 + step)
+                         for step in (5, 10, 15)])
     return [_contents(path)]
 
 
 def _parse_results(data, directory):
-  for row in results.read(_file(directory, results.FILE, data)):
+  path = _file(directory, results.FILE, data)
+  rows = results.read(path)
+  for row in rows:
     assert 0 <= row.top1 <= 1 and 0 <= row.step < 10**18 and row.count >= 0
     assert time.gmtime(row.wall_time) and str(row)
+  own, moved = results.of_run(path, 1e9 + 10)
+  before = results.read(moved) if moved else []
+  if moved:
+    os.remove(moved)  # Those of the next input would join them.
+  assert len(results.read(path)) == len(own)
+  assert set(map(str, rows)) == set(map(str, own + before))
 
 
 def _dropout():
@@ -500,14 +512,15 @@ def _parse_facts(data, directory):
 def _settings():
   config = config_lib.TrainConfig(
       data_dir='data', train_log_dir='log', trained_mentornet_dir='mentor')
-  return [json.dumps(c._asdict()).encode('ascii') for c in (
-      config, config._replace(method='mixup', seed=2**31, mixup_alpha=1))]
+  facts = {config_lib.STARTED: 1e9, config_lib.MENTORNET_MD5: 'x' * 32}
+  return [json.dumps(dict(c._asdict(), **f)).encode('ascii') for c, f in (
+      (config, facts),
+      (config._replace(method='mixup', seed=2**31, mixup_alpha=1), {}))]
 
 
 def _parse_settings(data, directory):
   _file(directory, config_lib.CONFIG_FILE, data)
   default = config_lib.TrainConfig()
-  errors = []
 
   def restore():
     config = config_lib.restore(directory)
@@ -519,25 +532,38 @@ def _parse_settings(data, directory):
     assert config_lib.restore(directory) == config
 
   def resolve():
-    config, steps = config_lib.resolve_eval(
+    config, saved = config_lib.resolve_eval(
         config_lib.EvalConfig(checkpoint_dir=directory))
     assert isinstance(config.dataset_name, str)
     assert isinstance(config.studentnet, str)
-    assert steps is None or isinstance(steps, int) and steps < 10**18
+    assert abs(saved.get('max_number_of_steps', 0)) < 10**18
+    assert time.gmtime(saved.get(config_lib.STARTED, 0))
 
   def resume():
     for line in config_lib.check_resume(
         default._replace(train_log_dir=directory)):
       assert isinstance(line, str)
 
-  for function in (resume, resolve, restore):
+  _any_of(data, UserError, resume, resolve, restore)
+
+
+def _any_of(data, clean, *functions):
+  """Calls all functions; UserError if all raise a clean error.
+
+  Args:
+    data: the input.
+    clean: class of error, or classes.
+    *functions: without arguments.
+  """
+  errors = []
+  for function in functions:
     try:
       function()
-    except UserError as error:
+    except clean as error:
       _check_line(error, data)
-      errors.append(error)
-  if len(errors) == 3:
-    raise errors[0]
+      errors.append(str(error))
+  if len(errors) == len(functions):
+    raise UserError(errors[0])
 
 
 # MentorNets.
@@ -694,27 +720,29 @@ def _damaged_checkpoint(random, corpus):
     return _pair(index, damage(random, content, [index]))
   if kind == 1:
     return _pair(damage(random, index, [content]), content)
-  size = _first_block(index)  # It holds what was saved.
-  block = bytearray(index[:size])
+  blocks = _blocks(index)
+  start, size = random.choice(blocks[:1] * 2 + blocks)  # The first: variables.
+  block = bytearray(index[start:start + size])
   for _ in range(random.randint(1, 2)):
-    place = random.randrange(size - 8)
+    place = random.randrange(size)
     block[place] = random.choice([0, 1, 2, 127, 128, 255,
                                   random.randrange(256)])
   block = bytes(block) + b'\0'
-  return _pair(block + struct.pack('<I', _checksum(block)) + index[size + 5:],
+  checksum = struct.pack('<I', records.masked_crc32c(block))
+  return _pair(index[:start] + block + checksum + index[start + size + 5:],
                content)
 
 
-def _first_block(index):
-  """The size of the first block of an index: its checksum tells."""
-  return next(
-      size for size in range(len(index)) if index[size + 1:size + 5]
-      == struct.pack('<I', _checksum(index[:size + 1])))
-
-
-def _checksum(data):
-  from mentormix import mentornet_weights  # pylint: disable=g-import-not-at-top
-  return mentornet_weights._checksum(data)  # pylint: disable=protected-access
+@functools.lru_cache(maxsize=None)
+def _blocks(index):
+  """Place and size of each block of an index: its checksum tells."""
+  found, start = [], 0
+  for end in range(len(index) - 4):
+    if index[end + 1:end + 5] == struct.pack(
+        '<I', records.masked_crc32c(index[start:end + 1])):
+      found.append((start, end - start))
+      start = end + 5
+  return found
 
 
 def _parse_checkpoint(data, directory):
@@ -726,6 +754,282 @@ def _parse_checkpoint(data, directory):
   assert len(weights) == 10
   for value in weights.values():
     assert value.dtype == np.float32 and np.isfinite(value).all()
+
+
+# Records.
+
+
+def _records():
+  """TFRecords of three small images each."""
+  # pylint: disable=g-import-not-at-top
+  from mentormix import datasets
+  rgb = np.random.RandomState(0).randint(0, 256, [8, 8, 3]).astype(np.uint8)
+  image = Image.fromarray(rgb)
+  good = [_saved(image, 'PNG'), _saved(image.convert('L'), 'PNG'),
+          _saved(image.quantize(16), 'PNG'), _saved(image, 'JPEG'),
+          _saved(image.convert('L'), 'JPEG', progressive=True)]
+  return [_frames([datasets.encode_example(
+      encoded, label, clean_label, source_id=str(label))
+                   for label, encoded in enumerate(chosen)])
+          for chosen, clean_label in ((good[:3], 1), (good[2:], None))]
+
+
+@functools.lru_cache(maxsize=None)
+def _other_images():
+  """In formats that no data set has."""
+  image = Image.new('RGB', [8, 8])
+  return [_saved(image, 'GIF'), _saved(image, 'BMP'), _saved(
+      image, 'GIF', save_all=True, append_images=[Image.new('RGB', [8, 8], 9)])]
+
+
+def _frames(contents):
+  return b''.join(_frame(struct.pack('<Q', len(data)), data)
+                  for data in contents)
+
+
+def _frame(length, data):
+  """A frame of a TFRecord with right checksums."""
+  checksum = lambda x: struct.pack('<I', records.masked_crc32c(x))
+  return length + checksum(length) + data + checksum(data)
+
+
+def _contents_of_frames(data):
+  found, at = [], 0
+  while at < len(data):
+    size, = struct.unpack('<Q', data[at:at + 8])
+    found.append(data[at + 12:at + 12 + size])
+    at += 16 + size
+  return found
+
+
+def _damaged_records(random, corpus, copies=1):
+  """Changes in the file, or in some of the records."""
+  contents = _contents_of_frames(random.choice(corpus)) * copies
+  if random.random() < 0.1:
+    return damage(random, _frames(contents), corpus)
+  frames = [_frames([data]) for data in contents]
+  for _ in range(random.choice([1, len(contents) // 6 + 1])):
+    place = random.randrange(len(contents))
+    data = contents[place]
+    kind = random.randrange(6)
+    if kind == 0:
+      number = random.choice(_INTEGERS + [2**60, len(data) + 16])
+      frames[place] = _frame(struct.pack('<Q', number), data)
+    elif kind == 1:
+      frames[place] = _frames([damage(random, data, contents)])
+    else:
+      frames[place] = _frames([_damaged_example(random, data, kind < 4)])
+  return b''.join(frames)
+
+
+def _damaged_example(random, data, in_image):
+  """A tf.Example with another image, or with other features."""
+  # pylint: disable=g-import-not-at-top
+  from mentormix import datasets
+  from mentormix.runtime import tf
+  example = tf.train.Example.FromString(data)
+  feature = example.features.feature
+  image = feature[datasets.IMAGE].bytes_list.value
+  if in_image:
+    image[0] = _damaged_image(random, [image[0]] * 5 + _other_images())
+    return example.SerializeToString(deterministic=True)
+  for _ in range(random.randint(1, 2)):
+    chosen = feature[random.choice(sorted(feature))]
+    kind = random.randrange(6)
+    if kind == 0:
+      chosen.Clear()
+    elif kind == 1:
+      chosen.int64_list.value[:] = [_signed(random)] * random.choice([1, 1, 2])
+    elif kind == 2:
+      chosen.bytes_list.value[:] = random.choice(
+          [[], [b''], [b'raw'], [b'\xff'], [b'x' * 70000], list(image) * 2])
+    elif kind == 3:
+      chosen.float_list.value[:] = random.choice([[], [1], [float('nan')]])
+    elif kind == 4:
+      feature[random.choice(['x', '', 'image/height', datasets.CLEAN_LABEL,
+                             datasets.FINE_LABEL])].CopyFrom(chosen)
+    else:
+      chosen.CopyFrom(feature[random.choice(sorted(feature))])
+  return example.SerializeToString(deterministic=True)
+
+
+def _parse_frames(data, directory):
+  """What `_parse_records` does before TensorFlow decodes an image."""
+  from mentormix import datasets  # pylint: disable=g-import-not-at-top
+  path = _file(directory, 'mine_train-00000-of-00001', data)
+  dataset = datasets.Dataset('mine', 3, 8, datasets.LABEL)
+  end = 0
+  with open(path, 'rb') as f:
+    for frame in records.walk(path, check_data=True):
+      assert frame.offset == end
+      end += frame.size
+      if not frame.fault:
+        fault = datasets._fault(  # pylint: disable=protected-access
+            dataset, 'train', records.read(f, frame))
+        assert fault is None or len(fault) < _MAX_LINE
+  assert end == len(data)
+
+
+def _parse_records(data, directory):
+  from mentormix import datasets  # pylint: disable=g-import-not-at-top
+  path = _file(directory, 'mine_train-00000-of-00001', data)
+  dataset = datasets.Dataset('mine', 3, 8, datasets.LABEL)
+
+  def check(paths, count):
+    assert count
+    found = datasets.decode(dataset, 'train', paths, count)
+    assert found['image'].shape == (count, 8, 8, 3)
+    assert found['image'].dtype == np.uint8
+    for item, least in (('label', 0), ('clean_label', datasets.UNKNOWN_LABEL)):
+      assert found[item].shape == (count,) and found[item].dtype == np.int64
+      assert least <= found[item].min() and found[item].max() < 3
+    assert all(isinstance(x, bytes) for x in found['source_id'])
+
+  def all_good():
+    check(*datasets.check_files(dataset, 'train', [path]))
+
+  def without_the_bad():
+    with contextlib.redirect_stdout(io.StringIO()):  # Which they are.
+      good = datasets.check_files(dataset, 'train', [path], len(data),
+                                  os.path.join(directory, 'good'))
+    try:
+      check(*good)
+    except UserError as error:
+      raise AssertionError('a bad record was left: %s' % error)
+
+  _any_of(data, UserError, all_good, without_the_bad)
+
+
+# Students.
+
+
+_STUDENT = {'net/w': [3, 3, 2, 4], 'net/b': [4], 'net/average': []}
+
+
+def _students():
+  """Checkpoints of both forms, as of `_pair`; arrays have no .index."""
+  from mentormix.runtime import tf  # pylint: disable=g-import-not-at-top
+  random = np.random.RandomState(0)
+  values = {name: random.standard_normal(shape).astype(np.float32)
+            for name, shape in _STUDENT.items()}
+  found = []
+  with tempfile.TemporaryDirectory() as directory:
+    prefix = os.path.join(directory, 'x')
+    with tf.Graph().as_default(), tf.Session() as session:
+      for name, value in values.items():
+        tf.get_variable(name, initializer=tf.constant(value))
+      tf.train.create_global_step()
+      session.run(tf.global_variables_initializer())
+      tf.train.Saver().save(session, prefix, write_meta_graph=False)
+    found.append(_pair(_contents(prefix + '.index'),
+                       _contents(prefix + '.data-00000-of-00001')))
+  for save in (np.savez, np.savez_compressed):
+    stream = io.BytesIO()
+    save(stream, **values)
+    found.append(_pair(b'', stream.getvalue()))
+  return found
+
+
+def _damaged_student(random, corpus):
+  data = random.choice(corpus[:1] * 2 + corpus[1:])
+  index, content = _split_pair(data)
+  if index:
+    return _damaged_checkpoint(random, [data])
+  return _pair(b'', _damaged_labels(random, [content]))
+
+
+def _parse_student(data, directory):
+  from mentormix import checkpoints  # pylint: disable=g-import-not-at-top
+  directory = os.path.join(directory, 'train')
+  shutil.rmtree(directory, ignore_errors=True)
+  os.mkdir(directory)
+  index, content = _split_pair(data)
+  path = os.path.join(directory, 'model.ckpt-7')
+  if index:
+    _file(directory, 'model.ckpt-7.index', index)
+    _file(directory, 'model.ckpt-7.data-00000-of-00001', content)
+  else:
+    path = _file(directory, 'model.ckpt-7.npz', content)
+
+  def read():
+    values = checkpoints.read(path, _STUDENT, 'it')
+    assert sorted(values) == sorted(_STUDENT)
+    for name, value in values.items():
+      assert list(value.shape) == _STUDENT[name]
+      assert value.dtype == np.float32
+
+  def recover():
+    assert checkpoints.recover(directory)[0] == 7
+
+  _any_of(data, (UserError, RunError), read, recover)
+
+
+# The list of checkpoints.
+
+
+def _lists():
+  """As TensorFlow writes it, in a directory that stayed or was moved."""
+  return [('model_checkpoint_path: "%smodel.ckpt-7"\n' % before + ''.join(
+      'all_model_checkpoint_paths: "%smodel.ckpt-%d"\n' % (before, step)
+      for step in (5, 7)) + 'last_preserved_timestamp: 1.5e+09\n').encode(
+          'ascii') for before in ('', '/elsewhere/', '../')]
+
+
+def _damaged_list(random, corpus):
+  """Changes of bytes, or of a path."""
+  data = random.choice(corpus)
+  if random.random() < 0.5:
+    return damage(random, data, corpus)
+  parts = data.split(b'"')
+  parts[random.choice(range(1, len(parts), 2))] = random.choice([
+      b'../model.ckpt-7', b'../outside/model.ckpt-7', b'/etc/passwd', b'', b'.',
+      b'..', b'/', b'model.ckpt-5', b'model.ckpt-9', b'model.ckpt-*', b'*',
+      b'model.ckpt-7.index', b'./model.ckpt-7', b'sub/model.ckpt-5', b'\\000',
+      b'model.ckpt-' + b'7' * 4000, b'\xff', b'~/x-7', b'x' * 300, b'\\n'])
+  return b'"'.join(parts)
+
+
+def _parse_list(data, directory):
+  """Nothing is taken from the directories around it."""
+  # pylint: disable=g-import-not-at-top
+  from mentormix import checkpoints
+  from mentormix import mentornet
+  from mentormix import mentornet_weights
+  from mentormix.runtime import tf
+  inside = os.path.join(directory, 'lists', 'inside')
+  around = [os.path.join(directory, 'lists'),
+            os.path.join(directory, 'lists', 'outside')]
+  for folder, value in [(f, 9) for f in around] + [(inside, 1)]:
+    if not os.path.isdir(folder):
+      os.makedirs(folder)
+      for step in (5, 7):
+        mentornet_weights.write_checkpoint(
+            {name: np.full(shape, value, np.float32)
+             for name, shape in mentornet_weights.SHAPES},
+            os.path.join(folder, 'model.ckpt-%d' % step))
+  _file(inside, checkpoints.STATE, data)
+
+  def mentor():
+    for weights in mentornet.weights_of(inside).values():
+      assert (weights == 1).all()
+
+  def training():
+    prefixes = {step: os.path.join(inside, 'model.ckpt-%d' % step)
+                for step in (5, 7)}
+    for step, prefix in checkpoints.find(inside).items():
+      assert prefix == prefixes[step]
+    try:
+      step, lines = checkpoints.recover(inside)
+    except (UserError, RunError) as error:
+      raise AssertionError('sound checkpoints are refused: %s' % error)
+    assert step == 7 and all(isinstance(line, str) for line in lines)
+    state = tf.train.get_checkpoint_state(inside)
+    assert state.model_checkpoint_path == prefixes[7]
+    assert set(state.all_model_checkpoint_paths) <= set(prefixes.values())
+    for prefix in prefixes.values():
+      assert os.path.isfile(prefix + '.index')
+
+  _any_of(data, UserError, mentor, training)
 
 
 PARSERS = collections.OrderedDict((
@@ -741,6 +1045,12 @@ PARSERS = collections.OrderedDict((
     ('graphs', Parser(_graphs, _damaged_graph, _parse_graph)),
     ('checkpoints', Parser(_checkpoints, _damaged_checkpoint,
                            _parse_checkpoint)),
+    ('frames', Parser(_records, _damaged_records, _parse_frames)),
+    # Many in a file: starting a session costs most.
+    ('records', Parser(_records, functools.partial(_damaged_records, copies=8),
+                       _parse_records)),
+    ('students', Parser(_students, _damaged_student, _parse_student)),
+    ('lists', Parser(_lists, _damaged_list, _parse_list)),
 ))
 
 
@@ -847,7 +1157,7 @@ def fuzz(name, inputs, seed, output_dir):
       if process.exitcode == 0:
         break
       if not os.path.exists(os.path.join(directory, 'current')):
-        raise command.RunError('%s cannot read what is undamaged' % name)
+        raise RunError('%s cannot read what is undamaged' % name)
       counts[3] += 1
       keep(directory, name, seed, counts[0],
            'the process ended with exit code %d\n' % process.exitcode)

@@ -59,7 +59,7 @@ def records(dataset_name, split, directory):
   """The tf.Examples of a split, in the order on disk."""
   dataset = datasets.get(dataset_name, str(directory))
   files = datasets.find_files(dataset, split, str(directory))
-  assert datasets.count_records(dataset, split, files) > 0
+  assert datasets.check_files(dataset, split, files)[1] > 0
   return [tf.train.Example.FromString(record).features.feature
           for path in files for record in tf.python_io.tf_record_iterator(path)]
 
@@ -717,7 +717,7 @@ def test_bad_input_is_one_line(files, arguments, words):
   code, _, err = run(arguments, files)
   assert code == 2, err
   assert re.search(words, err), err
-  assert err.startswith('prepare_data.py: error: ') and err.count('\n') == 1
+  assert ' prepare_data.py: error: ' in err and err.count('\n') == 1
   assert [name for name in sorted(contents(files))
           if not name.startswith('trap')] == [
               name for name in before if not name.startswith('trap')]

@@ -21,6 +21,7 @@ import glob
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import signal
@@ -100,8 +101,15 @@ def main():
   if args.benchmark_json:
     files.writable_directory(os.path.dirname(args.benchmark_json) or '.',
                              'benchmark_json')
-  check_output(config)
+  with files.only_writer(args.output_dir, 'output_dir'):
+    return _run(args, description, config, last)
+
+
+def _run(args, description, config, last):
   start = last_checkpoint(args.output_dir)
+  started = math.ceil(time.time()) * 1.0
+  if start:  # A start that failed leaves settings that bind nobody.
+    started = check_output(config)
   jax = import_jax()
 
   images, labels = read_data(args.exported_dir)
@@ -126,7 +134,7 @@ def main():
   if done >= last:
     log('%s is already at step %d of %d' % (args.output_dir, done, last))
     return 0
-  config_lib.save(config, args.output_dir)
+  config_lib.save(config, args.output_dir, **{config_lib.STARTED: started})
   noise.copy_facts(args.exported_dir, args.output_dir)
   return train(trainer, state, done, last, args.steps_per_call,
                args.save_interval_steps,
@@ -193,7 +201,10 @@ def settings(description, directory):
 
 
 def check_output(config):
-  """Refuses a directory with another run.
+  """Refuses to go on in a directory with another run.
+
+  Returns:
+    When the run was first started, in seconds since 1970.
 
   Raises:
     UserError: the line names the first setting that differs.
@@ -205,6 +216,7 @@ def check_output(config):
           '--output_dir=%s holds a run with other settings: --%s is %s there, '
           '%s here; name another directory'
           % (config.train_log_dir, name, saved.get(name), value))
+  return (saved or {}).get(config_lib.STARTED, 0.0)
 
 
 def _checkpoints(directory):

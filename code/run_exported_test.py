@@ -13,6 +13,7 @@ import export_step
 import export_step_test
 from mentormix import config as config_lib
 from mentormix import evaluation
+from mentormix import files
 from mentormix import runtime
 
 CODE = export_step_test.CODE
@@ -193,9 +194,14 @@ def test_another_run_is_not_touched(exported, tmp_path):
     settings = json.load(f)['settings']
   config_lib.save(config_lib.TrainConfig(**settings)._replace(
       learning_rate=0.5), str(run))
+  (run / 'model.ckpt-1.npz').write_bytes(b'')
   code, _, err = _run(exported, run, '--steps=1')
   assert code == 2 and len(err.splitlines()) == 1
   assert '--learning_rate is 0.5 there, 0.01 here' in err
+  with files.only_writer(str(run), 'output_dir'):
+    code, _, err = _run(exported, run, '--steps=1')
+  assert code == 2 and len(err.splitlines()) == 1
+  assert 'is in use by process %d on' % os.getpid() in err
 
 
 def test_it_needs_no_tensorflow():

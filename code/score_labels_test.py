@@ -10,6 +10,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from mentormix import config as config_lib
 from mentormix import datasets
 from mentormix.command import UserError
 from mentormix.runtime import tf
@@ -234,10 +235,18 @@ def test_data_of_another_set(digits, trained, tmp_path):
 
 def test_damaged_data(digits, trained, tmp_path):
   name = 'digits_train-00000-of-00010'
-  with open(os.path.join(digits, '0.4', name), 'rb') as f:
-    (tmp_path / name).write_bytes(f.read()[:5000])
-  code, _, err = _score(tmp_path, trained('mentormix'), tmp_path / 'scores')
+  data_dir, run = tmp_path / 'data', tmp_path / 'run'
+  shutil.copytree(os.path.join(digits, '0.4'), str(data_dir))
+  os.truncate(str(data_dir / name), 5000)
+  code, _, err = _score(data_dir, trained('mentormix'), tmp_path / 'scores')
   _one_line(code, err, name + ': record 1 cannot be read')
+  shutil.copytree(trained('mentormix'), str(run))
+  config_lib.save(config_lib.restore(str(run))._replace(max_bad_records=1),
+                  str(run))
+  code, out, _ = _score(data_dir, run, tmp_path / 'scores')
+  assert code == 0 and '1 bad records of ' in out
+  assert sorted(os.listdir(str(tmp_path / 'scores'))) == [
+      'scores.csv', 'summary.json', 'suspicious.png']
 
 
 def test_which_checkpoint(trained, tmp_path):

@@ -242,8 +242,9 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(data, tmp_path):
       'finished', 'failed']
   log = tmp_path / 'digits' / '0.4' / 'mentornet' / 'seed0' / 'log.txt'
   last = log.read_text().splitlines()[-1]
-  assert last.startswith('sweep: error: exit code 2: cifar_train_mentormix.py: '
-                         'error: --trained_mentornet_dir=/nowhere')
+  assert last.startswith('sweep: error: exit code 2: ')
+  assert ('cifar_train_mentormix.py: error: --trained_mentornet_dir=/nowhere'
+          in last)
 
 
 def test_an_evaluation_that_fails_ends_the_training(data, tmp_path):

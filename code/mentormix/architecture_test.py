@@ -8,22 +8,22 @@ import pytest
 CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 # In the order of the flow: a module imports only what stands above it.
-FLOW = ['command', 'files', 'runtime', 'operations', 'noise', 'config',
-        'presets', 'results', 'schedules', 'pickles', 'label_files',
-        'archives', 'image_folders', 'datasets', 'sampling', 'augmentation',
-        'input_pipeline', 'checkpoints', 'students.resnet', 'students',
-        'curriculum', 'loss_traces', 'mentornet_weights', 'mentornet',
-        'mentornet_training', 'mentormix_loss', 'training', 'step_export',
-        'published_graph', 'evaluation', 'label_scores', 'runs', 'figures',
-        'mentornet_figures']
+FLOW = ['command', 'files', 'records', 'bundles', 'arrays', 'runtime',
+        'operations', 'noise', 'config', 'presets', 'results', 'summaries',
+        'schedules', 'pickles', 'label_files', 'archives', 'image_folders',
+        'datasets', 'sampling', 'augmentation', 'input_pipeline', 'checkpoints',
+        'students.resnet', 'students', 'curriculum', 'loss_traces',
+        'mentornet_weights', 'mentornet', 'mentornet_training',
+        'mentormix_loss', 'training', 'step_export', 'published_graph',
+        'evaluation', 'label_scores', 'runs', 'figures', 'mentornet_figures']
 MAY_NOT_IMPORT = {
     'mentormix_loss': {'students', 'students.resnet', 'mentornet'},
     'evaluation': {'mentornet', 'mentormix_loss', 'training'},
 }
-WITHOUT_TENSORFLOW = ['command', 'files', 'noise', 'config', 'presets',
-                      'results', 'pickles', 'label_files', 'archives',
-                      'image_folders', 'curriculum', 'loss_traces', 'figures',
-                      'mentornet_figures']
+WITHOUT_TENSORFLOW = ['command', 'files', 'records', 'bundles', 'arrays',
+                      'noise', 'config', 'presets', 'results', 'pickles',
+                      'label_files', 'archives', 'image_folders', 'curriculum',
+                      'loss_traces', 'figures', 'mentornet_figures']
 
 
 def _modules():

@@ -1,5 +1,7 @@
 """Both forms of checkpoints: found, read, refused."""
+import errno
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -77,18 +79,223 @@ def test_damaged(save, ending, damage, tmp_path):
         f.truncate(size // 2)
       else:
         f.write(b'\xff' * size)
-  with pytest.raises(RunError, match='model.ckpt-7.* cannot be evaluated: .+'):
+  with pytest.raises(RunError, match='model.ckpt-7.* cannot be read: .+'):
     checkpoints.read(path, SHAPES, 'it')
 
 
 def test_nothing_is_unpickled(tmp_path):
   path = _save_arrays(tmp_path, **{'net/w': np.array([{}], object)})
-  with pytest.raises(RunError, match='cannot be evaluated'):
+  with pytest.raises(RunError, match='cannot be read'):
+    checkpoints.read(path, SHAPES, 'it')
+
+
+@pytest.mark.parametrize('content', [
+    {'net/w': np.zeros([2, 3], np.int32)}, {'net/w': np.array(7 * ['x'])}])
+def test_arrays_of_something_else_than_numbers(content, tmp_path):
+  with pytest.raises(RunError, match='cannot be read: it holds something else'):
+    checkpoints.read(_save_arrays(tmp_path, **content), SHAPES, 'it')
+
+
+def test_an_index_made_to_harm_does_not_reach_tensorflow(tmp_path, monkeypatch):
+  path = _save_tensorflow(tmp_path)
+  monkeypatch.setattr(checkpoints.bundles, 'read_index', lambda prefix: 1 / 0)
+  with pytest.raises(RunError, match='cannot be read'):
+    checkpoints.read(path, SHAPES, 'it')
+
+
+def test_words_among_the_variables(tmp_path):
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.get_variable('words', initializer=tf.constant([b'x' * 9]))
+    session.run(tf.global_variables_initializer())
+    path = tf.train.Saver().save(session, str(tmp_path / 'model.ckpt'), 7)
+  with pytest.raises(RunError, match='words holds no numbers'):
     checkpoints.read(path, SHAPES, 'it')
 
 
 def test_training_does_not_go_on_from_arrays(tmp_path):
-  assert checkpoints.last_step(str(tmp_path)) == 0
+  assert checkpoints.recover(str(tmp_path)) == (None, [])
   _save_arrays(tmp_path)
   with pytest.raises(UserError, match='model.ckpt-7.npz.*name another'):
-    checkpoints.last_step(str(tmp_path))
+    checkpoints.recover(str(tmp_path))
+
+
+def _save_run(directory, steps=(0, 10, 20), bad=None):
+  """Checkpoints as a run leaves them; `bad` stands in those of some steps."""
+  with tf.Graph().as_default(), tf.Session() as session:
+    w = tf.get_variable('w', initializer=np.zeros(1000, np.float32))
+    session.run(tf.global_variables_initializer())
+    saver = tf.train.Saver(save_relative_paths=True)
+    for step in steps:
+      w.load(np.full(1000, (bad or {}).get(step, step), np.float32), session)
+      saver.save(session, os.path.join(directory, checkpoints.BASENAME), step,
+                 write_meta_graph=False)
+
+
+def _goes_on_from(directory):
+  """The step of the checkpoint that TensorFlow takes, by what is in it."""
+  latest = tf.train.latest_checkpoint(directory)
+  return int(tf.train.load_checkpoint(latest).get_tensor('w')[0])
+
+
+def test_what_is_sound_stays_as_it_is(tmp_path):
+  directory = str(tmp_path)
+  _save_run(directory)
+  (tmp_path / 'model.ckpt-3.bak').write_bytes(b'somebody keeps this')
+  before = {name: (tmp_path / name).stat().st_mtime_ns
+            for name in os.listdir(directory)}
+  assert checkpoints.recover(directory) == (20, [])
+  assert before == {name: (tmp_path / name).stat().st_mtime_ns
+                    for name in os.listdir(directory)}
+
+
+_DATA, _INDEX = '.data-00000-of-00001', '.index'
+
+
+def _cut(path):
+  os.truncate(path, os.path.getsize(path) // 2)
+
+
+def _flip(path):
+  with open(path, 'r+b') as f:
+    f.seek(os.path.getsize(path) // 2)
+    byte = f.read(1)[0]
+    f.seek(-1, os.SEEK_CUR)
+    f.write(bytes([byte ^ 1]))
+
+
+@pytest.mark.parametrize('ending', [_DATA, _INDEX])
+@pytest.mark.parametrize('damage', [_cut, _flip, os.remove])
+@pytest.mark.parametrize('count', [1, 2])
+def test_an_older_one_takes_the_place_of_damaged_ones(tmp_path, ending, damage,
+                                                      count):
+  directory = str(tmp_path)
+  _save_run(directory)
+  damaged = [20, 10][:count]
+  for step in damaged:
+    damage(str(tmp_path / ('model.ckpt-%d%s' % (step, ending))))
+  step, lines = checkpoints.recover(directory)
+  assert step == {1: 10, 2: 0}[count]
+  assert len(lines) == count
+  for line, bad in zip(lines, damaged):
+    assert line.startswith(str(tmp_path / ('model.ckpt-%d cannot' % bad)))
+    assert line.endswith('; it is now damaged.model.ckpt-%d' % bad)
+  assert _goes_on_from(directory) == step
+  assert sorted(checkpoints.find(directory)) == [0, 10][:3 - count]
+  kept = {name for name in os.listdir(directory) if name.startswith('damaged.')}
+  assert kept == {
+      'damaged.model.ckpt-%d%s' % (bad, e) for bad in damaged
+      for e in (_DATA, _INDEX) if not (damage is os.remove and e == ending)}
+  assert checkpoints.recover(directory) == (step, [])
+
+
+@pytest.mark.parametrize('text', [
+    None, '', 'junk', 'model_checkpoint_path: "model.ckpt-30"\n',
+    'model_checkpoint_path: "/etc/passwd"\n',
+    'model_checkpoint_path: "model.ckpt-%s"\n' % ('7' * 300),
+    'model_checkpoint_path: "/elsewhere/model.ckpt-20"\n',
+    'model_checkpoint_path: "model.ckpt-20"\n'
+    'all_model_checkpoint_paths: "../model.ckpt-10"\n'])
+def test_the_list_is_missing_or_wrong(tmp_path, text):
+  """TensorFlow alone would start anew, or fail."""
+  directory = str(tmp_path)
+  _save_run(directory)
+  os.remove(str(tmp_path / 'checkpoint'))
+  if text is not None:
+    (tmp_path / 'checkpoint').write_text(text)
+  step, lines = checkpoints.recover(directory)
+  assert step == 20
+  assert lines[-1] == ('%s/checkpoint was missing or damaged; it is written '
+                       'anew' % directory)
+  assert _goes_on_from(directory) == 20
+  assert sorted(checkpoints.find(directory)) == [0, 10, 20]
+  assert checkpoints.recover(directory) == (20, [])
+
+
+def test_a_checkpoint_that_was_not_listed_yet_counts(tmp_path):
+  """As when the process was killed between the two writes."""
+  directory = str(tmp_path)
+  _save_run(directory, [0, 10])
+  listed = (tmp_path / 'checkpoint').read_text()
+  _save_run(directory, [0, 10, 20])
+  (tmp_path / 'checkpoint').write_text(listed)
+  assert sorted(checkpoints.find(directory)) == [0, 10]
+  assert checkpoints.recover(directory) == (20, [])
+  assert _goes_on_from(directory) == 20
+
+
+def test_numbers_that_are_none_are_damage(tmp_path):
+  directory = str(tmp_path)
+  _save_run(directory, bad={20: np.nan})
+  step, (line,) = checkpoints.recover(directory)
+  assert step == 10
+  assert 'model.ckpt-20 cannot be read (w is not finite)' in line
+
+
+def test_nothing_is_changed_if_none_can_be_read(tmp_path):
+  directory = str(tmp_path)
+  _save_run(directory, [10, 20])
+  for step in (10, 20):
+    _cut(str(tmp_path / ('model.ckpt-%d%s' % (step, _DATA))))
+  before = sorted(os.listdir(directory))
+  with pytest.raises(UserError, match='no checkpoint that can be read '
+                                      r'.model.ckpt-20: .*restore one'):
+    checkpoints.recover(directory)
+  assert sorted(os.listdir(directory)) == before
+
+
+def test_remains_of_writes_cut_short_are_deleted(tmp_path):
+  directory = str(tmp_path)
+  _save_run(directory, [10])
+  whole = sorted(os.listdir(directory))
+  for name in ('model.ckpt-20.data-00000-of-00001.tempstate1234',
+               'model.ckpt-20.index.tempstate77', 'checkpoint.tmp0a1b2c',
+               'model.ckpt-15.data-00000-of-00001'):
+    (tmp_path / name).write_bytes(b'some')
+  (tmp_path / 'model.ckpt-20_temp_0123').mkdir()
+  (tmp_path / 'model.ckpt-20_temp_0123' / 'part-00000-of-00001').write_bytes(b'')
+  assert checkpoints.recover(directory) == (10, [])
+  assert sorted(os.listdir(directory)) == whole
+
+
+def test_what_somebody_keeps_there_stays(tmp_path):
+  """Copies under other names, and old ones that are not listed."""
+  directory = str(tmp_path)
+  _save_run(directory, [5])
+  _save_run(directory, [10, 20])  # Lists these only.
+  for ending in (_DATA, _INDEX):
+    shutil.copy(str(tmp_path / ('model.ckpt-20' + ending)),
+                str(tmp_path / ('model.ckpt-best-30' + ending)))
+  (tmp_path / 'model.ckpt-3.meta').write_bytes(b'')
+  _cut(str(tmp_path / ('model.ckpt-20' + _INDEX)))
+  before = set(os.listdir(directory))
+  assert checkpoints.recover(directory)[0] == 10
+  assert {name for name in before if 'ckpt-20' not in name} <= set(
+      os.listdir(directory))
+  state = tf.train.get_checkpoint_state(directory)
+  assert [os.path.basename(path) for path in state.all_model_checkpoint_paths
+          ] == ['model.ckpt-10']
+
+
+def test_a_first_save_that_was_cut_short_is_a_new_run(tmp_path):
+  directory = str(tmp_path)
+  _save_run(directory, [0])
+  (tmp_path / 'model.ckpt-0.index').write_bytes(b'')
+  step, lines = checkpoints.recover(directory)
+  assert step is None and len(lines) == 1
+  assert tf.train.latest_checkpoint(directory) is None
+  assert not checkpoints.are_there(directory)
+
+
+def test_what_is_out_of_reach_is_not_damaged(tmp_path, monkeypatch):
+  directory = str(tmp_path)
+  _save_run(directory)
+
+  def fail(prefix):
+    raise OSError(errno.EIO, os.strerror(errno.EIO), prefix)
+
+  monkeypatch.setattr(checkpoints.bundles, 'read_index', fail)
+  before = sorted(os.listdir(directory))
+  with pytest.raises(UserError, match='model.ckpt-20 cannot be read now .*'
+                                      'Input/output error.*nothing was changed'):
+    checkpoints.recover(directory)
+  assert sorted(os.listdir(directory)) == before

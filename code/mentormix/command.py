@@ -69,7 +69,11 @@ def given_flags(config_type):
 
 def log(line):
   """Prints a line with the time before it, at once, also into a file."""
-  print(time.strftime('%Y-%m-%d %H:%M:%S'), line, flush=True)
+  print(_now(), line, flush=True)
+
+
+def _now():
+  return time.strftime('%Y-%m-%d %H:%M:%S')
 
 
 class StopSignals(object):
@@ -87,7 +91,8 @@ class StopSignals(object):
     """Notes these from now on."""
     for number in numbers:
       # What is ignored stays so: Ctrl-C for a background job, SIGHUP for nohup.
-      if signal.getsignal(number) is not signal.SIG_IGN:
+      if (number not in self._previous
+          and signal.getsignal(number) is not signal.SIG_IGN):
         self._previous[number] = signal.signal(number, self._note)
 
   def _note(self, number, frame):
@@ -119,13 +124,16 @@ def _call(main):
     return main()
   except UserError as error:
     _die(program, error, BAD_INPUT)
-  except (RunError, OSError) as error:  # A full disk is no bug of ours.
+  except RunError as error:
     _die(program, error, FAILED)
+  except OSError as error:  # A full disk is no bug of ours.
+    _die(program, '%s; mend that, then the same command goes on' % error,
+         FAILED)
   except KeyboardInterrupt:
     _die(program, 'stopped by Ctrl-C', 128 + signal.SIGINT)
 
 
 def _die(program, message, code):
   line = ' '.join(str(message).split())
-  sys.stderr.write('%s: error: %s\n' % (program, line))
+  sys.stderr.write('%s %s: error: %s\n' % (_now(), program, line))
   sys.exit(code)

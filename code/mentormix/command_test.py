@@ -1,4 +1,5 @@
 """Command lines: strict flags, one-line errors, exit codes."""
+import re
 import subprocess
 import sys
 import textwrap
@@ -69,7 +70,7 @@ def test_an_error_is_one_line(script, args, code, message):
   assert returned == code
   assert not out
   assert message in err
-  assert err.startswith('tool.py: error: ')
+  assert re.match(r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d tool.py: error: ', err)
   assert err.count('\n') == 1
 
 

@@ -66,6 +66,7 @@ _TRAIN_DEFAULTS = (
     ('loss_csv_file', ''),
     ('precision', 'float32'),
     ('xla', False),
+    ('max_bad_records', 0),
 )
 
 _EVAL_DEFAULTS = (
@@ -83,7 +84,15 @@ _EVAL_DEFAULTS = (
     ('device_id', '0'),
     # Ours.
     ('once', False),
+    ('timeout', 0),
+    ('max_bad_records', 0),
 )
+
+# What config.json says of a run beyond its settings, with a value of its type.
+STARTED = 'started'  # Seconds since 1970.
+MENTORNET_MD5 = 'mentornet_md5'  # Of the files of --trained_mentornet_dir.
+_FACTS = ((STARTED, 0.0), (MENTORNET_MD5, ''))
+_END_OF_TIME = 253402300800  # The year 10000, where calendars end.
 
 
 def _fields(defaults):
@@ -104,16 +113,17 @@ class EvalConfig(collections.namedtuple(
 
 
 # What may differ when a run goes on: it does not change what is being trained,
-# but for the number of steps, by which the epoch percentage goes.
+# but for the number of steps, by which the epoch percentage goes, and for
+# records that have been damaged since.
 MAY_CHANGE = frozenset([
     'train_log_dir', 'max_number_of_steps', 'save_summaries_secs',
     'save_interval_secs', 'num_readers', 'num_preprocessing_threads', 'master',
-    'ps_tasks', 'task', 'device_id', 'xla'])
+    'ps_tasks', 'task', 'device_id', 'xla', 'max_bad_records'])
 
 _AT_LEAST_ONE = ('batch_size', 'max_number_of_steps', 'num_readers',
                  'num_preprocessing_threads', 'save_interval_secs')
 _AT_LEAST_ZERO = ('save_summaries_secs', 'ps_tasks', 'task', 'mixup_alpha',
-                  'seed')
+                  'seed', 'max_bad_records')
 _LARGEST = 2**31 - 1  # Of a whole number, but for the seed.
 _POSITIVE = ('learning_rate', 'learning_rate_decay_factor',
              'num_epochs_per_decay')
@@ -142,6 +152,7 @@ def validate(config):
            'between 0 and 1')
   _require(config, 'burn_in_epoch', 0 <= config.burn_in_epoch <= 100,
            'between 0 and 100, in percent of the training')
+  _require_plain(config, 'train_log_dir')
   if config.method in WEIGHTED:
     require_given(config, 'trained_mentornet_dir')
   if config.loss_csv_file and not config.loss_csv_file.endswith('.csv'):
@@ -158,9 +169,12 @@ def validate_eval(config):
   """As `validate`, for an `EvalConfig`."""
   require_given(config, 'data_dir', 'checkpoint_dir', 'eval_dir')
   _require_bounded(config)
+  _require_plain(config, 'checkpoint_dir')
   _require(config, 'batch_size', config.batch_size >= 1, 'at least 1')
   _require(config, 'eval_interval_secs', config.eval_interval_secs >= 1,
            'at least 1')
+  for name in ('timeout', 'max_bad_records'):
+    _require(config, name, getattr(config, name) >= 0, 'at least 0')
   _require(config, 'split_name', config.split_name in ('test', 'train'),
            'test or train')
   if not os.path.isdir(config.data_dir):
@@ -174,6 +188,12 @@ def _require_bounded(config):
       _require(config, name, value <= largest, 'at most %d' % largest)
 
 
+def _require_plain(config, name):
+  """TensorFlow would look for checkpoints that fit the pattern."""
+  _require(config, name, not set('*?[]\\') & set(getattr(config, name)),
+           'without any of *?[]\\')
+
+
 def _require(config, name, condition, what):
   if not condition:
     raise UserError('--%s=%s must be %s' % (name, getattr(config, name), what))
@@ -185,17 +205,24 @@ def require_given(config, *names):
     _require(config, name, getattr(config, name), 'given')
 
 
-def save(config, directory):
-  """Writes `directory`/config.json, whole or not at all."""
+def save(config, directory, **facts):
+  """Writes `directory`/config.json, whole or not at all.
+
+  Args:
+    config: a `TrainConfig`.
+    directory: an existing one.
+    **facts: what else is known about the run, by `STARTED` and the like.
+  """
   with files.replaced(os.path.join(directory, CONFIG_FILE)) as f:
-    json.dump(config._asdict(), f, indent=2, sort_keys=True)
+    json.dump(dict(config._asdict(), **facts), f, indent=2, sort_keys=True)
     f.write('\n')
 
 
 def load(directory):
   """The settings saved in `directory` as a dict, or None where there are none.
 
-  Those that are settings of training have the type of their default.
+  Those that are settings of training have the type of their default, and so
+  have the facts beside them.
 
   Raises:
     UserError: the file is there but does not hold such settings.
@@ -203,9 +230,11 @@ def load(directory):
   path = os.path.join(directory, CONFIG_FILE)
   what = 'the settings of a run'
   saved = noise.read_object(path, what)
-  for name, default in TrainConfig()._asdict().items():
+  for name, default in tuple(TrainConfig()._asdict().items()) + _FACTS:
     if saved and name in saved and not _is_like(saved[name], default):
       raise UserError('%s does not hold %s (see %s)' % (path, what, name))
+  if saved and not 0 <= saved.get(STARTED, 0) < _END_OF_TIME:
+    raise UserError('%s does not hold %s (see %s)' % (path, what, STARTED))
   return saved
 
 
@@ -244,8 +273,12 @@ def restore(directory):
   return TrainConfig(**settings)
 
 
-def check_resume(config):
+def check_resume(config, mentornet_md5=''):
   """Refuses to go on with a run in `train_log_dir` under other settings.
+
+  Args:
+    config: a `TrainConfig`.
+    mentornet_md5: of the files of its MentorNet.
 
   Returns:
     What has changed and may, as lines.
@@ -259,6 +292,11 @@ def check_resume(config):
     if saved and name in saved and saved[name] != value:
       (changed if name in MAY_CHANGE else differing).append(
           '--%s is %s there, %s here' % (name, saved[name], value))
+  if saved and saved.get(MENTORNET_MD5, mentornet_md5) != mentornet_md5:
+    differing.append(
+        '--trained_mentornet_dir=%s holds another MentorNet now (md5 %s, not '
+        '%s)' % (config.trained_mentornet_dir, mentornet_md5,
+                 saved[MENTORNET_MD5]))
   if differing:
     raise UserError(
         '--train_log_dir=%s holds a run with other settings: %s; repeat its '
@@ -274,17 +312,17 @@ def resolve_eval(config):
     config: an `EvalConfig`.
 
   Returns:
-    (config, max_number_of_steps): the latter None where no config.json is.
+    (config, saved): what `load` finds there, {} where no config.json is.
 
   Raises:
     UserError: the command line contradicts the run; the line has both values.
   """
-  saved = load(config.checkpoint_dir)
+  saved = load(config.checkpoint_dir) or {}
   filled = {}
   for name in ('dataset_name', 'studentnet'):
-    here, there = getattr(config, name), (saved or {}).get(name)
+    here, there = getattr(config, name), saved.get(name)
     if here and there and here != there:
       raise UserError('--%s=%s, but %s was trained with --%s=%s' % (
           name, here, config.checkpoint_dir, name, there))
     filled[name] = here or there or getattr(TrainConfig(), name)
-  return config._replace(**filled), (saved or {}).get('max_number_of_steps')
+  return config._replace(**filled), saved

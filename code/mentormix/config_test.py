@@ -92,19 +92,31 @@ def test_a_run_goes_on_only_with_its_settings(tmp_path):
                                             studentnet='resnet8_thin'))
 
 
+def test_a_run_goes_on_only_with_its_mentornet(tmp_path):
+  config = GOOD._replace(train_log_dir=str(tmp_path))
+  config_lib.save(config, str(tmp_path))  # As an earlier version did.
+  assert config_lib.check_resume(config, 'abc') == []
+  config_lib.save(config, str(tmp_path), mentornet_md5='abc', started=3.5)
+  assert config_lib.load(str(tmp_path))['started'] == 3.5
+  assert config_lib.check_resume(config, 'abc') == []
+  with pytest.raises(UserError, match='--trained_mentornet_dir=.* holds another '
+                                      'MentorNet now .md5 abd, not abc.'):
+    config_lib.check_resume(config, 'abd')
+
+
 def test_evaluation_takes_what_the_run_was_trained_with(tmp_path):
   run = GOOD._replace(dataset_name='digits', studentnet='resnet8_thin',
                       max_number_of_steps=7)
   open_ended = config_lib.EvalConfig(checkpoint_dir=str(tmp_path))
-  resolved, last = config_lib.resolve_eval(open_ended)
+  resolved, saved = config_lib.resolve_eval(open_ended)
   assert (resolved.dataset_name, resolved.studentnet) == ('cifar100',
                                                           'resnet32')
-  assert last is None
+  assert saved == {}
   config_lib.save(run, str(tmp_path))
-  resolved, last = config_lib.resolve_eval(open_ended)
+  resolved, saved = config_lib.resolve_eval(open_ended)
   assert (resolved.dataset_name, resolved.studentnet) == ('digits',
                                                           'resnet8_thin')
-  assert last == 7
+  assert saved['max_number_of_steps'] == 7
   with pytest.raises(UserError, match='resnet32.*resnet8_thin'):
     config_lib.resolve_eval(open_ended._replace(studentnet='resnet32'))
 
@@ -113,7 +125,8 @@ ODD = [('batch_size', [128]), ('batch_size', True), ('batch_size', 1.5),
        ('seed', '0'), ('learning_rate', '0.1'), ('learning_rate', None),
        ('xla', 0), ('studentnet', ['resnet32']), ('dataset_name', 3),
        ('dataset_name', {}), ('max_number_of_steps', [[1]]),
-       ('data_dir', 'a\0b'), ('data_dir', '\ud800')]
+       ('data_dir', 'a\0b'), ('data_dir', '\ud800'), ('started', 'now'),
+       ('started', -1), ('started', 1e300), ('mentornet_md5', 3)]
 
 
 @pytest.mark.parametrize('name,value', ODD)
@@ -145,3 +158,12 @@ def test_whole_numbers_are_bounded():
   with pytest.raises(UserError, match='--batch_size=10+ must be at most'):
     config_lib.validate_eval(config_lib.EvalConfig(
         data_dir='d', checkpoint_dir='c', eval_dir='e', batch_size=10**30))
+
+
+@pytest.mark.parametrize('sign', '*?[]\\')
+def test_directories_of_checkpoints_are_no_patterns(sign, tmp_path):
+  with pytest.raises(UserError, match='--train_log_dir=.* must be without any'):
+    config_lib.validate(GOOD._replace(train_log_dir='run' + sign))
+  with pytest.raises(UserError, match='--checkpoint_dir=.* must be without'):
+    config_lib.validate_eval(config_lib.EvalConfig(
+        data_dir=str(tmp_path), checkpoint_dir='run' + sign, eval_dir='e'))

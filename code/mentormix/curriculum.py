@@ -12,6 +12,8 @@ published code); one's own is a Python file that defines such a function,
 """
 import collections
 import os
+import sys
+import types
 
 import numpy as np
 
@@ -118,7 +120,7 @@ def get(name):
     raise UserError('%s is no curriculum; known are %s, and a Python file '
                     '(.py) that defines %s(loss, difference, label, epoch)'
                     % (name, ', '.join(CURRICULA), FUNCTION))
-  function = _run_file(name).get(FUNCTION)
+  function = getattr(_run_file(name), FUNCTION, None)
   if not callable(function):
     raise UserError('%s defines no function %s(loss, difference, label, epoch)'
                     % (name, FUNCTION))
@@ -137,7 +139,7 @@ def get(name):
 
 
 def _run_file(path):
-  """The names that a Python file defines."""
+  """The module that a Python file makes."""
   try:
     with open(path, 'rb') as f:
       code = compile(f.read(), path, 'exec')
@@ -146,12 +148,19 @@ def _run_file(path):
   except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
     raise UserError('%s is no Python file: %s' % (path, error))
   # Its own name, so that what it has under `if __name__ == ...` does not run.
-  names = {'__name__': 'curriculum', '__file__': path}
+  module = types.ModuleType('curriculum')
+  module.__file__ = path
+  previous = sys.modules.get(module.__name__)
+  sys.modules[module.__name__] = module  # Dataclasses look themselves up there.
   try:
-    exec(code, names)  # pylint: disable=exec-used
+    exec(code, module.__dict__)  # pylint: disable=exec-used
   except (Exception, SystemExit) as error:  # Whatever the file does.
     raise UserError('%s cannot be run: %s' % (path, _describe(error, path)))
-  return names
+  finally:
+    del sys.modules[module.__name__]
+    if previous:
+      sys.modules[module.__name__] = previous
+  return module
 
 
 def _checked(path, function, point):
@@ -159,11 +168,15 @@ def _checked(path, function, point):
   shape = point[0].shape
   try:
     # Copies: what it does to its arguments is to stay there.
-    v = np.asarray(function(*(x.copy() for x in point)))
+    returned = function(*(x.copy() for x in point))
+    v = np.asarray(returned)
   except (Exception, SystemExit) as error:  # Whatever the function does.
     raise UserError('%s: %s(loss, difference, label, epoch), called with '
                     'arrays [N], failed: %s'
                     % (path, FUNCTION, _describe(error, path)))
+  if isinstance(returned, np.ma.MaskedArray):
+    raise UserError('%s: %s returns a masked array; it must return a weight '
+                    'for every example, as from .filled(0)' % (path, FUNCTION))
   if v.shape != shape:
     raise UserError('%s: %s returns the shape %s for arrays of the shape %s; '
                     'it must return one weight for each example'

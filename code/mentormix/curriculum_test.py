@@ -1,4 +1,6 @@
 """The v* functions on hand-made numbers, those of a file, and the grid."""
+import sys
+
 import numpy as np
 import pytest
 
@@ -132,6 +134,24 @@ def test_a_formula_of_ones_own(tmp_path):
   np.testing.assert_allclose(v_star, chosen.v_star(*features.T), rtol=1e-6)
 
 
+def test_a_formula_with_a_dataclass(tmp_path):
+  """Which looks for the module that it is in, to read its annotations."""
+  path = _own(tmp_path, 'return loss * SETTINGS.factor', head="""\
+from __future__ import annotations
+import dataclasses
+
+@dataclasses.dataclass
+class Settings:
+  factor: float = 0
+
+SETTINGS = Settings()
+""")
+  before = dict(sys.modules)
+  x = np.ones(3)
+  np.testing.assert_array_equal(curriculum.get(path).v_star(x, x, x, x), 0)
+  assert sys.modules.get('curriculum') is before.get('curriculum')
+
+
 def test_rounding_is_no_error(tmp_path):
   chosen = curriculum.get(_own(tmp_path, 'return loss * 0 + 1 + 1e-15'))
   x = np.ones(3)
@@ -163,6 +183,7 @@ def test_what_a_formula_does_to_its_arguments_stays_there(tmp_path):
     ('return np.where(epoch == 51, 2, 1)',
      'returns 2 at loss 0, difference -5, label 0, epoch 51'),
     ('return [[1], [2, 3]]', 'mine.py'),
+    ('return np.ma.masked_less(loss / 9, 0.1)', 'returns a masked array'),
 ])
 def test_a_formula_that_is_none(body, message, tmp_path):
   with pytest.raises(UserError) as error:

@@ -18,16 +18,21 @@ A set of one's own has a noise.json beside its files, which gives its name, its
 number of classes and its image size.
 """
 import collections
+import contextlib
 import itertools
 import os
+import re
 import struct
 
 import numpy as np
 
 from mentormix import archives
 from mentormix import noise
+from mentormix import records
 from mentormix import runtime
+from mentormix.command import log
 from mentormix.command import UserError
+from mentormix.files import replaced
 from mentormix.runtime import slim
 from mentormix.runtime import tf
 
@@ -39,9 +44,13 @@ CLEAN_LABEL = 'image/class/clean_label'
 SOURCE_ID = 'image/source_id'
 
 ITEMS = ('image', 'label', 'clean_label', 'source_id')  # Of a decoded record.
+GOOD_RECORDS = 'good_records'  # A folder, see --max_bad_records.
 UNKNOWN_LABEL = -1  # What a record without a clean label decodes to.
 
 _CHUNK = 1000  # Records decoded at a time.
+_PIECE = 1 << 20  # Bytes copied at a time.
+_MOST_NAMED = 10  # Bad records, or missing files.
+_SHARD = re.compile(r'(.*?)(?:-(\d+)-of-(\d+))?$', re.DOTALL)
 
 
 class Dataset(collections.namedtuple(
@@ -97,7 +106,8 @@ def find_files(dataset, split, data_dir):
   """Sorted paths of the files of one split.
 
   Raises:
-    UserError: `data_dir` is missing, empty or of another data set.
+    UserError: `data_dir` is missing, empty or of another data set, or some of
+      the files are missing or of another preparation.
   """
   prefix = '%s_%s-' % (dataset.name, split)
   if not os.path.isdir(data_dir):
@@ -111,60 +121,259 @@ def find_files(dataset, split, data_dir):
         '--data_dir=%s has no file %s*; it holds %s; check --data_dir, '
         '--dataset_name and the split'
         % (data_dir, prefix, ', '.join(names[:3]) or 'nothing'))
+  _check_complete(files)
   return files
 
 
-def count_records(dataset, split, files):
-  """Reads every record once, checks it, and returns how many there are.
+def _check_complete(files):
+  """Raises UserError where names like -00003-of-00010 say that some lack."""
+  directory = os.path.dirname(files[0])
+  names = {}  # How many files there should be, or None -> a file that says so.
+  numbers = set()
+  for path in files:
+    stem, number, total = _SHARD.match(os.path.basename(path)).groups()
+    total = total and int(total)
+    names.setdefault(total, os.path.basename(path))
+    numbers.add(number and int(number))
+  if len(names) > 1:
+    raise UserError(
+        '%s: %s are parts of different sets; move what does not belong there'
+        % (directory, ' and '.join(sorted(names.values())[:2])))
+  if total is None:
+    return
+  # Not all numbers: the total is whatever a name says.
+  missing = [n for n in range(min(total, len(numbers) + _MOST_NAMED + 1))
+             if n not in numbers]
+  if missing:
+    raise UserError('%s: files are missing: %s%s; copy or make them again' % (
+        directory, ', '.join('%s-%05d-of-%05d' % (stem, n, total)
+                             for n in missing[:_MOST_NAMED]),
+        ' and more' * (len(missing) > _MOST_NAMED)))
+  if len(files) != total:
+    raise UserError('%s: %d files are named as parts of %d; move what does not '
+                    'belong there' % (directory, len(files), total))
 
-  An epoch, the learning rate and a whole evaluation pass rest on this number;
-  and a damaged file is better found now than in hour ten.
+
+def check_files(dataset, split, files, max_bad_records=0, directory=None):
+  """Reads and checks every record once; leaves bad ones out, if that is wanted.
+
+  An epoch, the learning rate and a whole evaluation pass rest on the number of
+  records; and a damaged file is better found now than in hour ten.
+
+  Args:
+    dataset: a `Dataset`.
+    split: 'train' or 'test'.
+    files: paths of the TFRecords of the split.
+    max_bad_records: how many bad records may be left out. Above 0, images are
+      decoded, too, so that one which cannot be is found.
+    directory: where files that have bad records are written anew without them;
+      it need not be there. Used where `max_bad_records` is above 0.
+
+  Returns:
+    (files, count): paths of files without bad records, and how many records
+    they hold.
 
   Raises:
-    UserError: a file or record is damaged, empty or of another data set; the
-      line names the file and the record.
+    UserError: a file is empty; or more records than allowed are damaged or of
+      another data set; the line names the file and the record.
   """
-  label_key = dataset.label_key(split)
+  if max_bad_records:
+    return _leave_out(dataset, split, files, max_bad_records, directory)
   count = 0
   for path in files:
-    in_file = 0
-    try:
-      for record in tf.python_io.tf_record_iterator(path):
-        _check_record(dataset, label_key, record, path, in_file)
-        in_file += 1
-    except tf.errors.OpError as error:
-      raise UserError('%s: record %d cannot be read (%s); the file is damaged, '
-                      'make it again' % (path, in_file, error.message))
-    if not in_file:
-      raise UserError('%s holds no record; make it again' % path)
-    count += in_file
-  return count
+    before = count
+    for index, record in enumerate(_read(path)):
+      fault = _fault(dataset, split, record)
+      if fault:
+        raise _bad_record(path, index, fault)
+      count += 1
+    if count == before:
+      raise _empty(path)
+  return files, count
 
 
-def _check_record(dataset, label_key, record, path, index):
-  """Raises UserError unless `record` is a training or test example."""
-  def bad(what):
-    return UserError('%s: record %d %s' % (path, index, what))
-
+def _read(path):
+  """Yields the records of a file; raises UserError at one that is damaged."""
+  for index, frame in enumerate(records.walk(path)):
+    if frame.fault:
+      raise _bad_record(path, index, _UNREADABLE % frame.fault)
+  index = 0
   try:
-    feature = tf.train.Example.FromString(record).features.feature
+    for record in tf.python_io.tf_record_iterator(path):
+      yield record
+      index += 1
+  except tf.errors.OpError as error:
+    raise _bad_record(path, index, _UNREADABLE % error.message)
+
+
+_UNREADABLE = 'cannot be read (%s)'
+
+
+def _bad_record(path, index, fault):
+  return UserError(
+      '%s: record %d %s; make the file again, or let training and evaluation '
+      'leave such records out: --max_bad_records' % (path, index, fault))
+
+
+def _empty(path):
+  return UserError('%s holds no record; make it again' % path)
+
+
+def _fault(dataset, split, record):
+  """What is wrong with a record as an example of the data set, or None.
+
+  The image is not decoded, but for its size in a PNG.
+  """
+  try:
+    example = tf.train.Example.FromString(record)
+    example.DiscardUnknownFields()
   except Exception:  # protobuf has one exception class per implementation.
-    raise bad('is not a tf.Example')
+    return 'is not a tf.Example'
+  # TensorFlow's own parser is stricter, and where it quotes bytes that are no
+  # text, 1.15 ends the process and 2.x raises another error.
+  if example.ByteSize() != len(record):
+    return 'is not a tf.Example as TensorFlow writes it'
+  feature = example.features.feature
+  label_key = dataset.label_key(split)
   image = feature[IMAGE].bytes_list.value
   label = feature[label_key].int64_list.value
   if len(image) != 1 or len(label) != 1:
-    raise bad('lacks %s or %s; it is not of data set %s'
-              % (IMAGE, label_key, dataset.name))
+    return ('lacks %s or %s, or has several; it is not of data set %s'
+            % (IMAGE, label_key, dataset.name))
   if not 0 <= label[0] < dataset.num_classes:
-    raise bad('has label %d; --dataset_name=%s has classes 0 to %d'
-              % (label[0], dataset.name, dataset.num_classes - 1))
+    return ('has label %d; --dataset_name=%s has classes 0 to %d'
+            % (label[0], dataset.name, dataset.num_classes - 1))
+  if CLEAN_LABEL in feature:
+    clean = feature[CLEAN_LABEL].int64_list.value
+    if len(clean) != 1 or not UNKNOWN_LABEL <= clean[0] < dataset.num_classes:
+      return ('has %s %s; --dataset_name=%s has classes 0 to %d' % (
+          CLEAN_LABEL, list(clean)[:2], dataset.name, dataset.num_classes - 1))
+  if SOURCE_ID in feature and len(feature[SOURCE_ID].bytes_list.value) != 1:
+    return 'has not one string as %s' % SOURCE_ID
   if image[0].startswith(archives.PNG_SIGNATURE):
     if len(image[0]) < 24:
-      raise bad('has an image that is cut off')
+      return 'has an image that is cut off'
     size = struct.unpack('>II', image[0][16:24])
     if size != (dataset.image_size, dataset.image_size):
-      raise bad('has an image of %d x %d pixels; --dataset_name=%s has %d x %d'
-                % (size + (dataset.name,) + (dataset.image_size,) * 2))
+      return ('has an image of %d x %d pixels; --dataset_name=%s has %d x %d'
+              % (size + (dataset.name,) + (dataset.image_size,) * 2))
+  return None
+
+
+def _leave_out(dataset, split, files, most, directory):
+  """`check_files` for where bad records may be left out."""
+  bad = {}  # path -> its bad frames.
+  count = num_bad = 0
+  with _decoder(dataset, split) as run:
+    for path in files:
+      index, bad[path] = -1, []
+      for index, (frame, fault) in enumerate(
+          _judge(dataset, split, path, run)):
+        if not fault:
+          count += 1
+          continue
+        num_bad += 1
+        bad[path].append(frame)
+        line = '%s: record %d %s' % (path, index, fault)
+        if num_bad == 1:
+          first = line
+        if num_bad <= _MOST_NAMED:
+          log('bad: %s' % line)
+      if index < 0:
+        raise _empty(path)
+  if num_bad > _MOST_NAMED:
+    log('bad: and %d more' % (num_bad - _MOST_NAMED))
+  if num_bad > most:
+    raise UserError('%d bad records of %d are more than --max_bad_records=%d; '
+                    'make the files again, or allow more; the first: %s'
+                    % (num_bad, num_bad + count, most, first))
+  if not count:
+    raise UserError('none of the records is good; make the files again; the '
+                    'first: %s' % first)
+  if num_bad:
+    os.makedirs(directory, exist_ok=True)
+    log('%d bad records of %d are left out; the files without them are in %s'
+        % (num_bad, num_bad + count, directory))
+  good = []
+  for path in files:
+    if bad[path]:
+      path = _copy_without(path, bad[path], directory)
+    if path:
+      good.append(path)
+  return good, count
+
+
+def _judge(dataset, split, path, run):
+  """Yields a `records.Frame` and its fault, or None, for each record.
+
+  Args:
+    dataset: a `Dataset`.
+    split: 'train' or 'test'.
+    path: of the file.
+    run: decodes records, from `_decoder`.
+  """
+  damaged = any(frame.fault for frame in records.walk(path))
+  if not damaged:
+    try:  # It knows about checksums, too, and is much faster.
+      for _ in tf.python_io.tf_record_iterator(path):
+        pass
+    except tf.errors.OpError:
+      damaged = True
+  with open(path, 'rb') as f:
+    for _, frames in _chunks(records.walk(path, check_data=damaged)):
+      faults, good = [], []
+      for frame in frames:
+        if frame.fault:
+          fault = _UNREADABLE % frame.fault
+        else:
+          good.append(records.read(f, frame))
+          fault = _fault(dataset, split, good[-1])
+          if fault:
+            good.pop()
+        faults.append(fault)
+      undecodable = iter(_undecodable(dataset, good, run))
+      for frame, fault in zip(frames, faults):
+        yield frame, fault or next(undecodable)
+
+
+def _undecodable(dataset, chunk, run):
+  """Why each record of a list cannot be decoded; None where it can."""
+  if not chunk:
+    return []
+  try:
+    run(chunk)
+    return [None] * len(chunk)
+  except tf.errors.InvalidArgumentError as error:
+    if len(chunk) == 1:
+      size = dataset.image_size
+      return ['has an image that cannot be decoded as %d x %d pixels (%s)'
+              % (size, size, runtime.reason(error))]
+  half = len(chunk) // 2
+  return (_undecodable(dataset, chunk[:half], run)
+          + _undecodable(dataset, chunk[half:], run))
+
+
+def _copy_without(path, bad, directory):
+  """Copies a file but for some frames.
+
+  Args:
+    path: of the file.
+    bad: the `records.Frame`s that are left out, in order.
+    directory: where the copy goes.
+
+  Returns:
+    Path of the copy; None if nothing is left.
+  """
+  size = os.path.getsize(path)
+  if sum(frame.size for frame in bad) == size:
+    return None
+  copy = os.path.join(directory, os.path.basename(path))
+  with open(path, 'rb') as source, replaced(copy, 'wb') as f:
+    for frame in bad + [records.Frame(size, 0, None)]:
+      for at in range(source.tell(), frame.offset, _PIECE):
+        f.write(source.read(min(_PIECE, frame.offset - at)))
+      source.seek(frame.offset + frame.size)
+  return copy
 
 
 def has_clean_labels(files):
@@ -185,15 +394,17 @@ def slim_dataset(dataset, split, files, num_samples):
   scalar = lambda **kwargs: tf.FixedLenFeature([1], tf.int64, **kwargs)
   keys_to_features = {
       IMAGE: tf.FixedLenFeature([], tf.string),
-      FORMAT: tf.FixedLenFeature([], tf.string, default_value='png'),
       label_key: scalar(),
       CLEAN_LABEL: scalar(default_value=[UNKNOWN_LABEL]),
       SOURCE_ID: tf.FixedLenFeature([], tf.string, default_value=''),
   }
   decode = slim.tfexample_decoder
   shape = [dataset.image_size, dataset.image_size, 3]
+  # It decodes JPEG, too. slim's own handler would reshape 16 x 64 to 32 x 32.
+  image = lambda values: tf.ensure_shape(
+      tf.image.decode_png(values[IMAGE], channels=3), shape)
   items_to_handlers = {
-      'image': decode.Image(IMAGE, FORMAT, shape=shape),
+      'image': decode.ItemHandlerCallback([IMAGE], image),
       'label': decode.Tensor(label_key, shape=[]),
       'clean_label': decode.Tensor(CLEAN_LABEL, shape=[]),
       'source_id': decode.Tensor(SOURCE_ID, shape=[]),
@@ -232,26 +443,46 @@ def decode(dataset, split, files, num_samples):
             'label': np.empty(num_samples, np.int64),
             'clean_label': np.empty(num_samples, np.int64),
             'source_id': np.empty(num_samples, object)}
-  with tf.Graph().as_default(), tf.device('/cpu:0'), \
-      tf.Session(config=runtime.session_config()) as session:
-    records = tf.placeholder(tf.string, [None])
-    decoder = slim_dataset(dataset, split, files, num_samples).decoder
-    decoded = tf.map_fn(
-        lambda record: decoder.decode(record, list(ITEMS)), records,
-        dtype=[tf.uint8, tf.int64, tf.int64, tf.string], parallel_iterations=32)
-    run = lambda chunk: session.run(decoded, {records: chunk})
-    done = 0
+  done = 0
+  for values in _decoded(dataset, split, files):
+    for item, value in zip(ITEMS, values):
+      arrays[item][done:done + len(value)] = value
+    done += len(value)
+  return arrays
+
+
+def check_images(dataset, split, files):
+  """Raises UserError for the first record that cannot be decoded, if any."""
+  for _ in _decoded(dataset, split, files):
+    pass
+
+
+def _decoded(dataset, split, files):
+  """Yields the values of `ITEMS` for up to `_CHUNK` records at a time."""
+  with _decoder(dataset, split) as run:
     for path in files:
       for first, chunk in _chunks(tf.python_io.tf_record_iterator(path)):
         try:
           values = run(chunk)
         except tf.errors.InvalidArgumentError:
-          _name_damaged(dataset, path, first, chunk, run)
+          for index, fault in enumerate(_undecodable(dataset, chunk, run)):
+            if fault:
+              raise _bad_record(path, first + index, fault)
           raise
-        for item, value in zip(ITEMS, values):
-          arrays[item][done:done + len(chunk)] = value
-        done += len(chunk)
-  return arrays
+        yield values
+
+
+@contextlib.contextmanager
+def _decoder(dataset, split):
+  """Yields a function: list of records -> arrays [N, ...], one per `ITEMS`."""
+  with tf.Graph().as_default(), tf.device('/cpu:0'), \
+      tf.Session(config=runtime.session_config()) as session:
+    chunk = tf.placeholder(tf.string, [None])
+    decoder = slim_dataset(dataset, split, [], 0).decoder
+    decoded = tf.map_fn(
+        lambda record: decoder.decode(record, list(ITEMS)), chunk,
+        dtype=[tf.uint8, tf.int64, tf.int64, tf.string], parallel_iterations=32)
+    yield lambda values: session.run(decoded, {chunk: values})
 
 
 def _chunks(items):
@@ -262,18 +493,6 @@ def _chunks(items):
     if not chunk:
       return
     yield first, chunk
-
-
-def _name_damaged(dataset, path, first, chunk, run):
-  """Raises UserError for the first record of a chunk that `run` fails on."""
-  for index, record in enumerate(chunk, first):
-    try:
-      run([record])
-    except tf.errors.InvalidArgumentError as error:
-      raise UserError(
-          '%s: the image of record %d cannot be decoded as %d x %d pixels (%s); '
-          'make the file again' % (path, index, dataset.image_size,
-                                   dataset.image_size, runtime.reason(error)))
 
 
 def encode_example(png, label, clean_label=None, fine_label=None,

@@ -1,18 +1,20 @@
 """Evaluation against hand-made weights, checkpoints and result files."""
 import os
+import shutil
+import time
+import types
 
 import numpy as np
 import pytest
 
 from mentormix import config as config_lib
-from mentormix import datasets
 from mentormix import evaluation
 from mentormix import results as results_lib
+from mentormix import testing
 from mentormix.command import RunError
 from mentormix.command import UserError
 from mentormix.runtime import tf
 from mentormix import students
-import prepare_data
 
 COUNT = 30  # Image n is of class n % 10; its red level is 20 * class.
 
@@ -20,12 +22,10 @@ COUNT = 30  # Image n is of class n % 10; its red level is 20 * class.
 @pytest.fixture(scope='module')
 def data_dir(tmp_path_factory):
   directory = tmp_path_factory.mktemp('data')
-  with tf.python_io.TFRecordWriter(str(directory / 'digits_test-0')) as writer:
-    for n in range(COUNT):
-      pixels = np.zeros([32, 32, 3], np.uint8)
-      pixels[..., 0] = 20 * (n % 10)
-      writer.write(datasets.encode_example(
-          prepare_data.encode_png(pixels), n % 10, n % 10))
+  labels = np.arange(COUNT) % 10
+  images = np.zeros([COUNT, 32, 32, 3], np.uint8)
+  images[..., 0] = 20 * labels.reshape(-1, 1, 1)
+  testing.write_records(directory / 'digits_test-0', images, labels, labels)
   return str(directory)
 
 
@@ -151,14 +151,143 @@ def test_checkpoints_that_vanish_are_skipped(config, capsys, monkeypatch):
   assert 'step 5: the checkpoint is gone' in capsys.readouterr().out
 
 
-def test_damaged_checkpoint(config):
-  _save(config.checkpoint_dir, [5])
-  path = os.path.join(config.checkpoint_dir, 'model.ckpt-5.index')
+def _damage(config, step):
+  path = os.path.join(config.checkpoint_dir, 'model.ckpt-%d.index' % step)
   with open(path, 'r+b') as f:
     f.write(b'damaged')
     f.truncate(20)
-  with pytest.raises(RunError, match='model.ckpt-5 cannot be evaluated'):
+
+
+def test_damaged_checkpoint(config, capsys):
+  """The others are evaluated; then it is an error, until it can be read."""
+  _save(config.checkpoint_dir, [5, 10])
+  _damage(config, 5)
+  path = os.path.join(config.eval_dir, 'results.csv')
+  for _ in range(2):
+    with pytest.raises(RunError, match='model.ckpt-5 cannot be read: .*; 1 '
+                                       'others are in ' + path):
+      evaluation.evaluate(config)
+    assert [r.step for r in results_lib.read(path)] == [10]
+  assert 'step 5: skipped, the checkpoint' in capsys.readouterr().out
+  _save(config.checkpoint_dir, [5, 10])
+  assert [r.step for r in evaluation.evaluate(config)] == [5, 10]
+
+
+def _poll(config, monkeypatch, *turns, **clock):
+  """Evaluates as it polls; one of `turns` is called instead of each sleep."""
+  turns = list(turns)
+  monkeypatch.setattr(evaluation, 'time', types.SimpleNamespace(
+      time=clock.get('time', time.time), sleep=lambda _: turns.pop(0)()))
+  found = evaluation.evaluate(config._replace(once=False))
+  assert not turns
+  return found
+
+
+def _begin(config, started, **settings):
+  """As training does when it starts."""
+  config_lib.save(
+      config_lib.TrainConfig(dataset_name='digits', studentnet='tiny',
+                             max_number_of_steps=10)._replace(**settings),
+      config.checkpoint_dir, started=float(started))
+
+
+def test_a_run_started_anew_begins_a_table_of_its_own(config, monkeypatch,
+                                                      capsys):
+  """Although its checkpoints have the steps of the run before."""
+  _begin(config, time.time() - 100)
+  _save(config.checkpoint_dir, [4, 5], average=-1.0)
+
+  def anew():
+    shutil.rmtree(config.checkpoint_dir)
+    os.mkdir(config.checkpoint_dir)
+    _begin(config, time.time() + 0.2)
+
+  def save():
+    while time.time() < config_lib.load(config.checkpoint_dir)['started']:
+      pass
+    _save(config.checkpoint_dir, [5, 10])
+
+  found = _poll(config, monkeypatch, anew, save)
+  assert [(r.step, r.top1) for r in found] == [(5, 1), (10, 1)]
+  names = sorted(name for name in os.listdir(config.eval_dir)
+                 if name.startswith('results'))
+  assert names[1:] == ['results.csv'] and names[0].startswith('results-before-')
+  old = results_lib.read(os.path.join(config.eval_dir, names[0]))
+  assert [(r.step, r.top1) for r in old] == [(4, 0), (5, 0)]
+  assert 'has results of an earlier run; they are in' in capsys.readouterr().out
+
+
+def test_what_was_started_anew_during_a_pass_is_not_mixed_up(
+    config, monkeypatch, capsys):
+  _begin(config, time.time() - 100)
+  _save(config.checkpoint_dir, [5, 10])
+  run = evaluation._Evaluator.run
+
+  def slow_run(self, prefix, step):
+    result = run(self, prefix, step)
+    _begin(config, time.time() - 50)
+    return result
+
+  monkeypatch.setattr(evaluation._Evaluator, 'run', slow_run)
+  with pytest.raises(RunError, match='could be read'):
     evaluation.evaluate(config)
+  assert 'step 5: skipped, ' in capsys.readouterr().out
+  assert not os.path.exists(os.path.join(config.eval_dir, 'results.csv'))
+
+
+def test_a_run_of_another_student_in_the_same_directory(config, monkeypatch):
+  _begin(config, 0)
+  _save(config.checkpoint_dir, [5])
+  with pytest.raises(UserError, match='holds a run of resnet8_thin on digits '
+                                      'now; start this command again'):
+    _poll(config._replace(studentnet=None), monkeypatch,
+          lambda: _begin(config, 0, studentnet='resnet8_thin'))
+
+
+def test_waiting_is_not_silent_and_ends(config, monkeypatch, capsys):
+  """No checkpoint, then one, then none any more; nobody trains."""
+  clock = [time.time()]
+  config = config._replace(timeout=3600, eval_interval_secs=500)
+
+  def wait(seconds):
+    def turn():
+      clock[0] += seconds
+    return turn
+
+  def save():
+    _begin(config, 0)
+    _save(config.checkpoint_dir, [5])
+
+  with pytest.raises(RunError) as error:
+    _poll(config, monkeypatch, wait(300), wait(400), save, *[wait(500)] * 8,
+          time=lambda: clock[0])
+  assert str(error.value) == (
+      'waiting for checkpoints after step 5 of 10 in %s; no process is known to '
+      'train there; nothing new for --timeout=3600 seconds; go on training by its '
+      'own command, then evaluate by this one' % config.checkpoint_dir)
+  said = [line[20:] for line in capsys.readouterr().out.splitlines()
+          if 'no process' in line]
+  assert said[:2] == [
+      'no checkpoint yet in %s; no process is known to train there'
+      % config.checkpoint_dir] * 2
+  assert len(said) == 5  # After 0, 700, 1700, 2700, 3700 seconds.
+  results = results_lib.read(os.path.join(config.eval_dir, 'results.csv'))
+  assert [r.step for r in results] == [5]
+
+
+def test_it_says_at_once_that_training_has_gone(config, monkeypatch, capsys):
+  _begin(config, 0)
+  _save(config.checkpoint_dir, [5])
+  holders = ['process 7 on here since 2020'] * 2 + [None]
+  monkeypatch.setattr(evaluation.files_lib, 'holder', lambda _: holders.pop(0))
+  nothing = lambda: None
+  _poll(config, monkeypatch, nothing, nothing,
+        lambda: _save(config.checkpoint_dir, [5, 10]))
+  said = [line for line in capsys.readouterr().out.splitlines()
+          if 'waiting for' in line]
+  assert len(said) == 2
+  assert said[0].endswith('; training: process 7 on here since 2020')
+  assert said[1].endswith('; no process is known to train there')
 
 
 def test_checkpoint_of_another_student(config):
@@ -181,9 +310,34 @@ def test_checkpoints_of_a_directory_that_was_moved(config, tmp_path):
   assert result.step == 5
 
 
-def test_damaged_state_file(config):
+@pytest.mark.parametrize('text', [
+    None, '', 'junk', 'model_checkpoint_path: "model.ckpt-999999"\n'])
+def test_the_list_of_checkpoints_is_damaged_or_gone(config, text):
   _save(config.checkpoint_dir, [5])
-  with open(os.path.join(config.checkpoint_dir, 'checkpoint'), 'w'):
-    pass
-  with pytest.raises(UserError, match='checkpoint is damaged'):
-    evaluation.evaluate(config)
+  path = os.path.join(config.checkpoint_dir, 'checkpoint')
+  os.remove(path)
+  if text is not None:
+    with open(path, 'w') as f:
+      f.write(text)
+  assert [r.step for r in evaluation.evaluate(config)] == [5]
+
+
+def test_a_full_disk_costs_no_row(config):
+  _save(config.checkpoint_dir, [5])
+  evaluation.evaluate(config)
+  with testing.small_disk() as disk:
+    path = os.path.join(disk, 'results.csv')
+    shutil.copy(os.path.join(config.eval_dir, 'results.csv'), path)
+    config = config._replace(output_csv_file=path)
+    _save(config.checkpoint_dir, [5, 10])
+    testing.fill_disk(disk)
+    with pytest.raises(RunError, match='No space left.*then the same command '
+                                       'goes on, and %s is as before' % path):
+      evaluation.evaluate(config)
+    assert [r.step for r in results_lib.read(path)] == [5]
+    os.remove(os.path.join(disk, 'filler'))
+    assert [r.step for r in evaluation.evaluate(config)] == [5, 10]
+    assert os.listdir(disk) == ['results.csv']
+    testing.fill_disk(disk)
+    with pytest.raises(RunError, match='tfevents.*No space left'):
+      evaluation.evaluate(config._replace(eval_dir=disk))

@@ -1,5 +1,6 @@
 """Files and directories: whole or not at all, bounded, held by one process."""
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -10,6 +11,9 @@ import time
 from mentormix.command import UserError
 
 LOCK_FILE = '.lock'
+_MAX_NAME = 220  # Bytes; `new_directory` adds some 30, and 255 is the end.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO,
+                errno.EACCES, errno.EPERM, errno.EFBIG)
 _PATIENCE_SECS = 3  # A process that was killed lets go when it is taken apart.
 
 
@@ -32,13 +36,25 @@ def writable_directory(path, flag):
 def replaced(path, mode='w'):
   """Yields an open file that takes the place of `path` once the block succeeds.
 
+  Whatever happens, the power included, `path` is as before or as written.
+
   Args:
     path: of a file, there or not.
     mode: 'w' or 'wb'.
   """
-  with open(path + '.tmp', mode) as f:
-    yield f
-  os.replace(path + '.tmp', path)
+  path = os.path.realpath(path)  # A link stays one.
+  try:
+    with open(path + '.tmp', mode) as f:
+      yield f
+      f.flush()
+      os.fsync(f.fileno())
+    os.replace(path + '.tmp', path)
+  except BaseException as error:
+    with contextlib.suppress(OSError):
+      os.remove(path + '.tmp')
+    if isinstance(error, OSError) and not error.filename:
+      error.filename = path
+    raise
 
 
 def contents(path, most):
@@ -72,19 +88,40 @@ def only_writer(directory, flag):
         break
       except BlockingIOError:
         if time.time() > until:
-          f.seek(0)
           raise UserError(
               '--%s=%s is in use by %s; stop that, or name another directory'
-              % (flag, directory, f.read().strip() or 'another process'))
+              % (flag, directory, holder(directory) or 'another process'))
         time.sleep(0.1)
       except OSError:  # A file system without locks.
         break
-    f.truncate(0)
-    f.write('process %d on %s since %s\n' % (
-        os.getpid(), socket.gethostname(),
-        time.strftime('%Y-%m-%d %H:%M:%S')))
-    f.flush()
+    note = 'process %d on %s since %s\n' % (
+        os.getpid(), socket.gethostname(), time.strftime('%Y-%m-%d %H:%M:%S'))
+    with contextlib.suppress(OSError):  # On a full disk we hold it all the same.
+      os.ftruncate(f.fileno(), 0)
+      os.write(f.fileno(), note.encode())
     yield
+
+
+def is_about_disk(text):
+  """Whether an error message is one of a disk that is full or read-only."""
+  return any(os.strerror(number) in text for number in _DISK_ERRORS)
+
+
+def holder(directory):
+  """The process that holds a directory by `only_writer`, or None.
+
+  Returns:
+    As in 'process 7 on a-host since 2020-07-13 12:00:00'.
+  """
+  try:
+    with open(os.path.join(directory, LOCK_FILE)) as f:
+      try:
+        fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
+      except BlockingIOError:
+        return f.read().strip() or 'another process'
+  except OSError:  # Nobody ever held it, or a file system without locks.
+    pass
+  return None
 
 
 def check_output(path, own, overwrite):
@@ -98,6 +135,9 @@ def check_output(path, own, overwrite):
   Raises:
     UserError: the line names the flag that helps.
   """
+  if len(os.fsencode(os.path.basename(os.path.realpath(path)))) > _MAX_NAME:
+    raise UserError('--output_dir=%s: its name has more than %d bytes; take a '
+                    'shorter one' % (path, _MAX_NAME))
   if os.path.isdir(path):
     held = set(os.listdir(path))
     if held - own:

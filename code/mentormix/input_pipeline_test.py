@@ -162,6 +162,6 @@ def test_a_damaged_image_is_named(files, tmp_path):
     for damaged in (False, False, True, False):
       writer.write(datasets.encode_example(
           png[:100] if damaged else png, 1, 1, source_id='7'))
-  with pytest.raises(UserError, match='cifar10_train-0: the image of record 2 '
-                                      'cannot be decoded'):
+  with pytest.raises(UserError, match='cifar10_train-0: record 2 has an image '
+                                      'that cannot be decoded'):
     input_pipeline.train_batch(CIFAR10, [path], 4, 2)

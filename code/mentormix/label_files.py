@@ -28,6 +28,7 @@ import zipfile
 
 import numpy as np
 
+from mentormix import arrays
 from mentormix import noise
 from mentormix import pickles
 from mentormix.command import UserError
@@ -39,11 +40,6 @@ COLUMNS = ('index', 'label', 'clean_label', 'source_id')
 _MAX_BYTES = 32 << 20  # Of a file, and of what it unpacks to.
 _MAX_MEMBERS = 1000  # Of a .npz or .pt.
 _MAX_DIGITS = 9
-# numpy would read it as Python, which may nest.
-_NPY_HEADER = re.compile(
-    r"\{'descr': '([<>=|]?[A-Za-z][0-9]{0,4})', "
-    r"'fortran_order': (True|False), "
-    r"'shape': \(((?:[0-9]{1,18}L?,? ?){0,4})\),? ?\}\s*$")
 _TORCH_MAGIC = 0x1950a86a20f9469cfc6c  # Opens what torch saved before 1.6.
 
 # Labels whose order is wrong are independent of the images: their chi-square is
@@ -275,19 +271,11 @@ def _from_csv(text):
 
 def _from_npy(data):
   """An array, or the dictionary inside an array of objects."""
-  if data[6:8] != b'\x01\x00':
-    raise ValueError('it is of an unknown version of .npy')
-  start = 10 + int.from_bytes(data[8:10], 'little')
-  header = _NPY_HEADER.match(data[10:start].decode('latin1'))
-  if not header:
-    raise ValueError('its header is not that of a plain array')
-  dtype, in_columns, sizes = header.groups()
-  dtype = np.dtype(dtype)
-  if dtype.hasobject:
-    return _vectors(pickles.array(pickles.Reader(data[start:]).read()))
-  return np.frombuffer(data[start:], dtype).reshape(
-      [int(size) for size in re.findall('[0-9]+', sizes)],
-      order='F' if in_columns == 'True' else 'C')
+  head = arrays.header(data)
+  data = data[head.start:]
+  if head.dtype.hasobject:
+    return _vectors(pickles.array(pickles.Reader(data).read()))
+  return arrays.elements(data, head)
 
 
 def _from_zip(data):
@@ -309,8 +297,8 @@ def _from_zip(data):
                   for other, content in members.items()
                   if other.startswith(folder)}
       return _vectors(pickles.Reader(members[name]).read(), storages)
-  return {name[:-len('.npy')]: _from_npy(content)
-          for name, content in members.items() if name.endswith('.npy')}
+  return {name[:-len(arrays.ENDING)]: _from_npy(content)
+          for name, content in members.items() if name.endswith(arrays.ENDING)}
 
 
 def _unpack(archive, info):

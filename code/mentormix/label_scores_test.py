@@ -209,7 +209,7 @@ def test_an_image_that_cannot_be_decoded(files, save):
   png = prepare_data.encode_png(np.zeros([32, 32, 3], np.uint8))[:50]
   with tf.python_io.TFRecordWriter(files[1]) as writer:
     writer.write(datasets.encode_example(png, 1, 1))
-  with pytest.raises(RunError, match='cannot be evaluated: .*PNG'):
+  with pytest.raises(RunError, match='no pass with the checkpoint .*PNG'):
     _collect(files, save())
 
 
@@ -221,5 +221,5 @@ def test_a_checkpoint_of_another_student(files, save):
 def test_a_checkpoint_that_has_vanished(files, save, tmp_path):
   prefix = save()
   os.remove(prefix + '.index')
-  with pytest.raises(RunError, match='model.ckpt-5 cannot be evaluated'):
+  with pytest.raises(RunError, match='model.ckpt-5 cannot be read'):
     _collect(files, prefix)

@@ -58,7 +58,9 @@ class Writer(object):
     """
     self._path = path
     self._rows = []
-    there = go_on and os.path.lexists(path)
+    # A start that failed may have left it without rows.
+    there = os.path.lexists(path) and (
+        go_on or os.path.isfile(path) and os.path.getsize(path) <= len(_HEADER))
     try:
       with open(path, 'rb+' if there else 'xb') as f:
         text = f.read() if there else b''
@@ -84,15 +86,20 @@ class Writer(object):
       self._rows.append((sample_id.decode('utf-8'), epoch_percent, noisy, clean,
                          '%.6g' % loss))
 
-  def drop(self):
-    """Forgets what was taken since the last `flush`."""
+  def cut(self, size):
+    """Forgets the rows that are not written, and those beyond `size` bytes."""
     self._rows = []
+    if size < os.path.getsize(self._path):
+      os.truncate(self._path, size)
 
   def flush(self):
-    """Writes what was taken since the last time."""
+    """Writes what was taken since the last time; the size, in bytes, then."""
     with open(self._path, 'a', newline='', encoding='utf-8') as f:
       csv.writer(f, lineterminator='\n').writerows(self._rows)
+      f.flush()
+      os.fsync(f.fileno())
     self._rows = []
+    return os.path.getsize(self._path)
 
 
 def read(path):

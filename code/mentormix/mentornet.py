@@ -11,6 +11,7 @@ neither be trained nor land in a checkpoint. In its place may stand a plain cut
 batch size.
 """
 import glob
+import hashlib
 import os
 
 import numpy as np
@@ -143,6 +144,33 @@ def load(path, loss_p_percentile=None):
     graph_def = _read_graph(frozen)
     return lambda features: _import(graph_def, features)
   return from_weights(weights_of(path))
+
+
+def md5(path):
+  """Of the files that `load` reads, which may be none.
+
+  Args:
+    path: as for `load`, and one that it takes.
+  """
+  digest = hashlib.md5()
+  for name in _files(path):
+    with open(name, 'rb') as f:
+      digest.update(f.read())
+  return digest.hexdigest()
+
+
+def _files(path):
+  """The files that `load` reads."""
+  if path == THRESHOLD:
+    return []
+  if path.startswith(V_STAR):
+    return [path[len(V_STAR):]] if path.endswith('.py') else []
+  frozen = os.path.join(path, FROZEN_GRAPH)
+  if os.path.isfile(frozen):
+    return [frozen]
+  prefix = _find_checkpoint(path)
+  return [prefix + '.index'] + sorted(
+      glob.glob(glob.escape(prefix) + '.data-*'))
 
 
 def from_weights(weights):
@@ -462,14 +490,17 @@ def _find_checkpoint(path):
         'mentornet_models/mentornet_pd, a checkpoint prefix, %s, or %s and a '
         'curriculum' % (path, 'is no directory' if os.path.exists(path) else
                         'does not exist', THRESHOLD, V_STAR))
+  found = sorted(glob.glob(os.path.join(glob.escape(path), '*.index')))
   try:
-    latest = tf.train.latest_checkpoint(path)
+    state = tf.train.get_checkpoint_state(path)
   except (ValueError, tf.errors.OpError):
     raise UserError('%s is damaged; remove it, or name a checkpoint prefix'
                     % os.path.join(path, 'checkpoint'))
-  found = sorted(glob.glob(os.path.join(glob.escape(path), '*.index')))
-  if not latest and len(found) == 1:
-    latest = found[0][:-len('.index')]
+  # The directory may have been moved, and nothing outside of it is meant.
+  latest = os.path.join(path, os.path.basename(
+      state.model_checkpoint_path)) if state else None
+  if latest is None or latest + '.index' not in found:
+    latest = found[0][:-len('.index')] if len(found) == 1 else None
   if not latest:
     raise UserError(
         '--trained_mentornet_dir=%s holds neither %s nor %s checkpoint'

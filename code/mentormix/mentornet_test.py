@@ -1,4 +1,5 @@
 """The MentorNet against the published numbers, and how it is loaded."""
+import hashlib
 import os
 
 import numpy as np
@@ -173,6 +174,37 @@ def test_freezing_gives_the_same_bytes(weights, tmp_path):
     mentornet.freeze(weights, str(tmp_path / name))
   read = lambda n: (tmp_path / n / mentornet.FROZEN_GRAPH).read_bytes()
   assert read('a') == read('b')
+
+
+@pytest.mark.parametrize('listed', [
+    '{0}/outside/mentornet.ckpt-7', '../outside/mentornet.ckpt-7',
+    '../mentornet.ckpt-7', '/nowhere/mentornet.ckpt-7', 'mentornet.ckpt-7'])
+def test_the_list_of_checkpoints_names_nothing_outside(weights, listed,
+                                                       tmp_path):
+  for folder, value in (('outside', 9), ('.', 9), ('inside', 1)):
+    (tmp_path / folder).mkdir(exist_ok=True)
+    for step in (5, 7):
+      _write_checkpoint({name: np.full_like(x, value)
+                         for name, x in weights.items()},
+                        str(tmp_path / folder / ('mentornet.ckpt-%d' % step)))
+  (tmp_path / 'inside' / 'checkpoint').write_text(
+      'model_checkpoint_path: "%s"' % listed.format(tmp_path))
+  for value in mentornet.weights_of(str(tmp_path / 'inside')).values():
+    np.testing.assert_array_equal(value, 1)
+
+
+@pytest.mark.parametrize('text,message', [
+    ('model_checkpoint_path: "mentornet.ckpt-6"', 'nor one single checkpoint'),
+    ('model_checkpoint_path: ".."', 'nor one single checkpoint'),
+    ('model_checkpoint_path: "*-7"', 'nor one single checkpoint'),
+    ('junk', 'nor one single checkpoint'), ('', 'checkpoint is damaged'),
+    ('model_checkpoint_path: ""', 'checkpoint is damaged')])
+def test_a_list_that_names_no_checkpoint(weights, text, message, tmp_path):
+  for step in (5, 7):
+    _write_checkpoint(weights, str(tmp_path / ('mentornet.ckpt-%d' % step)))
+  (tmp_path / 'checkpoint').write_text(text)
+  with pytest.raises(UserError, match=message):
+    mentornet.load(str(tmp_path))
 
 
 def test_directory_without_a_mentornet(tmp_path):
@@ -523,3 +555,24 @@ def test_no_such_formula(name, message):
   with pytest.raises(UserError, match='--trained_mentornet_dir=%s: .*%s'
                      % (path, message)):
     mentornet.load(path)
+
+
+def test_md5_is_of_what_is_read(tmp_path):
+  nothing = hashlib.md5().hexdigest()
+  assert mentornet.md5(mentornet.THRESHOLD) == nothing
+  assert mentornet.md5('v_star:focal') == nothing
+  formula = tmp_path / 'mine.py'
+  seen = {nothing}
+  for text in (b'one', b'two'):
+    formula.write_bytes(text)
+    seen.add(mentornet.md5('v_star:%s' % formula))
+    (tmp_path / 'net.index').write_bytes(text)
+    for content in (b'three', b'four'):
+      (tmp_path / 'net.data-00000-of-00001').write_bytes(content)
+      seen.add(mentornet.md5(str(tmp_path / 'net')))
+  assert len(seen) == 1 + 2 + 4
+  before = mentornet.md5(str(tmp_path / 'net'))
+  (tmp_path / 'net.meta').write_bytes(b'not read')
+  assert mentornet.md5(str(tmp_path / 'net')) == before
+  (tmp_path / 'mentornet.pb').write_bytes(b'five')
+  assert mentornet.md5(str(tmp_path)) == hashlib.md5(b'five').hexdigest()

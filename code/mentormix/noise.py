@@ -61,6 +61,8 @@ MAX_SEED = 2**32 - 1  # What numpy.random.RandomState takes.
 
 _MAX_BYTES = 4 << 20  # Of a JSON file.
 _MAX_DIGITS = 18  # What an int64 holds.
+# Fact -> (least, most): what a network and memory are sized by.
+_SIZES = {'num_classes': (2, 10**6), 'image_size': (1, 10**4)}
 
 
 def transition(dataset_name, superclass=None):
@@ -237,10 +239,20 @@ def read_facts(directory):
   """What the noise.json of a data set says, a dict; None where there is none.
 
   Raises:
-    UserError: the file is damaged.
+    UserError: the file is damaged, or its sizes are out of range.
   """
   path = os.path.join(directory, FACTS_FILE)
-  return read_object(path, 'the facts of a data set')
+  facts = read_object(path, 'the facts of a data set')
+  for name, (least, most) in sorted(_SIZES.items()):
+    size = (facts or {}).get(name, least)
+    # A bool is an int, but not a size.
+    if type(size) is not int or not least <= size <= most:  # pylint: disable=unidiomatic-typecheck
+      simple = isinstance(size, (int, float, str, type(None)))
+      raise UserError('%s: %s is %.40r, not a whole number from %d to %d; make '
+                      'the data set again' % (
+                          path, name, size if simple else type(size).__name__,
+                          least, most))
+  return facts
 
 
 def read_object(path, what):
@@ -278,6 +290,27 @@ def _finite(digits):
   if not abs(value) < np.inf:  # NaN, too.
     raise ValueError('the number %.40s is not finite' % digits)
   return value
+
+
+def check_same(data_dir, directory):
+  """Refuses to go on in `directory` with data that were made anew.
+
+  Args:
+    data_dir: of the data.
+    directory: of a run that `copy_facts` was called for, or any.
+
+  Raises:
+    UserError: noise.json says something else in one than in the other.
+  """
+  here, there = read_facts(data_dir), read_facts(directory)
+  if here is not None and there is not None and here != there:
+    differing = sorted(key for key in set(here) | set(there)
+                       if here.get(key) != there.get(key))
+    raise UserError(
+        'the data in --data_dir=%s are not those that the run in %s began '
+        'with: %s differs in %s; restore them, or name another '
+        '--train_log_dir' % (data_dir, directory, FACTS_FILE,
+                             ', '.join(differing[:5])))
 
 
 def copy_facts(data_dir, directory):

@@ -6,7 +6,9 @@ import collections
 import csv
 import os
 import re
+import time
 
+from mentormix import files
 from mentormix.command import UserError
 
 FILE = 'results.csv'
@@ -48,7 +50,7 @@ def read(path):
     with open(path, newline='') as f:
       rows = csv.DictReader(f)
       if tuple(rows.fieldnames) != Result._fields:
-        raise ValueError('columns %s' % rows.fieldnames)
+        raise ValueError('columns %.200s' % rows.fieldnames)
       results = [
           Result(_count(row['step']), float(row['top1']), float(row['top5']),
                  float(row['loss']), _count(row['count']),
@@ -74,16 +76,42 @@ def _count(text):
   return int(text)
 
 
-def append(path, result):
-  """Adds a row, and the header to a new file."""
-  with open(path, 'a+', newline='') as f:
-    f.seek(0)
-    text = f.read()
-    if text and not text.endswith('\n'):
-      f.write('\n')  # The last row was cut off there.
+def write(path, results):
+  """Writes a results.csv, whole or not at all.
+
+  Args:
+    path: of the file, there or not.
+    results: the `Result`s of its rows.
+  """
+  with files.replaced(path) as f:
     rows = csv.writer(f, lineterminator='\n')
-    if not text:
-      rows.writerow(Result._fields)
-    rows.writerow([result.step, '%.6f' % result.top1, '%.6f' % result.top5,
-                   '%.6f' % result.loss, result.count,
-                   '%.1f' % result.wall_time])
+    rows.writerow(Result._fields)
+    for result in results:
+      rows.writerow([result.step, '%.6f' % result.top1, '%.6f' % result.top5,
+                     '%.6f' % result.loss, result.count,
+                     '%.1f' % result.wall_time])
+
+
+def of_run(path, started):
+  """The `Result`s of one run; what an earlier run left is moved away.
+
+  Args:
+    path: of a results.csv, there or not.
+    started: when the run was, in seconds since 1970; 0 if that is not known.
+
+  Returns:
+    (results, moved): the rows from then on; and the path of the file that has
+    those from before, None where there are none.
+  """
+  own, before = [], []
+  for result in read(path):
+    (own if result.wall_time >= started else before).append(result)
+  if not before:
+    return own, None
+  root, ending = os.path.splitext(path)
+  moved = '%s-before-%s%s' % (
+      root, time.strftime('%Y%m%d-%H%M%S', time.gmtime(started)), ending)
+  there = read(moved)
+  write(moved, there + [result for result in before if result not in there])
+  write(path, own)
+  return own, moved

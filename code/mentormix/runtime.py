@@ -10,8 +10,10 @@ import contextlib
 import logging
 import os
 import re
+import signal
 import sys
 import tempfile
+import threading
 import warnings
 
 from mentormix.command import UserError
@@ -56,7 +58,24 @@ def _quiet_import():
       os.close(stderr)
 
 
-with _quiet_import():
+@contextlib.contextmanager
+def _uninterrupted():
+  """Puts Ctrl-C off: native code that is being imported may swallow it."""
+  if (threading.current_thread() is not threading.main_thread()
+      or signal.getsignal(signal.SIGINT) is not signal.default_int_handler):
+    yield
+    return
+  received = []
+  signal.signal(signal.SIGINT, lambda *_: received.append(1))
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+  if received:
+    raise KeyboardInterrupt
+
+
+with _uninterrupted(), _quiet_import():
   # pylint: disable=g-import-not-at-top,g-direct-tensorflow-import
   import tensorflow.compat.v1 as tf
   from tensorflow.core.protobuf import rewriter_config_pb2
@@ -200,7 +219,7 @@ def _cpu_has_bfloat16():
 
 
 def reason(error):
-  """What a tf.errors.OpError says, in a line; 2.x puts a stack before it."""
+  """What an error says, in a line. In an OpError 2.x puts a stack before it."""
   lines = getattr(error, 'message', str(error)).splitlines() or ['']
   nodes = [k for k, line in enumerate(lines[:-1]) if line.startswith('Node: ')]
   return lines[nodes[-1] + 1 if nodes else 0]

@@ -1,5 +1,8 @@
 """What TensorFlow says when an operation fails, on either version."""
 import collections
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -60,3 +63,20 @@ def test_gpus_are_told_by_their_description(monkeypatch):
       device('GPU', 'device: 0, name: Tesla V100-SXM2-16GB, pci bus id: '
                     '0000:00:1e.0, compute capability: 7.0')])
   assert runtime._gpu_capabilities() == [7.0]
+
+
+def test_ctrl_c_while_tensorflow_loads():
+  """Its native code is not given the chance to swallow it."""
+  code = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+  process = subprocess.Popen(
+      [sys.executable, '-c', """
+import os, signal, sys, threading
+sys.path.insert(0, %r)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+  from mentormix import runtime
+except KeyboardInterrupt:
+  print('stopped')
+""" % code], stdout=subprocess.PIPE)
+  assert process.communicate()[0] == b'stopped\n'

@@ -1,12 +1,15 @@
 """What several tests share."""
+import contextlib
 import io
 import os
 import struct
 import subprocess
 import sys
 import tarfile
+import tempfile
 
 import numpy as np
+import pytest
 
 from mentormix import archives
 from mentormix import datasets
@@ -158,6 +161,32 @@ def write_records(path, images, labels, clean_labels=None):
       clean = None if clean_labels is None else clean_labels[n]
       writer.write(datasets.encode_example(png, labels[n], clean,
                                            source_id=str(n)))
+
+
+@contextlib.contextmanager
+def small_disk(size='4m'):
+  """Yields a directory on a disk of its own; skips the test if it may not.
+
+  Args:
+    size: of the disk, as for mount.
+  """
+  with tempfile.TemporaryDirectory() as directory:
+    if subprocess.call(['mount', '-t', 'tmpfs', '-o', 'size=' + size, 'tmpfs',
+                        directory], stderr=subprocess.DEVNULL):
+      pytest.skip('only root can mount a disk')
+    try:
+      yield directory
+    finally:
+      subprocess.check_call(['umount', '-l', directory])
+
+
+def fill_disk(directory):
+  """Leaves no byte on the disk of a directory."""
+  with open(os.path.join(directory, 'filler'), 'wb', buffering=0) as f:
+    for size in (1 << 16, 1):
+      with contextlib.suppress(OSError):
+        while True:
+          f.write(bytes(size))
 
 
 def weights(directory):

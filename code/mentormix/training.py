@@ -6,6 +6,9 @@ What a step changes, it changes once: weights, their averages, the moving
 statistics, the mentors' loss averages, the global step.
 """
 import collections
+import contextlib
+import json
+import math
 import os
 import signal
 import sys
@@ -18,6 +21,7 @@ from mentormix import checkpoints
 from mentormix import command
 from mentormix import config as config_lib
 from mentormix import datasets
+from mentormix import files as files_lib
 from mentormix import input_pipeline
 from mentormix import loss_traces
 from mentormix import mentormix_loss
@@ -27,6 +31,7 @@ from mentormix import runtime
 from mentormix import sampling
 from mentormix import schedules
 from mentormix import students
+from mentormix import summaries
 from mentormix.command import log
 from mentormix.command import RunError
 from mentormix.command import UserError
@@ -35,6 +40,7 @@ from mentormix.students import resnet
 
 MOMENTUM = 0.9
 MAX_CHECKPOINTS = 5  # Kept on disk.
+TRACE_SIZES = 'loss_csv.json'  # Beside them.
 _FIRST_STREAM = 32  # Of random numbers; those below are of the augmentation.
 _LOG_SECS = 30
 
@@ -217,23 +223,26 @@ def train(config):
   slow = runtime.check_precision(config.precision)
   if slow:
     log(slow)
-  for change in config_lib.check_resume(config):
-    log('going on with a changed setting: %s' % change)
-  network = None
+  network, mentornet_md5 = None, ''
   if config.method in config_lib.WEIGHTED:
     network = mentornet.load(config.trained_mentornet_dir,
                              config.loss_p_percentile)
-  files = datasets.find_files(dataset, 'train', config.data_dir)
-  num_examples = datasets.count_records(dataset, 'train', files)
+    mentornet_md5 = mentornet.md5(config.trained_mentornet_dir)
+  start, started = _resume(config, mentornet_md5)
+  files, num_examples = datasets.check_files(
+      dataset, 'train', datasets.find_files(dataset, 'train', config.data_dir),
+      config.max_bad_records,
+      os.path.join(config.train_log_dir, datasets.GOOD_RECORDS))
   has_clean_labels = datasets.has_clean_labels(files)
   if config.loss_csv_file and not has_clean_labels:
     raise UserError('--loss_csv_file=%s: the clean labels of --data_dir=%s are '
                     'not known' % (config.loss_csv_file, config.data_dir))
-  start = checkpoints.last_step(config.train_log_dir)
-  if start and config_lib.load(config.train_log_dir) is None:
-    raise UserError('--train_log_dir=%s holds checkpoints but no config.json, '
-                    'so whose they are is unknown; name another directory'
-                    % config.train_log_dir)
+  is_new = started is None
+  config_lib.save(config, config.train_log_dir, **{
+      # Whole, as in results.csv, and not before any row of an earlier run.
+      config_lib.STARTED: math.ceil(time.time()) * 1.0 if is_new else started,
+      config_lib.MENTORNET_MD5: mentornet_md5})
+  noise.copy_facts(config.data_dir, config.train_log_dir)
   if start >= config.max_number_of_steps:
     log('%s is already at step %d of %d' % (
         config.train_log_dir, start, config.max_number_of_steps))
@@ -256,26 +265,13 @@ def train(config):
     with runtime.without_xla():
       saver = tf.train.Saver(max_to_keep=MAX_CHECKPOINTS,
                              save_relative_paths=True)
-    hooks, signals = _hooks(config, step, batch, start, saver)
-    config_lib.save(config, config.train_log_dir)
-    noise.copy_facts(config.data_dir, config.train_log_dir)
-    try:
-      _run(config, step, hooks, saver)
-    except tf.errors.DataLossError as error:
-      datasets.count_records(dataset, 'train', files)  # Names the file.
-      raise RunError('--data_dir=%s: %s' % (config.data_dir, error.message))
-    except tf.errors.InvalidArgumentError as error:
-      raise RunError('a step failed, as it does on an image that cannot be '
-                     'decoded; check --data_dir=%s: %s'
-                     % (config.data_dir, runtime.reason(error)))
-    except tf.errors.UnknownError as error:
-      said = mentornet.formula_error(error)
-      if not said:
-        raise
-      raise RunError('--trained_mentornet_dir=%s: %s'
-                     % (config.trained_mentornet_dir, said))
-    except tf.errors.ResourceExhaustedError as error:
-      raise RunError('out of memory or disk: %s' % error.message)
+    signals = SignalHook()
+    hooks = _hooks(config, step, batch, start, is_new, saver, signals)
+    with _explained(config, dataset, files):
+      try:
+        _run(config, step, hooks, saver)
+      finally:
+        signals.restore()
 
   last = checkpoints.last_step(config.train_log_dir)
   stopped_by = signals.stop.received
@@ -285,6 +281,88 @@ def train(config):
     return 128 + stopped_by
   log('trained to step %d: %s' % (last, config.train_log_dir))
   return 0
+
+
+@contextlib.contextmanager
+def _explained(config, dataset, files):
+  """Says of an error in the block, in a line, what it means and what to do."""
+  try:
+    yield
+  except RunError:
+    raise
+  except Exception as error:
+    goes_on = 'then the same command goes on from step %d in %s' % (
+        checkpoints.last_step(config.train_log_dir), config.train_log_dir)
+    cause = _cause(error, config, dataset, files)
+    if not cause:
+      log('training ended by an error that nobody foresaw; mend it, %s'
+          % goes_on)
+      raise
+    raise RunError('%s; %s' % (cause, goes_on))
+
+
+def _cause(error, config, dataset, files):
+  """What an error in a step or a write means, and what to do; or None."""
+  reason = runtime.reason(error)
+  if files_lib.is_about_disk(reason):
+    for name in ('data_dir', 'loss_csv_file', 'train_log_dir'):
+      path = getattr(config, name)
+      if path and path in reason:
+        break
+    return '--%s=%s cannot be read or written (%s): make room or mend it' % (
+        name, path, reason)
+  if isinstance(error, tf.errors.ResourceExhaustedError):
+    return ('out of memory or the like (%s): end other processes, or take a '
+            'smaller --batch_size' % reason)
+  if isinstance(error, tf.errors.NotFoundError) and config.master:
+    return '--master=%s is none (%s): mend it' % (config.master, reason)
+  if isinstance(error, tf.errors.UnknownError):
+    said = mentornet.formula_error(error)
+    return said and '--trained_mentornet_dir=%s: %s: mend it' % (
+        config.trained_mentornet_dir, said)
+  if isinstance(error, (tf.errors.DataLossError,
+                        tf.errors.InvalidArgumentError)):
+    try:  # As when a file too large for memory was changed meanwhile.
+      datasets.check_files(dataset, 'train', files)
+      datasets.check_images(dataset, 'train', files)
+    except UserError as damage:
+      return str(damage)
+    return ('a step failed, as it does on a damaged file or image (%s): check '
+            '--data_dir=%s' % (reason, config.data_dir))
+  return None
+
+
+def _resume(config, mentornet_md5):
+  """Finds out where training in the directory goes on, and whether it may.
+
+  Args:
+    config: a `config.TrainConfig`.
+    mentornet_md5: of the files of its MentorNet.
+
+  Returns:
+    (start, started): the step to go on from, and when the run was first
+    started, in seconds since 1970; 0 and None for a new run.
+
+  Raises:
+    UserError: the directory does not hold a run with these settings.
+  """
+  if not checkpoints.are_there(config.train_log_dir):
+    return 0, None  # A start that failed leaves settings that bind nobody.
+  saved = config_lib.load(config.train_log_dir)
+  if saved is None:
+    raise UserError('--train_log_dir=%s holds checkpoints but no config.json, '
+                    'so whose they are is unknown; name another directory'
+                    % config.train_log_dir)
+  changes = config_lib.check_resume(config, mentornet_md5)
+  noise.check_same(config.data_dir, config.train_log_dir)
+  start, lines = checkpoints.recover(config.train_log_dir)
+  for line in lines:
+    log(line)
+  if start is None:
+    return 0, None
+  for change in changes:
+    log('going on with a changed setting: %s' % change)
+  return start, saved.get(config_lib.STARTED, 0.0)
 
 
 def _run(config, step, hooks, saver):
@@ -299,40 +377,23 @@ def _run(config, step, hooks, saver):
       session.run(step.train_op)
 
 
-def _hooks(config, step, batch, start, saver):
-  """(hooks, the `SignalHook` among them): a NaN is seen before any is saved."""
+def _hooks(config, step, batch, start, is_new, saver, signals):
+  """In an order in which a NaN is seen before anything is saved."""
   hooks = [
       SoundHook(step, start, config),
       tf.train.StopAtStepHook(last_step=config.max_number_of_steps),
       ProgressHook(step, start, config.max_number_of_steps),
+      signals,
   ]
-  if config.save_summaries_secs and config.task == 0:
-    # In the same session call as the step: state moves once.
-    hooks.append(tf.train.SummarySaverHook(
-        save_secs=config.save_summaries_secs, output_dir=config.train_log_dir,
-        summary_op=tf.summary.merge_all()))
-  if config.task:
-    signals = SignalHook(None)
-    return hooks + [signals], signals
-  listeners = []
+  if config.task:  # The chief writes.
+    return hooks
+  if config.save_summaries_secs:
+    hooks.append(SummaryHook(config, start))
+  trace = None
   if config.loss_csv_file:
-    hooks.append(TraceHook(config, step, batch, start))
-    listeners.append(hooks[-1].listener)
-  # Not among chief_only_hooks: those come first, and would save the NaN.
-  saver_hook = tf.train.CheckpointSaverHook(
-      config.train_log_dir, save_secs=config.save_interval_secs, saver=saver,
-      checkpoint_basename=checkpoints.BASENAME, listeners=listeners)
-
-  def save(session):
-    done = tf.train.global_step(session, tf.train.get_global_step())
-    saver.save(session, os.path.join(config.train_log_dir,
-                                     checkpoints.BASENAME), done)
-    for listener in listeners:
-      listener.after_save(session, done)
-    log('SIGUSR1: checkpoint of step %d saved' % done)
-
-  signals = SignalHook(save)
-  return hooks + [signals, saver_hook], signals
+    trace = TraceHook(config, step, batch, is_new)
+    hooks.append(trace)
+  return hooks + [CheckpointHook(config, saver, signals, trace)]
 
 
 class ProgressHook(tf.train.SessionRunHook):
@@ -382,30 +443,66 @@ class ProgressHook(tf.train.SessionRunHook):
       self._bar.close()
 
 
+class SummaryHook(tf.train.SessionRunHook):
+  """Writes the summaries of the first step, and then of one now and then."""
+
+  def __init__(self, config, start):
+    self._config = config
+    self._done = start
+    self._due = 0  # When, in seconds since 1970.
+
+  def begin(self):
+    self._summaries = tf.summary.merge_all()
+    self._writer = summaries.Writer(self._config.train_log_dir)
+    if not self._done:
+      self._writer.add_graph(tf.get_default_graph())
+
+  def before_run(self, run_context):
+    # In the same session call as the step: state moves once.
+    return (tf.train.SessionRunArgs(self._summaries)
+            if time.time() >= self._due else None)
+
+  def after_run(self, run_context, run_values):
+    self._done += 1
+    if run_values.results is not None:
+      self._writer.add_summary(run_values.results, self._done)
+      self._due = time.time() + self._config.save_summaries_secs
+
+  def end(self, session):
+    self._writer.close()
+
+
 class TraceHook(tf.train.SessionRunHook):
   """Writes a loss trace, from steps evenly spread over the training.
 
-  Attributes:
-    listener: for the hook that saves checkpoints. Rows are written with a
-      checkpoint, so a run that goes on from one repeats none.
+  Rows are written before each checkpoint, and how far the file then goes is
+  noted by its step: a run that goes on from any of them repeats and lacks none.
   """
 
-  def __init__(self, config, step, batch, start):
+  def __init__(self, config, step, batch, is_new):
+    """Creates the hook.
+
+    Args:
+      config: a `config.TrainConfig`.
+      step: a `Step`.
+      batch: an `input_pipeline.Batch`.
+      is_new: whether the run is, so that the file may not hold rows.
+    """
     self._fetches = (batch.source_ids, step.epoch_percent, batch.labels,
                      batch.clean_labels, step.unmixed)
-    self._done = start
     rows = config.max_number_of_steps * config.batch_size
     self._every = max(1, -(-rows // loss_traces.MAX_ROWS))
-    saved = config_lib.load(config.train_log_dir) or {}
-    writer = loss_traces.Writer(
-        config.loss_csv_file,
-        go_on=saved.get('loss_csv_file') == config.loss_csv_file)
-    self._writer = writer
-    self.listener = tf.train.CheckpointSaverListener()
-    self.listener.after_save = lambda *_: writer.flush()
+    self._writer = loss_traces.Writer(config.loss_csv_file, go_on=not is_new)
+    self._sizes_path = os.path.join(config.train_log_dir, TRACE_SIZES)
+    self._sizes = {}  # Step, as a string -> bytes.
+    if not is_new:
+      self._sizes = noise.read_object(self._sizes_path, 'sizes of a file') or {}
 
   def after_create_session(self, session, coord):
-    self._writer.drop()  # Of a session that was lost; its steps come again.
+    self._done = int(session.run(tf.train.get_global_step()))
+    size = self._sizes.get(str(self._done))
+    if isinstance(size, int) and size >= 0:
+      self._writer.cut(size)
 
   def before_run(self, run_context):
     due = self._done % self._every == 0
@@ -415,6 +512,12 @@ class TraceHook(tf.train.SessionRunHook):
     self._done += 1
     if run_values.results:
       self._writer.add(*run_values.results)
+
+  def before_save(self, step):
+    """Writes the rows that have gathered; call it before each checkpoint."""
+    self._sizes[str(step)] = self._writer.flush()
+    with files_lib.replaced(self._sizes_path) as f:
+      json.dump(self._sizes, f, indent=0)
 
 
 def _duration(seconds):
@@ -452,38 +555,83 @@ class SignalHook(tf.train.SessionRunHook):
   """Ends training after the running step on SIGTERM, SIGHUP or Ctrl-C.
 
   The session then closes as at the end of training: with a checkpoint. A second
-  signal ends the process at once. SIGUSR1 saves a checkpoint, and training goes
-  on.
+  signal ends the process at once.
 
   Attributes:
     stop: a `command.StopSignals`: whether, and which one, ended training.
+    save: whether SIGUSR1 has asked for a checkpoint.
   """
 
-  def __init__(self, save):
-    """Creates the hook.
-
-    Args:
-      save: a callable, session -> None; None where another process saves.
-    """
+  def __init__(self):
     self.stop = command.StopSignals()
-    self._save = save
-    self._save_now = False
+    self.save = False
 
   def after_create_session(self, session, coord):
     self.stop.install(signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-    if self._save:
-      signal.signal(signal.SIGUSR1, self._ask_to_save)
+    signal.signal(signal.SIGUSR1, self._ask_to_save)
 
   def _ask_to_save(self, number, frame):
     del number, frame
-    self._save_now = True
+    self.save = True
 
   def after_run(self, run_context, run_values):
-    if self._save_now:
-      self._save_now = False
-      self._save(run_context.session)
     if self.stop.received:
       run_context.request_stop()
 
-  def end(self, session):
+  def restore(self):
+    """Handles signals as before; call it when all that is to be saved is."""
     self.stop.restore()
+    # Left alone, Python would let it end the process.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+class CheckpointHook(tf.train.SessionRunHook):
+  """Saves at the start of a run, now and then, on SIGUSR1, and at the end.
+
+  TensorFlow's own hook comes before all others and writes from a thread, too:
+  it saves a NaN before it can be seen, and loses summaries on a full disk.
+  """
+
+  def __init__(self, config, saver, signals, trace):
+    """Creates the hook.
+
+    Args:
+      config: a `config.TrainConfig`.
+      saver: a tf.train.Saver.
+      signals: the `SignalHook`, which comes before this one.
+      trace: a `TraceHook`, or None.
+    """
+    self._config = config
+    self._saver = saver
+    self._signals = signals
+    self._trace = trace
+    self._path = os.path.join(config.train_log_dir, checkpoints.BASENAME)
+
+  def begin(self):
+    self._step = tf.train.get_global_step()
+
+  def after_create_session(self, session, coord):
+    self._saved = session.run(self._step)
+    self._due = time.time() + self._config.save_interval_secs
+    if self._saved not in checkpoints.find(self._config.train_log_dir):
+      self._save(session)
+
+  def after_run(self, run_context, run_values):
+    if self._signals.save:
+      self._signals.save = False
+      self._save(run_context.session)
+      log('SIGUSR1: checkpoint of step %d saved' % self._saved)
+    elif time.time() >= self._due:
+      self._save(run_context.session)
+
+  def end(self, session):
+    if session.run(self._step) != self._saved:
+      self._save(session)
+
+  def _save(self, session):
+    self._saved = int(session.run(self._step))
+    if self._trace:
+      self._trace.before_save(self._saved)
+    # Its graph is in the code, not in files beside the checkpoint.
+    self._saver.save(session, self._path, self._saved, write_meta_graph=False)
+    self._due = time.time() + self._config.save_interval_secs

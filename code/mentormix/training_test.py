@@ -1,6 +1,7 @@
 """One step by hand, what it moves and what it must not, and the hooks."""
 import io
 import os
+import shutil
 import signal
 import sys
 
@@ -15,6 +16,7 @@ from mentormix import runtime
 from mentormix import testing
 from mentormix import training
 from mentormix.command import RunError
+from mentormix.command import UserError
 from mentormix.runtime import tf
 from mentormix.students import resnet
 
@@ -270,6 +272,144 @@ def test_a_run_cut_and_resumed_is_the_run_uncut(records, tmp_path, monkeypatch):
   testing.assert_same_run(testing.weights(tmp_path / 'cut'), whole)
 
 
+@pytest.fixture
+def run_config(records, tmp_path):
+  """Of a short run on a CPU."""
+  directory = tmp_path / 'train'
+  directory.mkdir()
+  return CONFIG._replace(
+      data_dir=records, train_log_dir=str(directory), max_number_of_steps=3,
+      method='cross_entropy', device_id='', save_summaries_secs=1000)
+
+
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
+    run_config, capsys):
+  for steps in (3, 5):
+    assert training.train(run_config._replace(max_number_of_steps=steps)) == 0
+  os.truncate(os.path.join(run_config.train_log_dir,
+                           'model.ckpt-5.data-00000-of-00001'), 100)
+  started = config_lib.load(run_config.train_log_dir)['started']
+  assert training.train(run_config._replace(max_number_of_steps=6)) == 0
+  out = capsys.readouterr().out
+  assert 'model.ckpt-5 cannot be read' in out
+  assert 'from step 3' in out.splitlines()[-3]
+  assert testing.weights(run_config.train_log_dir)['global_step'] == 6
+  assert config_lib.load(run_config.train_log_dir)['started'] == started
+  names = os.listdir(run_config.train_log_dir)
+  assert {name for name in names if name.startswith('damaged.')} == {
+      'damaged.model.ckpt-5.index',
+      'damaged.model.ckpt-5.data-00000-of-00001'}
+  assert not [name for name in names if name.endswith('.meta')]
+
+
+def test_a_wrong_flag_changes_nothing(run_config):
+  assert training.train(run_config) == 0
+  directory = run_config.train_log_dir
+  os.truncate(os.path.join(directory, 'model.ckpt-3.index'), 20)
+  os.remove(os.path.join(directory, 'checkpoint'))
+  before = sorted(os.listdir(directory))
+  with pytest.raises(UserError, match='--seed is 0 there, 5 here'):
+    training.train(run_config._replace(seed=5))
+  os.rename(os.path.join(directory, 'config.json'),
+            os.path.join(directory, 'away'))
+  with pytest.raises(UserError, match='holds checkpoints but no config.json'):
+    training.train(run_config)
+  os.rename(os.path.join(directory, 'away'),
+            os.path.join(directory, 'config.json'))
+  assert sorted(os.listdir(directory)) == before
+
+
+def test_a_signal_during_the_last_save_is_waited_for(run_config, monkeypatch):
+  """The first of them does not end the process before all is saved."""
+  save = training.CheckpointHook._save
+
+  def slow_save(self, session):
+    if session.run(tf.train.get_global_step()) == 3:
+      os.kill(os.getpid(), signal.SIGTERM)
+    save(self, session)
+
+  monkeypatch.setattr(training.CheckpointHook, '_save', slow_save)
+  assert training.train(run_config) == 128 + signal.SIGTERM
+  assert testing.weights(run_config.train_log_dir)['global_step'] == 3
+  assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_lowered_end_is_known_to_the_evaluation(run_config):
+  assert training.train(run_config) == 0
+  assert training.train(run_config._replace(max_number_of_steps=2)) == 0
+  saved = config_lib.load(run_config.train_log_dir)
+  assert saved['max_number_of_steps'] == 2
+
+
+def test_a_start_that_failed_binds_nobody(run_config):
+  config_lib.save(run_config._replace(seed=5), run_config.train_log_dir)
+  assert training.train(run_config) == 0
+  with pytest.raises(UserError, match='--seed is 0 there, 5 here'):
+    training.train(run_config._replace(seed=5))
+
+
+def test_other_data_or_mentornet_than_the_run_began_with(run_config, tmp_path):
+  formula = tmp_path / 'mine.py'
+  formula.write_text('def v_star(loss, difference, label, epoch):\n'
+                     '  return 0 * loss + 1\n')
+  data_dir = tmp_path / 'data'
+  shutil.copytree(run_config.data_dir, str(data_dir))
+  (data_dir / 'noise.json').write_text('{"seed": 1}')
+  config = run_config._replace(
+      method='mentornet', trained_mentornet_dir='v_star:%s' % formula,
+      data_dir=str(data_dir))
+  assert training.train(config) == 0
+  config = config._replace(max_number_of_steps=4)
+  (data_dir / 'noise.json').write_text('{"seed": 2}')
+  with pytest.raises(UserError, match='noise.json differs in seed'):
+    training.train(config)
+  (data_dir / 'noise.json').write_text('{"seed": 1}')
+  formula.write_text(formula.read_text().replace('+ 1', '+ 0.5'))
+  with pytest.raises(UserError, match='holds another MentorNet now'):
+    training.train(config)
+
+
+@pytest.mark.parametrize('when', ['save', 'summary'])
+def test_a_full_disk_costs_the_steps_since_the_last_checkpoint(
+    run_config, monkeypatch, when):
+  """One line that says what to do; then the run goes on."""
+  class Fill(training.SignalHook):
+    """Fills the disk after a step, before anything is written."""
+
+    def after_run(self, run_context, run_values):
+      if not os.path.exists(os.path.join(disk, 'filler')):
+        testing.fill_disk(disk)
+      super(Fill, self).after_run(run_context, run_values)
+
+  class Always(training.SummaryHook):
+    """Writes the summaries of every step."""
+
+    def after_run(self, run_context, run_values):
+      super(Always, self).after_run(run_context, run_values)
+      self._due = 0
+
+  with testing.small_disk('8m') as disk:
+    config = run_config._replace(
+        train_log_dir=disk, max_number_of_steps=40,
+        save_summaries_secs=1 if when == 'summary' else 0)
+    with monkeypatch.context() as patch:
+      patch.setattr(training, 'SignalHook', Fill)
+      patch.setattr(training, 'SummaryHook', Always)
+      with pytest.raises(RunError) as error:
+        training.train(config)
+    line = str(error.value)
+    assert line.startswith('--train_log_dir=%s cannot be read or written ('
+                           % disk)
+    assert 'No space left on device' in line
+    assert line.endswith('make room or mend it; then the same command goes on '
+                         'from step 0 in %s' % disk)
+    assert {'save': 'model.ckpt-40', 'summary': 'tfevents'}[when] in line
+    os.remove(os.path.join(disk, 'filler'))
+    assert training.train(config) == 0
+    assert testing.weights(disk)['global_step'] == 40
+    assert not [name for name in os.listdir(disk) if 'temp' in name]
+
+
 @pytest.mark.parametrize('loss,size,said', [
     (float('nan'), 1.0, 'at step 8 the loss is nan;'),
     (1.0, float('inf'), 'at step 8 the sum of squared weights is inf;'),
@@ -318,8 +458,11 @@ def test_selection_counts_weights_of_one_half():
 
 
 def _trace(path, config, steps, start=0, saved_after=()):
-  """Runs a TraceHook; rows are written as after checkpoints at these steps."""
+  """Runs a TraceHook; rows are written as before checkpoints at these steps."""
   tf.reset_default_graph()
+  tf.get_variable('global_step', initializer=np.int64(start), trainable=False,
+                  collections=[tf.GraphKeys.GLOBAL_VARIABLES,
+                               tf.GraphKeys.GLOBAL_STEP])
   batch = _batch()
   percent = tf.get_variable('percent', [], tf.int32, tf.zeros_initializer(),
                             use_resource=True)
@@ -327,12 +470,12 @@ def _trace(path, config, steps, start=0, saved_after=()):
   with tf.control_dependencies([before]):
     bump = percent.assign_add(1)
   step = training.Step(bump, None, None, None, tf.ones([B]), before, None)
-  hook = training.TraceHook(config, step, batch, start)
+  hook = training.TraceHook(config, step, batch, is_new=not start)
   with tf.train.SingularMonitoredSession(hooks=[hook]) as session:
-    for done in range(steps):
+    for done in range(start, start + steps):
       session.run(step.train_op)
       if done + 1 in saved_after:
-        hook.listener.after_save(session, done + 1)
+        hook.before_save(done + 1)
   with open(path) as f:
     return [line.split(',') for line in f.read().splitlines()[1:]]
 
@@ -347,9 +490,10 @@ def test_a_trace_has_the_rows_of_evenly_spread_steps(tmp_path, monkeypatch):
   assert [row[1] for row in rows[::B]] == ['0', '1', '2']
   assert [int(row[2]) for row in rows] == list(batch.labels) * 3
   assert [int(row[3]) for row in rows] == list(batch.clean_labels) * 3
-  config_lib.save(config, str(tmp_path))  # As training does; now it goes on.
-  rows = _trace(path, config, 2, start=3, saved_after=(2,))
+  rows = _trace(path, config, 2, start=3, saved_after=(4, 5))
   assert len(rows) == 5 * B
+  rows = _trace(path, config, 1, start=4, saved_after=())  # 5 was damaged.
+  assert len(rows) == 4 * B
   monkeypatch.setattr(training.loss_traces, 'MAX_ROWS', 40 * B)
   (tmp_path / 'losses.csv').unlink()
   rows = _trace(path, config, 9, saved_after=(9,))

@@ -1,0 +1,44 @@
+"""Summaries for TensorBoard, each one on disk before the program goes on.
+
+TensorFlow's own writer has a thread for that, which a full disk ends: training
+goes on without a word, and without summaries. Here it is an error at once.
+"""
+import os
+import socket
+import time
+
+from mentormix.runtime import tf
+
+
+class Writer(object):
+  """Writes a file of events; what cannot be written is a tf.errors.OpError."""
+
+  def __init__(self, directory):
+    """Opens a new file.
+
+    Args:
+      directory: an existing one.
+    """
+    name = 'events.out.tfevents.%010d.%s.%d' % (
+        time.time(), socket.gethostname(), os.getpid())
+    self._file = tf.python_io.TFRecordWriter(os.path.join(directory, name))
+    self._write(file_version='brain.Event:2')
+
+  def add_summary(self, summary, step):
+    """Adds a tf.Summary, or one that a summary operation has serialized."""
+    if isinstance(summary, bytes):
+      summary = tf.Summary.FromString(summary)
+    self._write(summary=summary, step=step)
+
+  def add_graph(self, graph):
+    """Adds a tf.Graph, for TensorBoard to show."""
+    definition = graph.as_graph_def(add_shapes=True)
+    self._write(graph_def=definition.SerializeToString())
+
+  def _write(self, **event):
+    event = tf.Event(wall_time=time.time(), **event)
+    self._file.write(event.SerializeToString())
+    self._file.flush()
+
+  def close(self):
+    self._file.close()
