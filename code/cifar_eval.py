@@ -45,7 +45,11 @@ def define_flags():
 
 def main():
   """Flags -> config -> evaluation."""
-  config = command.from_flags(config_lib.EvalConfig)
+  evaluate(command.from_flags(config_lib.EvalConfig))
+
+
+def evaluate(config):
+  """Evaluates as a `config.EvalConfig` says."""
   config_lib.validate_eval(config)
   files.writable_directory(config.eval_dir, 'eval_dir')
   if config.output_csv_file:

@@ -8,23 +8,33 @@ command goes on where it left off. Evaluate with cifar_eval.py, in a process of
 its own. SIGUSR1 saves a checkpoint at once. Exit codes: 0 trained, 1 failed, 2
 bad input; 129, 130 or 143 stopped by SIGHUP, Ctrl-C or SIGTERM after a
 checkpoint.
+
+On several machines, or with several GPUs, every task of a cluster runs this same
+command, with TF_CONFIG in its environment or with --job_name, --task, --ps_hosts
+and --worker_hosts; worker 0, the chief, writes the directory. See
+scripts/local_cluster.sh, slurm.sh and kubernetes.sh.
 """
+import contextlib
 import os
 import signal
 
 from absl import flags
 
+import cifar_eval
+from mentormix import cluster as cluster_lib
 from mentormix import command
 from mentormix import config as config_lib
 from mentormix import files
 from mentormix import presets
+from mentormix.command import UserError
 
 
 def define_flags():
   """Defines the flags; called once, by the script."""
   command.define_flags(config_lib.TrainConfig(), dict(
       batch_size='Examples per step.',
-      master='TensorFlow master to use.',
+      master='A TensorFlow server that runs already, such as grpc://host:port, '
+             'to compute in; without, and without a cluster, this process.',
       data_dir='Directory of the noisy training set.',
       train_log_dir='Where checkpoints, summaries and config.json go.',
       dataset_name='cifar10, cifar100, digits, or the name of your own.',
@@ -36,8 +46,8 @@ def define_flags():
       save_summaries_secs='Seconds between summaries; 0 for none.',
       save_interval_secs='Seconds between checkpoints.',
       max_number_of_steps='Steps to train.',
-      ps_tasks='Number of parameter servers.',
-      task='Index of this worker; 0 is the chief.',
+      ps_tasks='Number of parameter servers that --master knows.',
+      task='Index of this task in its job; worker 0 is the chief.',
       device_id='GPUs to use, as in CUDA_VISIBLE_DEVICES.',
       trained_mentornet_dir=(
           'The MentorNet: a frozen directory as under mentornet_models/, a '
@@ -74,6 +84,22 @@ def define_flags():
       xla='Whether XLA compiles the step.',
       max_bad_records='How many damaged records of --data_dir to leave out; '
                       'with more, and by default with any, nothing starts.',
+      warmup_steps='Steps over which the learning rate grows to its value.',
+      job_name='What this task of a cluster is: worker, ps (parameter server), '
+               'or evaluator, which does the work of cifar_eval.py on the '
+               'directory val beside --data_dir. Instead of this and the next '
+               'two, the environment variable TF_CONFIG may describe a cluster.',
+      ps_hosts='Addresses of the parameter servers, host:port,host:port.',
+      worker_hosts='Addresses of the workers; the first is the chief.',
+      bind_address='Address that the server of this task listens on; by '
+                   'default the one that the cluster knows it by. 0.0.0.0 is '
+                   'every interface: TensorFlow asks nobody for a password.',
+      cluster_timeout='Seconds to wait for a task of the cluster that does not '
+                      'answer, or for a step; 0: for ever.',
+      sync_replicas='Whether the workers take each step together, on the mean '
+                    'of their gradients: then --max_number_of_steps counts '
+                    'steps of workers x batch_size examples. Otherwise each '
+                    'takes its own, and all of them count.',
   ))
   flags.DEFINE_enum(
       'preset', None, presets.NAMES,
@@ -95,18 +121,50 @@ def config_from_flags():
 
 
 def main():
-  """Flags -> config -> training."""
+  """Flags -> config -> training, or another task of a cluster."""
+  config = command.from_flags(config_lib.TrainConfig)
+  config_lib.validate_cluster(config)
+  cluster = cluster_lib.find(config, os.environ)
+  if cluster.job == cluster_lib.PS:  # It needs no data.
+    from mentormix import servers  # pylint: disable=g-import-not-at-top
+    servers.serve(cluster, config)
+    return
   config = config_from_flags()
   config_lib.validate(config)
+  if cluster.job == cluster_lib.EVALUATOR:
+    _evaluate(config)
+    return
+  if config.sync_replicas and not cluster.jobs:
+    raise UserError('--sync_replicas needs a cluster: see --worker_hosts')
   # There is nothing to save yet; without this, asking for it would end us.
   signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-  files.writable_directory(config.train_log_dir, 'train_log_dir')
+  if cluster.is_chief or config.max_bad_records:
+    files.writable_directory(config.train_log_dir, 'train_log_dir')
   if config.loss_csv_file:
     files.writable_directory(os.path.dirname(config.loss_csv_file) or '.',
                              'loss_csv_file')
   from mentormix import training  # TensorFlow starts once the flags are good.
-  with files.only_writer(config.train_log_dir, 'train_log_dir'):
-    return training.train(config)
+  with (files.only_writer(config.train_log_dir, 'train_log_dir')
+        if cluster.is_chief else contextlib.suppress()):
+    return training.train(config, cluster)
+
+
+def _evaluate(config):
+  """Evaluates the checkpoints of --train_log_dir as they appear."""
+  path = os.path.abspath(config.train_log_dir)
+  evaluation = config_lib.EvalConfig(
+      data_dir=os.path.join(os.path.dirname(os.path.abspath(config.data_dir)),
+                            'val'),
+      checkpoint_dir=path,
+      eval_dir=(os.path.join(os.path.dirname(path), 'eval')
+                if os.path.basename(path) == 'train' else path + '-eval'),
+      eval_interval_secs=config.save_interval_secs,
+      max_bad_records=config.max_bad_records, device_id=config.device_id)
+  if not os.path.isdir(evaluation.data_dir):
+    raise UserError('the evaluator looks for the test set in %s, beside '
+                    '--data_dir, where it is not; run code/cifar_eval.py '
+                    'instead' % evaluation.data_dir)
+  cifar_eval.evaluate(evaluation)
 
 
 def cli():

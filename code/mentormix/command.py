@@ -72,6 +72,17 @@ def log(line):
   print(_now(), line, flush=True)
 
 
+def abort(message):
+  """Ends the process with a line, from a thread, whatever the others wait for.
+
+  Args:
+    message: as of a `RunError`.
+  """
+  _print_error(os.path.basename(sys.argv[0]), message)
+  sys.stdout.flush()
+  os._exit(FAILED)  # pylint: disable=protected-access
+
+
 def _now():
   return time.strftime('%Y-%m-%d %H:%M:%S')
 
@@ -134,6 +145,11 @@ def _call(main):
 
 
 def _die(program, message, code):
+  _print_error(program, message)
+  sys.exit(code)
+
+
+def _print_error(program, message):
   line = ' '.join(str(message).split())
   sys.stderr.write('%s %s: error: %s\n' % (_now(), program, line))
-  sys.exit(code)
+  sys.stderr.flush()

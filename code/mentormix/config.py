@@ -67,6 +67,13 @@ _TRAIN_DEFAULTS = (
     ('precision', 'float32'),
     ('xla', False),
     ('max_bad_records', 0),
+    ('warmup_steps', 0),
+    ('job_name', ''),
+    ('ps_hosts', ''),
+    ('worker_hosts', ''),
+    ('bind_address', ''),
+    ('cluster_timeout', 600),
+    ('sync_replicas', False),
 )
 
 _EVAL_DEFAULTS = (
@@ -118,12 +125,13 @@ class EvalConfig(collections.namedtuple(
 MAY_CHANGE = frozenset([
     'train_log_dir', 'max_number_of_steps', 'save_summaries_secs',
     'save_interval_secs', 'num_readers', 'num_preprocessing_threads', 'master',
-    'ps_tasks', 'task', 'device_id', 'xla', 'max_bad_records'])
+    'ps_tasks', 'task', 'device_id', 'xla', 'max_bad_records', 'job_name',
+    'ps_hosts', 'worker_hosts', 'bind_address', 'cluster_timeout'])
 
 _AT_LEAST_ONE = ('batch_size', 'max_number_of_steps', 'num_readers',
                  'num_preprocessing_threads', 'save_interval_secs')
-_AT_LEAST_ZERO = ('save_summaries_secs', 'ps_tasks', 'task', 'mixup_alpha',
-                  'seed', 'max_bad_records')
+_AT_LEAST_ZERO = ('save_summaries_secs', 'mixup_alpha', 'seed',
+                  'max_bad_records', 'warmup_steps')
 _LARGEST = 2**31 - 1  # Of a whole number, but for the seed.
 _POSITIVE = ('learning_rate', 'learning_rate_decay_factor',
              'num_epochs_per_decay')
@@ -161,8 +169,26 @@ def validate(config):
   if config.loss_csv_file and config.method == 'mixup':
     raise UserError('--loss_csv_file=%s: --method=mixup only has losses of '
                     'mixed images; take another method' % config.loss_csv_file)
-  if config.ps_tasks or config.task:
+  validate_cluster(config)
+
+
+def validate_cluster(config):
+  """Checks the values that say what task of which cluster this is.
+
+  Args:
+    config: a `TrainConfig`.
+  """
+  for name in ('task', 'ps_tasks', 'cluster_timeout'):
+    _require(config, name, 0 <= getattr(config, name) <= _LARGEST, 'from 0 to %d'
+             % _LARGEST)
+  if config.ps_tasks:
     require_given(config, 'master')
+  if config.task and not config.master:
+    require_given(config, 'job_name')
+  if config.sync_replicas and config.master:
+    raise UserError('--sync_replicas: how many workers compute in --master=%s '
+                    'is not known; give --ps_hosts and --worker_hosts instead'
+                    % config.master)
 
 
 def validate_eval(config):

@@ -12,6 +12,7 @@ from mentormix import augmentation
 from mentormix import datasets
 from mentormix import runtime
 from mentormix import sampling
+from mentormix.command import UserError
 from mentormix.runtime import slim
 from mentormix.runtime import tf
 
@@ -42,13 +43,18 @@ class Batch(collections.namedtuple(
 
 
 def train_batch(dataset, files, num_examples, batch_size, seed=0, start=0,
-                num_readers=4, num_threads=1):
+                num_readers=4, num_threads=1, worker=0, num_workers=1,
+                device='', in_memory=True):
   """An endless, shuffled, augmented stream of batches.
 
   From memory, every image comes exactly once an epoch, in an order drawn anew
   (published: nearly the order on disk). With one thread, order and augmentation
   of the n-th batch then follow from the seed and n; from files, only the
   augmentation does.
+
+  Several workers are dealt the order of each epoch, so that an image comes to
+  one of them, and to another one in the next epoch: if a worker dies, nothing is
+  left out for good. From files, each reads all of them in an order of its own.
 
   Args:
     dataset: a `datasets.Dataset`.
@@ -60,24 +66,35 @@ def train_batch(dataset, files, num_examples, batch_size, seed=0, start=0,
       have been used before. The stream goes on there.
     num_readers: threads that read the files of a set too large for memory.
     num_threads: threads that augment and, for such a set, that decode.
+    worker: index of this worker.
+    num_workers: W; what remains of an epoch of N examples after W times
+      N // W is left out.
+    device: of this worker.
+    in_memory: whether a set may be kept in memory, for which the session has
+      to be of this process.
 
   Returns:
     A `Batch`.
 
   Raises:
-    UserError: an image cannot be decoded.
+    UserError: an image cannot be decoded, or there are fewer than workers.
   """
+  if num_examples < num_workers:
+    raise UserError('%d examples are too few for %d workers'
+                    % (num_examples, num_workers))
   image_bytes = 3 * dataset.image_size ** 2
-  with tf.device('/cpu:0'), tf.name_scope('input'), runtime.without_xla():
-    if num_examples * image_bytes <= MOST_IN_MEMORY:
+  with tf.device(device + '/cpu:0'), tf.name_scope('input'), \
+      runtime.without_xla():
+    if in_memory and num_examples * image_bytes <= MOST_IN_MEMORY:
       batch = _from_memory(dataset, files, num_examples, batch_size, seed,
-                           start)
+                           start, worker, num_workers)
     else:
       batch = _from_files(dataset, files, num_examples, batch_size, num_readers,
                           num_threads)
     batch = batch._replace(images=augmentation.augment_in_parts(
         batch.images, augmentation.draw(
-            batch_size, sampling.Sampler(seed, _count(start)))))
+            batch_size, sampling.Sampler(
+                sampling.worker_seed(seed, worker), _count(start)))))
     queue = tf.FIFOQueue(_BATCHES_AHEAD, [x.dtype for x in batch],
                          [x.shape for x in batch])
     tf.train.add_queue_runner(tf.train.QueueRunner(
@@ -96,11 +113,12 @@ def _local_variable(name, value):
                      collections=[tf.GraphKeys.LOCAL_VARIABLES])
 
 
-def _from_memory(dataset, files, num_examples, batch_size, seed, start):
+def _from_memory(dataset, files, num_examples, batch_size, seed, start, worker,
+                 num_workers):
   """A `Batch` of uint8 images, taken by index from what was decoded once."""
   arrays = datasets.decode(dataset, 'train', files, num_examples)
-  indices = _shuffled(num_examples, seed, start * batch_size).dequeue_many(
-      batch_size)  # [B]
+  indices = _shuffled(num_examples, seed, start * batch_size, worker,
+                      num_workers).dequeue_many(batch_size)  # [B]
 
   def take(item):
     array = arrays[item]
@@ -111,24 +129,27 @@ def _from_memory(dataset, files, num_examples, batch_size, seed, start):
   return Batch(*map(take, datasets.ITEMS))
 
 
-def _shuffled(num_examples, seed, used):
-  """A queue of all indices in random order, epoch after epoch.
+def _shuffled(num_examples, seed, used, worker, num_workers):
+  """A queue of a worker's share of all indices, in random order, by epoch.
 
   Args:
     num_examples: N.
     seed: with the epoch, it decides the order.
-    used: scalar or int, how many to leave out at the start.
+    used: scalar or int, how many of its share to leave out at the start.
+    worker: which one.
+    num_workers: W; the share is N // W an epoch.
   """
-  queue = tf.FIFOQueue(num_examples, [tf.int32], [[]])
+  share = num_examples // num_workers
+  queue = tf.FIFOQueue(share, [tf.int32], [[]])
   position = _local_variable('position', tf.cast(used, tf.int64))
   begin = tf.identity(position)
-  epoch = begin // num_examples
+  epoch = begin // share
   order = tf.argsort(sampling.Sampler(seed, epoch, _ORDER_STREAM).uniform(
-      [num_examples]))
+      [num_examples]))[worker * share:(worker + 1) * share]
   # From one thread: the next value of `position` is not needed before.
   with tf.control_dependencies(
-      [queue.enqueue_many([order[begin % num_examples:]])]):
-    turn = position.assign((epoch + 1) * num_examples)
+      [queue.enqueue_many([order[begin % share:]])]):
+    turn = position.assign((epoch + 1) * share)
   tf.train.add_queue_runner(tf.train.QueueRunner(queue, [turn]))
   return queue
 

@@ -10,6 +10,16 @@ _STREAMS = 64  # Draws of one step, of all samplers together.
 _ROUNDS = 16  # Of rejection; at least 95% are accepted in each.
 
 
+def worker_seed(seed, worker):
+  """A seed for each worker of a run; that of the first is the run's own.
+
+  Args:
+    seed: 0 to 2**32 - 1.
+    worker: its index.
+  """
+  return seed + (worker << 32)
+
+
 class Sampler(object):
   """Draws for one step; each call gives numbers of its own."""
 

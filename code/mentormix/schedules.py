@@ -30,10 +30,18 @@ def decay_steps(num_examples, batch_size, num_epochs_per_decay):
   return num_examples / float(batch_size) * num_epochs_per_decay
 
 
-def learning_rate(step, initial, decay_factor, steps_per_decay):
-  """initial * decay_factor^floor(step / steps_per_decay), float32 scalar."""
-  return tf.train.exponential_decay(
+def learning_rate(step, initial, decay_factor, steps_per_decay, warmup_steps=0):
+  """initial * decay_factor^floor(step / steps_per_decay), float32 scalar.
+
+  Over the first `warmup_steps` it grows to that in equal parts (not published;
+  Goyal et al., arXiv 1706.02677, section 2.2).
+  """
+  rate = tf.train.exponential_decay(
       initial, step, steps_per_decay, decay_factor, staircase=True)
+  if not warmup_steps:
+    return rate
+  return rate * tf.minimum(
+      1.0, tf.cast(step + 1, tf.float32) / float(warmup_steps))
 
 
 def weight_average_decay(step):

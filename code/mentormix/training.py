@@ -4,6 +4,10 @@
 
 What a step changes, it changes once: weights, their averages, the moving
 statistics, the mentors' loss averages, the global step.
+
+With a cluster each worker runs this program on a graph of its own, whose
+variables lie on the servers: all that a step changes is shared by the workers.
+W is the number of workers.
 """
 import collections
 import contextlib
@@ -12,12 +16,14 @@ import math
 import os
 import signal
 import sys
+import threading
 import time
 
 import numpy as np
 import tqdm
 
 from mentormix import checkpoints
+from mentormix import cluster as cluster_lib
 from mentormix import command
 from mentormix import config as config_lib
 from mentormix import datasets
@@ -30,6 +36,7 @@ from mentormix import noise
 from mentormix import runtime
 from mentormix import sampling
 from mentormix import schedules
+from mentormix import servers
 from mentormix import students
 from mentormix import summaries
 from mentormix.command import log
@@ -46,11 +53,14 @@ _LOG_SECS = 30
 
 
 class Step(collections.namedtuple(
-    'Step', 'train_op loss v selected unmixed epoch_percent weights_l2')):
+    'Step', 'train_op done loss v selected unmixed epoch_percent weights_l2 '
+    'sync_hook')):
   """One training step.
 
   Attributes:
     train_op: runs the step.
+    done: int64 scalar, how many steps are done after it, those of other
+      workers included.
     loss: float32 scalar, the mean over the batch plus weight decay.
     v: [B], the weight of each example.
     selected: float32 scalar, share of the batch with v >= 0.5.
@@ -58,12 +68,13 @@ class Step(collections.namedtuple(
     epoch_percent: int32 scalar, how far training is.
     weights_l2: float32 scalar, half the sum of the squared weights that the
       step leads to.
+    sync_hook: what the session of synchronous training needs; else None.
   """
   __slots__ = ()
 
 
 def build_step(config, dataset, num_examples, batch, network=None,
-               sampler=None):
+               sampler=None, cluster=cluster_lib.ALONE):
   """Adds one training step to the graph, summaries included.
 
   Args:
@@ -75,6 +86,7 @@ def build_step(config, dataset, num_examples, batch, network=None,
       need one.
     sampler: what draws partners, shares and dropped examples; None: a
       `sampling.Sampler` of the step.
+    cluster: a `cluster.Cluster`.
 
   Returns:
     A `Step`.
@@ -82,10 +94,11 @@ def build_step(config, dataset, num_examples, batch, network=None,
   global_step = tf.train.get_or_create_global_step()
   step = tf.identity(global_step)  # Steps done before this one.
   labels = tf.one_hot(batch.labels, dataset.num_classes)  # [B, K]
-  student = _student(config, dataset.num_classes)
+  student = _student(config, dataset.num_classes, cluster)
   epoch_percent = schedules.epoch_percent(step, config.max_number_of_steps)
 
-  sampler = sampler or sampling.Sampler(config.seed, step, _FIRST_STREAM)
+  sampler = sampler or sampling.Sampler(
+      sampling.worker_seed(config.seed, cluster.worker), step, _FIRST_STREAM)
   result = _apply_method(config, network, epoch_percent, batch.images, labels,
                          student, sampler)
 
@@ -93,12 +106,25 @@ def build_step(config, dataset, num_examples, batch, network=None,
   # With a second weighting, published: no weight decay.
   if not (config.method == 'mentormix' and config.second_reweight):
     loss += resnet.weight_decay()
+  # Of one step, which is a worker's own unless it waits for the others.
+  num_replicas = cluster.num_workers if config.sync_replicas else 1
   rate = schedules.learning_rate(
       step, config.learning_rate, config.learning_rate_decay_factor,
-      schedules.decay_steps(num_examples, config.batch_size,
-                            config.num_epochs_per_decay))
-  train_op, weights_l2 = _update(loss, rate, step, global_step,
-                                 config.precision)
+      schedules.decay_steps(num_examples, config.batch_size * num_replicas,
+                            config.num_epochs_per_decay), config.warmup_steps)
+  optimizer = _AveragingOptimizer(
+      runtime.scale_loss(tf.train.MomentumOptimizer(rate, MOMENTUM),
+                         config.precision),
+      schedules.weight_average_decay(step))
+  sync_hook = None
+  if config.sync_replicas:
+    optimizer = tf.train.SyncReplicasOptimizer(optimizer, num_replicas)
+  train_op = _update(loss, optimizer, global_step)
+  if config.sync_replicas:
+    sync_hook = SyncHook(optimizer, cluster)
+  with tf.control_dependencies([train_op]):
+    done = global_step.read_value()
+    weights_l2 = tf.add_n([_squares(w) for w in tf.trainable_variables()])
 
   selected = tf.reduce_mean(tf.cast(result.v >= mentornet.SELECTED, tf.float32))
   tf.summary.scalar('loss', loss)
@@ -108,8 +134,8 @@ def build_step(config, dataset, num_examples, batch, network=None,
   # A weight that is no number would end the run here, with another message.
   tf.summary.histogram('v', tf.where(
       tf.math.is_nan(result.v), tf.zeros_like(result.v), result.v))
-  return Step(train_op, loss, result.v, selected, result.unmixed, epoch_percent,
-              weights_l2)
+  return Step(train_op, done, loss, result.v, selected, result.unmixed,
+              epoch_percent, weights_l2, sync_hook)
 
 
 def _apply_method(config, network, epoch_percent, images, labels, student,
@@ -142,35 +168,67 @@ def _apply_method(config, network, epoch_percent, images, labels, student,
   return result
 
 
-def _student(config, num_classes):
+def _student(config, num_classes, cluster):
   """The student in training mode; every call shares the same variables."""
   network = students.get(config.studentnet)
   dtype = runtime.arithmetic(config.precision)
 
   def student(images, update_statistics=True):
-    with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
+    # From a server each weight is fetched once a step, not by every use of it.
+    with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE,
+                           caching_device=cluster.device or None):
       return network(images, num_classes, is_training=True,
                      update_statistics=update_statistics, dtype=dtype)
   return student
 
 
-def _update(loss, rate, step, global_step, precision='float32'):
-  """Statistics and loss averages, momentum step, weight averages: in turn."""
-  optimizer = runtime.scale_loss(
-      tf.train.MomentumOptimizer(rate, MOMENTUM), precision)
+class _AveragingOptimizer(object):
+  """Takes a step, then moves the averages of the weights, then counts it."""
+
+  def __init__(self, optimizer, decay):
+    """Creates the optimizer.
+
+    Args:
+      optimizer: a tf.train.Optimizer.
+      decay: float32 scalar, of the averages.
+    """
+    self._decay = decay
+    self._optimizer = optimizer
+    self.compute_gradients = optimizer.compute_gradients
+
+  def apply_gradients(self, gradients, global_step):
+    """As of a tf.train.Optimizer."""
+    apply = self._optimizer.apply_gradients(gradients)
+    # The average takes the weights *after* the step.
+    with tf.control_dependencies([apply]):
+      averages = [self._average(w) for w in tf.trainable_variables()]
+    with tf.control_dependencies(averages):
+      return global_step.assign_add(1).op
+
+  def _average(self, weight):
+    """As tf.train.ExponentialMovingAverage, which would take a cached weight."""
+    name = tf.train.ExponentialMovingAverage(0.0).average_name(weight)
+    with tf.device(weight.device):
+      average = tf.get_variable(name, initializer=weight.initial_value,
+                                trainable=False)
+      return average.assign_sub((1 - self._decay) * (
+          average.read_value() - weight.read_value())).op
+
+
+def _update(loss, optimizer, global_step):
+  """Statistics and loss averages, then the step of the optimizer."""
   # Not gated, which would compute the gradient by the images, too, for nothing.
   gradients = optimizer.compute_gradients(
       loss, gate_gradients=tf.train.Optimizer.GATE_NONE)
   # Both passes are over before a weight moves.
   with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
-    apply = optimizer.apply_gradients(gradients)
-  # The average takes the weights *after* the step.
-  with tf.control_dependencies([apply]):
-    average = tf.train.ExponentialMovingAverage(
-        schedules.weight_average_decay(step)).apply(tf.trainable_variables())
-    weights_l2 = tf.add_n([tf.nn.l2_loss(w.read_value())
-                           for w in tf.trainable_variables()])
-    return tf.group(average, global_step.assign_add(1)), weights_l2
+    return optimizer.apply_gradients(gradients, global_step)
+
+
+def _squares(weight):
+  """Half the sum of the squares, computed where the weight is."""
+  with tf.device(weight.device):
+    return tf.nn.l2_loss(weight.read_value())
 
 
 def summarize_separation(v, is_clean):
@@ -202,11 +260,12 @@ def summarize_separation(v, is_clean):
   return auc, precision, recall
 
 
-def train(config):
+def train(config, cluster=cluster_lib.ALONE):
   """Trains to `max_number_of_steps`, going on where the directory left off.
 
   Args:
     config: a `config.TrainConfig`, validated.
+    cluster: a `cluster.Cluster`, of which this process is a worker.
 
   Returns:
     0, or 128 + n when signal n ended the run, after a checkpoint.
@@ -228,53 +287,88 @@ def train(config):
     network = mentornet.load(config.trained_mentornet_dir,
                              config.loss_p_percentile)
     mentornet_md5 = mentornet.md5(config.trained_mentornet_dir)
-  start, started = _resume(config, mentornet_md5)
+  if cluster.is_chief:
+    start, started = _resume(config, mentornet_md5)
+  else:  # The chief looks after the directory.
+    start, started = checkpoints.last_step(config.train_log_dir), None
+  good_records = datasets.GOOD_RECORDS + (
+      '' if cluster.is_chief else '-%d' % cluster.worker)
   files, num_examples = datasets.check_files(
       dataset, 'train', datasets.find_files(dataset, 'train', config.data_dir),
-      config.max_bad_records,
-      os.path.join(config.train_log_dir, datasets.GOOD_RECORDS))
+      config.max_bad_records, os.path.join(config.train_log_dir, good_records))
   has_clean_labels = datasets.has_clean_labels(files)
   if config.loss_csv_file and not has_clean_labels:
     raise UserError('--loss_csv_file=%s: the clean labels of --data_dir=%s are '
                     'not known' % (config.loss_csv_file, config.data_dir))
   is_new = started is None
-  config_lib.save(config, config.train_log_dir, **{
-      # Whole, as in results.csv, and not before any row of an earlier run.
-      config_lib.STARTED: math.ceil(time.time()) * 1.0 if is_new else started,
-      config_lib.MENTORNET_MD5: mentornet_md5})
-  noise.copy_facts(config.data_dir, config.train_log_dir)
+  if cluster.is_chief:
+    config_lib.save(config, config.train_log_dir, **{
+        # Whole, as in results.csv, and not before any row of an earlier run.
+        config_lib.STARTED: (math.ceil(time.time()) * 1.0 if is_new
+                             else started),
+        config_lib.MENTORNET_MD5: mentornet_md5})
+    noise.copy_facts(config.data_dir, config.train_log_dir)
   if start >= config.max_number_of_steps:
     log('%s is already at step %d of %d' % (
         config.train_log_dir, start, config.max_number_of_steps))
+    if cluster.jobs and cluster.is_chief:
+      server, watch = servers.start(cluster, config)
+      watch.wait(lambda: False)
+      servers.end(cluster, config, server)
     return 0
   log('TensorFlow %s: %s, %s in %s precision on %s, %d examples, %s' % (
       runtime.VERSION, config.method, config.studentnet, config.precision,
       config.data_dir, num_examples,
+      'worker %d of %d' % (cluster.worker, cluster.num_workers)
+      if not cluster.is_chief else
       'from step %d' % start if start else 'a new run'))
 
+  signals, server, watch = SignalHook(), None, None
+  if cluster.jobs:
+    server, watch = servers.start(cluster, config)
+    signals.install()  # It may have to wait for the others.
   with tf.Graph().as_default(), tf.device(
-      tf.train.replica_device_setter(config.ps_tasks)):
-    tf.set_random_seed(config.seed)  # Of the initial weights.
+      servers.placement(cluster, config)):
+    # Of the initial weights, and of the order of files.
+    tf.set_random_seed(sampling.worker_seed(config.seed, cluster.worker))
+    used = tf.train.get_or_create_global_step()  # Batches, by this worker.
+    if not config.sync_replicas:
+      used = used // cluster.num_workers
     batch = input_pipeline.train_batch(
-        dataset, files, num_examples, config.batch_size, config.seed,
-        tf.train.get_or_create_global_step(), config.num_readers,
-        config.num_preprocessing_threads)
-    step = build_step(config, dataset, num_examples, batch, network)
+        dataset, list(map(os.path.abspath, files)), num_examples,
+        config.batch_size, config.seed, used,
+        config.num_readers, config.num_preprocessing_threads, cluster.worker,
+        cluster.num_workers, cluster.device, in_memory=not config.master)
+    step = build_step(config, dataset, num_examples, batch, network,
+                      cluster=cluster)
     if has_clean_labels:
       summarize_separation(step.v, tf.equal(batch.labels, batch.clean_labels))
     with runtime.without_xla():
       saver = tf.train.Saver(max_to_keep=MAX_CHECKPOINTS,
                              save_relative_paths=True)
-    signals = SignalHook()
-    hooks = _hooks(config, step, batch, start, is_new, saver, signals)
+    hooks = _hooks(config, step, batch, start, is_new, saver, signals, cluster,
+                   watch)
+    if cluster.jobs:
+      hooks.insert(0, servers.AgreementHook(cluster, dict(
+          _agreed(config), num_examples=num_examples,
+          mentornet_md5=mentornet_md5, TensorFlow=runtime.VERSION,
+          noise=noise.read_facts(config.data_dir))))
     with _explained(config, dataset, files):
       try:
-        _run(config, step, hooks, saver)
+        _run(config, hooks, saver, step, cluster, server, watch, signals.stop)
+      except servers.Stopped:
+        pass
       finally:
         signals.restore()
 
-  last = checkpoints.last_step(config.train_log_dir)
   stopped_by = signals.stop.received
+  if server and cluster.is_chief and not stopped_by:
+    servers.end(cluster, config, server)
+  if not cluster.is_chief:
+    log('stopped by %s; the same command joins again' % signal.Signals(
+        stopped_by).name if stopped_by else 'training has ended')
+    return 128 + stopped_by if stopped_by else 0
+  last = checkpoints.last_step(config.train_log_dir)
   if stopped_by:
     log('stopped by %s at step %d, checkpoint saved; the same command goes on '
         'from there' % (signal.Signals(stopped_by).name, last))
@@ -283,12 +377,24 @@ def train(config):
   return 0
 
 
+# Settings that the tasks of a cluster need not share: what may change, but for
+# the end, and where each finds its files.
+_OWN = (config_lib.MAY_CHANGE - {'max_number_of_steps'}
+        | {'data_dir', 'trained_mentornet_dir', 'loss_csv_file'})
+
+
+def _agreed(config):
+  """Name -> value of the settings that all tasks have to share."""
+  return {name: value for name, value in config._asdict().items()
+          if name not in _OWN}
+
+
 @contextlib.contextmanager
 def _explained(config, dataset, files):
   """Says of an error in the block, in a line, what it means and what to do."""
   try:
     yield
-  except RunError:
+  except (RunError, UserError):
     raise
   except Exception as error:
     goes_on = 'then the same command goes on from step %d in %s' % (
@@ -365,30 +471,43 @@ def _resume(config, mentornet_md5):
   return start, saved.get(config_lib.STARTED, 0.0)
 
 
-def _run(config, step, hooks, saver):
-  with runtime.without_xla(), tf.train.MonitoredTrainingSession(
-      master=config.master, is_chief=config.task == 0,
-      checkpoint_dir=config.train_log_dir,
-      scaffold=tf.train.Scaffold(saver=saver), hooks=hooks,
-      save_checkpoint_secs=None, save_summaries_steps=None,
-      save_summaries_secs=None, log_step_count_steps=None,
-      config=runtime.session_config(config.precision, config.xla)) as session:
-    while not session.should_stop():
-      session.run(step.train_op)
+def _run(config, hooks, saver, step, cluster, server, watch, stop):
+  """Runs steps until a hook says that it is enough."""
+  scaffold = tf.train.Scaffold(saver=saver)
+  settings = servers.session_config(cluster, config)
+  with runtime.without_xla():
+    if server is None:
+      session = tf.train.MonitoredTrainingSession(
+          master=config.master, is_chief=cluster.is_chief,
+          checkpoint_dir=os.path.abspath(config.train_log_dir),
+          scaffold=scaffold, hooks=hooks,
+          save_checkpoint_secs=None, save_summaries_steps=None,
+          save_summaries_secs=None, log_step_count_steps=None, config=settings)
+    else:
+      session = tf.train.MonitoredSession(servers.SessionCreator(
+          cluster, watch, server.target, settings, config.train_log_dir,
+          scaffold, lambda: stop.received), hooks)
+    with session:
+      while not session.should_stop():
+        session.run(step.train_op)
 
 
-def _hooks(config, step, batch, start, is_new, saver, signals):
+def _hooks(config, step, batch, start, is_new, saver, signals, cluster, watch):
   """In an order in which a NaN is seen before anything is saved."""
   hooks = [
-      SoundHook(step, start, config),
+      SoundHook(step, config),
       tf.train.StopAtStepHook(last_step=config.max_number_of_steps),
-      ProgressHook(step, start, config.max_number_of_steps),
+      ProgressHook(step, config.max_number_of_steps),
       signals,
   ]
-  if config.task:  # The chief writes.
+  if step.sync_hook:
+    hooks.append(step.sync_hook)
+  if watch:
+    hooks.append(WatchHook(cluster, watch, signals.stop))
+  if not cluster.is_chief:  # The chief writes.
     return hooks
   if config.save_summaries_secs:
-    hooks.append(SummaryHook(config, start))
+    hooks.append(SummaryHook(config, step, start))
   trace = None
   if config.loss_csv_file:
     trace = TraceHook(config, step, batch, is_new)
@@ -396,76 +515,143 @@ def _hooks(config, step, batch, start, is_new, saver, signals):
   return hooks + [CheckpointHook(config, saver, signals, trace)]
 
 
+class WatchHook(tf.train.SessionRunHook):
+  """Tells the `cluster.Watch` of steps; lets the chief save its last checkpoint
+  when the other workers have ended."""
+
+  def __init__(self, cluster, watch, stop):
+    self._others = cluster.workers[1:] if cluster.is_chief else ()
+    self._watch = watch
+    self._stop = stop
+
+  def after_run(self, run_context, run_values):
+    self._watch.stepped()
+
+  def end(self, session):
+    if not self._stop.received:
+      self._watch.wait_until_gone(self._others)
+
+
+class SyncHook(tf.train.SessionRunHook):
+  """What the session of synchronous training needs.
+
+  As the hook that a tf.train.SyncReplicasOptimizer makes, except that the thread
+  which takes the steps ends with the session: TensorFlow waits two minutes for
+  it, and prints a stack.
+  """
+
+  def __init__(self, optimizer, cluster):
+    """Creates the hook.
+
+    Args:
+      optimizer: a tf.train.SyncReplicasOptimizer that has been applied.
+      cluster: a `cluster.Cluster`.
+    """
+    self._is_chief = cluster.is_chief
+    self._initialize = (optimizer.chief_init_op if cluster.is_chief
+                        else optimizer.local_step_init_op)
+    # With a token a worker may go on to its next step.
+    self._release = optimizer.get_init_tokens_op(cluster.num_workers)
+    self._take_step, = optimizer.get_chief_queue_runner().enqueue_ops
+
+  def after_create_session(self, session, coord):
+    session.run(self._initialize)
+    if self._is_chief:
+      session.run(self._release)
+      thread = threading.Thread(target=self._take_steps, args=(session, coord))
+      thread.daemon = True
+      thread.start()
+
+  def _take_steps(self, session, coord):
+    """Takes a step whenever the gradients of all workers have come."""
+    try:
+      while not coord.should_stop():
+        session.run(self._take_step)
+    except Exception as error:  # pylint: disable=broad-except
+      if not coord.should_stop():
+        coord.request_stop(error)
+
+  def end(self, session):
+    if self._is_chief:  # Nobody is left waiting.
+      session.run(self._release)
+
+
 class ProgressHook(tf.train.SessionRunHook):
   """A bar on a terminal; the same as log lines elsewhere, as under nohup."""
 
-  def __init__(self, step, start, end):
-    self._fetches = {'loss': step.loss, 'selected': step.selected}
-    self._start, self._end = start, end
-    self._done = start
+  def __init__(self, step, end):
+    self._fetches = {'done': step.done, 'loss': step.loss,
+                     'selected': step.selected}
+    self._end = end
     self._bar = None
 
-  def begin(self):
-    self._begun = self._shown = time.time()
-    self._shown_at = self._start
+  def after_create_session(self, session, coord):
+    """Also when a server was gone; some steps are then done again."""
+    self._start = int(session.run(tf.train.get_global_step()))
+    self._begun = time.time()
+    self._shown, self._shown_at = None, self._start
     if sys.stdout.isatty():
-      self._bar = tqdm.tqdm(total=self._end, initial=self._start, unit='step',
-                            file=sys.stdout, dynamic_ncols=True)
+      self._bar = self._bar or tqdm.tqdm(
+          total=self._end, initial=self._start, unit='step', file=sys.stdout,
+          dynamic_ncols=True)
 
   def before_run(self, run_context):
     interval = 1 if self._bar else _LOG_SECS
-    due = time.time() - self._shown >= interval or self._done == self._start
+    due = self._shown is None or time.time() - self._shown >= interval
     return tf.train.SessionRunArgs(self._fetches) if due else None
 
   def after_run(self, run_context, run_values):
-    self._done += 1
     if run_values.results:
       self._show(**run_values.results)
 
-  def _show(self, loss, selected):
+  def _show(self, done, loss, selected):
     now = time.time()
     if self._bar:
       self._bar.set_postfix(loss='%.3f' % loss, selected='%.0f%%' % (
           100 * selected), refresh=False)
-      self._bar.update(self._done - self._bar.n)
+      self._bar.update(done - self._bar.n)
     else:
-      rate = (self._done - self._shown_at) / max(now - self._shown, 1e-9)
-      mean = (self._done - self._start) / max(now - self._begun, 1e-9)
+      shown = self._begun if self._shown is None else self._shown
+      rate = (done - self._shown_at) / max(now - shown, 1e-9)
+      # A worker may see its first step before it counts.
+      mean = max(done - self._start, 1) / max(now - self._begun, 1e-9)
       log('step %d/%d (%.1f%%)  loss %.3f  selected %.0f%%  %.3g step/s  %s '
-          'left' % (self._done, self._end, 100.0 * self._done / self._end, loss,
+          'left' % (done, self._end, 100.0 * done / self._end, loss,
                     100 * selected, rate,
-                    _duration((self._end - self._done) / mean)))
-    self._shown, self._shown_at = now, self._done
+                    _duration(max(self._end - done, 0) / mean)))
+    self._shown, self._shown_at = now, done
 
   def end(self, session):
     if self._bar:
-      self._bar.update(self._done - self._bar.n)
+      self._bar.update(int(session.run(tf.train.get_global_step()))
+                       - self._bar.n)
       self._bar.close()
 
 
 class SummaryHook(tf.train.SessionRunHook):
   """Writes the summaries of the first step, and then of one now and then."""
 
-  def __init__(self, config, start):
+  def __init__(self, config, step, start):
     self._config = config
-    self._done = start
+    self._fetches = {'done': step.done}
+    self._is_new = not start
     self._due = 0  # When, in seconds since 1970.
 
   def begin(self):
-    self._summaries = tf.summary.merge_all()
+    self._fetches['summary'] = tf.summary.merge_all()
     self._writer = summaries.Writer(self._config.train_log_dir)
-    if not self._done:
+    if self._is_new:
       self._writer.add_graph(tf.get_default_graph())
 
   def before_run(self, run_context):
     # In the same session call as the step: state moves once.
-    return (tf.train.SessionRunArgs(self._summaries)
+    return (tf.train.SessionRunArgs(self._fetches)
             if time.time() >= self._due else None)
 
   def after_run(self, run_context, run_values):
-    self._done += 1
-    if run_values.results is not None:
-      self._writer.add_summary(run_values.results, self._done)
+    if run_values.results:
+      self._writer.add_summary(run_values.results['summary'],
+                               run_values.results['done'])
       self._due = time.time() + self._config.save_summaries_secs
 
   def end(self, session):
@@ -488,6 +674,7 @@ class TraceHook(tf.train.SessionRunHook):
       batch: an `input_pipeline.Batch`.
       is_new: whether the run is, so that the file may not hold rows.
     """
+    self._done = step.done
     self._fetches = (batch.source_ids, step.epoch_percent, batch.labels,
                      batch.clean_labels, step.unmixed)
     rows = config.max_number_of_steps * config.batch_size
@@ -499,19 +686,27 @@ class TraceHook(tf.train.SessionRunHook):
       self._sizes = noise.read_object(self._sizes_path, 'sizes of a file') or {}
 
   def after_create_session(self, session, coord):
-    self._done = int(session.run(tf.train.get_global_step()))
-    size = self._sizes.get(str(self._done))
+    self._set_due(int(session.run(tf.train.get_global_step())))
+    size = self._sizes.get(str(self._last))
     if isinstance(size, int) and size >= 0:
       self._writer.cut(size)
 
+  def _set_due(self, last):
+    """Notes that `last` steps are done, and after how many a row is due."""
+    self._last = last
+    self._due = -(-last // self._every) * self._every
+
   def before_run(self, run_context):
-    due = self._done % self._every == 0
-    return tf.train.SessionRunArgs(self._fetches) if due else None
+    due = self._last >= self._due
+    return tf.train.SessionRunArgs(
+        {'done': self._done, 'row': self._fetches if due else ()})
 
   def after_run(self, run_context, run_values):
-    self._done += 1
-    if run_values.results:
-      self._writer.add(*run_values.results)
+    done, row = run_values.results['done'], run_values.results['row']
+    if row:
+      self._writer.add(*row)
+      self._set_due(done)
+    self._last = done
 
   def before_save(self, step):
     """Writes the rows that have gathered; call it before each checkpoint."""
@@ -528,18 +723,18 @@ def _duration(seconds):
 class SoundHook(tf.train.SessionRunHook):
   """Ends training in the step whose loss or weights are no numbers any more."""
 
-  def __init__(self, step, start, config):
+  def __init__(self, step, config):
     self._fetches = {'loss': step.loss,
                      'sum of squared weights': step.weights_l2}
-    self._done = start
+    self._done = step.done
     self._config = config
 
   def before_run(self, run_context):
-    return tf.train.SessionRunArgs(self._fetches)
+    return tf.train.SessionRunArgs((self._fetches, self._done))
 
   def after_run(self, run_context, run_values):
-    self._done += 1
-    bad = ['the %s is %g' % item for item in sorted(run_values.results.items())
+    values, done = run_values.results
+    bad = ['the %s is %g' % item for item in sorted(values.items())
            if not np.isfinite(item[1])]
     if bad:
       directory = self._config.train_log_dir
@@ -547,7 +742,7 @@ class SoundHook(tf.train.SessionRunHook):
           'at step %d %s; as a rule the learning rate is too high: lower '
           '--learning_rate=%g and name another --train_log_dir; the last '
           'checkpoint in %s, of step %d, is from before' % (
-              self._done, ' and '.join(bad), self._config.learning_rate,
+              done, ' and '.join(bad), self._config.learning_rate,
               directory, checkpoints.last_step(directory)))
 
 
@@ -566,9 +761,13 @@ class SignalHook(tf.train.SessionRunHook):
     self.stop = command.StopSignals()
     self.save = False
 
-  def after_create_session(self, session, coord):
+  def install(self):
+    """Handles signals from now on; the hook does so when a session begins."""
     self.stop.install(signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
     signal.signal(signal.SIGUSR1, self._ask_to_save)
+
+  def after_create_session(self, session, coord):
+    self.install()
 
   def _ask_to_save(self, number, frame):
     del number, frame
@@ -605,7 +804,9 @@ class CheckpointHook(tf.train.SessionRunHook):
     self._saver = saver
     self._signals = signals
     self._trace = trace
-    self._path = os.path.join(config.train_log_dir, checkpoints.BASENAME)
+    # Whole, for a --master that works elsewhere.
+    self._path = os.path.abspath(os.path.join(config.train_log_dir,
+                                              checkpoints.BASENAME))
 
   def begin(self):
     self._step = tf.train.get_global_step()

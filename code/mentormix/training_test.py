@@ -52,6 +52,11 @@ def _build(**kwargs):
                              _half)
 
 
+def _step(**kwargs):
+  """A `training.Step` of just these."""
+  return training.Step(*[None] * len(training.Step._fields))._replace(**kwargs)
+
+
 def _values(session):
   return {v.op.name: session.run(v) for v in tf.global_variables()}
 
@@ -219,9 +224,10 @@ def test_loss_scaling_changes_no_step_and_skips_what_overflows():
   tf.reset_default_graph()
   factor = tf.placeholder_with_default(1.0, [])
   w = tf.get_variable('w', initializer=2.0)
-  train_op, _ = training._update(
-      factor * w, tf.constant(0.5), tf.constant(0, tf.int64),
-      tf.train.get_or_create_global_step(), 'mixed')
+  train_op = training._update(
+      factor * w, training._AveragingOptimizer(runtime.scale_loss(
+          tf.train.GradientDescentOptimizer(0.5), 'mixed'), 0.5),
+      tf.train.get_or_create_global_step())
   with tf.Session() as session:
     session.run(tf.global_variables_initializer())
     session.run(train_op)
@@ -415,11 +421,11 @@ def test_a_full_disk_costs_the_steps_since_the_last_checkpoint(
     (1.0, float('inf'), 'at step 8 the sum of squared weights is inf;'),
     (1.0, 1.0, None)])
 def test_numbers_gone_bad_end_training_in_that_step(tmp_path, loss, size, said):
-  step = training.Step(*[None] * 7)._replace(
-      loss=tf.constant(loss), weights_l2=tf.constant(size))
+  step = _step(loss=tf.constant(loss), weights_l2=tf.constant(size),
+               done=tf.constant(8))
   config = CONFIG._replace(train_log_dir=str(tmp_path))
   with tf.train.MonitoredSession(
-      hooks=[training.SoundHook(step, 7, config)]) as session:
+      hooks=[training.SoundHook(step, config)]) as session:
     if said:
       with pytest.raises(RunError, match=said + '.* lower --learning_rate=0.1'):
         session.run([])
@@ -457,19 +463,24 @@ def test_selection_counts_weights_of_one_half():
     np.testing.assert_allclose(session.run(step.v), np.full(B, 0.7), rtol=1e-6)
 
 
+def _global_step(start):
+  return tf.get_variable(
+      'global_step', initializer=np.int64(start), trainable=False,
+      collections=[tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.GLOBAL_STEP])
+
+
 def _trace(path, config, steps, start=0, saved_after=()):
   """Runs a TraceHook; rows are written as before checkpoints at these steps."""
   tf.reset_default_graph()
-  tf.get_variable('global_step', initializer=np.int64(start), trainable=False,
-                  collections=[tf.GraphKeys.GLOBAL_VARIABLES,
-                               tf.GraphKeys.GLOBAL_STEP])
+  _global_step(start)
   batch = _batch()
   percent = tf.get_variable('percent', [], tf.int32, tf.zeros_initializer(),
                             use_resource=True)
   before = percent.read_value()
   with tf.control_dependencies([before]):
     bump = percent.assign_add(1)
-  step = training.Step(bump, None, None, None, tf.ones([B]), before, None)
+  step = _step(train_op=bump, done=start + 1 + before, unmixed=tf.ones([B]),
+               epoch_percent=before)
   hook = training.TraceHook(config, step, batch, is_new=not start)
   with tf.train.SingularMonitoredSession(hooks=[hook]) as session:
     for done in range(start, start + steps):
@@ -519,11 +530,9 @@ def test_the_unmixed_loss_is_that_of_the_labels_given(method):
 
 def test_progress_lines(capsys, monkeypatch):
   monkeypatch.setattr(training, '_LOG_SECS', 0)
-  global_step = tf.train.get_or_create_global_step()
-  bump = tf.assign_add(global_step, 1)
-  step = training.Step(bump, tf.constant(1.25), None, tf.constant(0.5), None,
-                       None, None)
-  hook = training.ProgressHook(step, 4, 6)
+  bump = tf.assign_add(_global_step(4), 1)
+  step = _step(done=bump, loss=tf.constant(1.25), selected=tf.constant(0.5))
+  hook = training.ProgressHook(step, 6)
   with tf.train.MonitoredSession(hooks=[hook]) as session:
     session.run(bump)
     session.run(bump)
@@ -539,12 +548,10 @@ def test_progress_bar_on_a_terminal(monkeypatch):
       return True
 
   monkeypatch.setattr(sys, 'stdout', Terminal())
-  global_step = tf.train.get_or_create_global_step()
-  bump = tf.assign_add(global_step, 1)
-  step = training.Step(bump, tf.constant(1.25), None, tf.constant(0.5), None,
-                       None, None)
+  bump = tf.assign_add(_global_step(4), 1)
+  step = _step(done=bump, loss=tf.constant(1.25), selected=tf.constant(0.5))
   with tf.train.MonitoredSession(
-      hooks=[training.ProgressHook(step, 4, 6)]) as session:
+      hooks=[training.ProgressHook(step, 6)]) as session:
     session.run(bump)
     session.run(bump)
   shown = sys.stdout.getvalue()
