@@ -56,6 +56,9 @@ def main():
   config = cifar_train_mentormix.config_from_flags()._replace(
       train_log_dir=path)
   config_lib.validate(config)
+  if config.sync_replicas:
+    raise UserError('--sync_replicas: an exported step is that of one process; '
+                    'leave it out')
   files.check_output(path, FILES, args.overwrite)
   # pylint: disable=g-import-not-at-top
   from mentormix import runtime  # TensorFlow starts once the flags are good.

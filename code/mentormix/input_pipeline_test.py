@@ -139,6 +139,34 @@ def test_the_stream_goes_on_where_it_left_off(files, start):
     np.testing.assert_array_equal(one.source_ids, other.source_ids)
 
 
+def test_workers_are_dealt_the_order_of_each_epoch(files, monkeypatch):
+  """34 images each of 103, another share in the next epoch."""
+  monkeypatch.setattr(augmentation, 'augment_in_parts',
+                      lambda images, draws: images)
+  shares = [[b.source_ids for b in _stream(
+      files, 4, seed=1, worker=worker, num_workers=3, start=start)]
+            for worker in range(3) for start in (0, 1)]
+  whole = [np.concatenate(share) for share in shares[::2]]
+  first = [set(share[:34]) for share in whole]
+  assert [len(share) for share in first] == [34] * 3
+  assert len(set.union(*first)) == 3 * 34
+  second = set(whole[0][34:])
+  assert len(second) == 64 - 34 and not second <= first[0]
+  for k in range(3):  # Each goes on where it left off.
+    np.testing.assert_array_equal(shares[2 * k][1:], shares[2 * k + 1][:3])
+  alone = np.concatenate([b.source_ids for b in _stream(files, 4, seed=1)])
+  assert set(alone[:34]) == first[0]
+
+
+def test_workers_augment_alike_images_unlike(files):
+  one, other = (_stream(files, 7, seed=1, worker=worker, num_workers=103,
+                        start=0) for worker in range(2))
+  assert len({i for b in one for i in b.source_ids}) > 50  # One an epoch.
+  assert np.abs(one[0].images - other[0].images).max() > 0
+  with pytest.raises(UserError, match='103 examples are too few for 104 work'):
+    _stream(files, 1, num_workers=104)
+
+
 def test_many_threads_lose_and_double_nothing(files, monkeypatch):
   monkeypatch.setattr(augmentation, 'augment_in_parts',
                       lambda images, draws: images)

@@ -62,3 +62,10 @@ def test_dropout_table():
 def test_bad_dropout_table(text):
   with pytest.raises(UserError, match='example_dropout_rates'):
     schedules.dropout_table(text)
+
+
+def test_the_rate_warms_up():
+  rate = lambda step: schedules.learning_rate(step, 0.8, 0.5, 6, 4)
+  np.testing.assert_allclose(
+      _each(rate, range(8)), [0.2, 0.4, 0.6, 0.8, 0.8, 0.8, 0.4, 0.4],
+      rtol=1e-6)

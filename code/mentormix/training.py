@@ -282,6 +282,10 @@ def train(config, cluster=cluster_lib.ALONE):
   slow = runtime.check_precision(config.precision)
   if slow:
     log(slow)
+  if config.sync_replicas and config.precision == 'mixed' and runtime.IS_1_15:
+    raise UserError('--sync_replicas with --precision=mixed needs TensorFlow '
+                    '2.x: the loss scaling of %s is of one worker'
+                    % runtime.VERSION)
   network, mentornet_md5 = None, ''
   if config.method in config_lib.WEIGHTED:
     network = mentornet.load(config.trained_mentornet_dir,
