@@ -75,7 +75,8 @@ def define_flags():
           '1 reader for such a set, the seed fixes the order of the images.'),
       loss_csv_file='Where to write the losses of the examples, from which '
                     'train_mentornet.py learns a data-driven MentorNet; up to '
-                    'a million rows, with each checkpoint. Needs clean labels.',
+                    'a million rows, with each checkpoint; of a cluster those '
+                    'of the chief. Needs clean labels.',
       precision='float32; or mixed: the student computes in bfloat16 on '
                 'TensorFlow 2.x (GPUs from Ampere, CPUs with AMX or '
                 'AVX512-BF16), in float16 with loss scaling on 1.15 (Volta, '
@@ -122,6 +123,8 @@ def config_from_flags():
 
 def main():
   """Flags -> config -> training, or another task of a cluster."""
+  # There is nothing to save yet; without this, asking for it would end us.
+  signal.signal(signal.SIGUSR1, signal.SIG_IGN)
   config = command.from_flags(config_lib.TrainConfig)
   config_lib.validate_cluster(config)
   cluster = cluster_lib.find(config, os.environ)
@@ -136,8 +139,6 @@ def main():
     return
   if config.sync_replicas and not cluster.jobs:
     raise UserError('--sync_replicas needs a cluster: see --worker_hosts')
-  # There is nothing to save yet; without this, asking for it would end us.
-  signal.signal(signal.SIGUSR1, signal.SIG_IGN)
   if cluster.is_chief or config.max_bad_records:
     files.writable_directory(config.train_log_dir, 'train_log_dir')
   if config.loss_csv_file:
@@ -159,6 +160,9 @@ def _evaluate(config):
       eval_dir=(os.path.join(os.path.dirname(path), 'eval')
                 if os.path.basename(path) == 'train' else path + '-eval'),
       eval_interval_secs=config.save_interval_secs,
+      # It ends, too, when training has.
+      timeout=config.cluster_timeout and (
+          config.cluster_timeout + 2 * config.save_interval_secs),
       max_bad_records=config.max_bad_records, device_id=config.device_id)
   if not os.path.isdir(evaluation.data_dir):
     raise UserError('the evaluator looks for the test set in %s, beside '

@@ -183,19 +183,21 @@ def test_whoever_is_killed_joins_again(data, tmp_path):
 
 
 @pytest.mark.parametrize('flags,by_environment,steps', [
-    (['--max_number_of_steps=60'], True, (60, 61, 62)),
+    (['--max_number_of_steps=60'], True, (60, 61)),
     (['--max_number_of_steps=60', '--sync_replicas'], False, (60,))])
 def test_the_end_of_training_ends_every_task(data, tmp_path, flags,
                                              by_environment, steps):
   flags += ['--save_interval_secs=5']
   with Tasks(data, tmp_path, *flags, by_environment=by_environment) as tasks:
-    for job, task in (('ps', 0), ('worker', 0), ('worker', 1),
-                      ('evaluator', 0)):
+    for job, task in ('ps', 0), ('worker', 0), ('evaluator', 0):
       tasks.start(job, task)
-    if '--sync_replicas' in flags:  # All wait for one that is missing.
+    if '--sync_replicas' in flags:  # No step without all.
+      tasks.wait_for('step 0: top-1', 'evaluator')
+      assert not re.search(STEP, tasks.log('worker', 0))
+      tasks.start('worker', 1)
       tasks.wait_for(STEP, 'worker', 1)
       tasks.kill('worker', 1)
-      tasks.start('worker', 1)
+    tasks.start('worker', 1)
     for job, task in (('worker', 1), ('worker', 0), ('ps', 0),
                       ('evaluator', 0)):
       assert tasks.exit_code(job, task) == 0, tasks.every_log()
@@ -213,6 +215,24 @@ def test_the_end_of_training_ends_every_task(data, tmp_path, flags,
     assert tasks.exit_code('worker', 0) == 0
     assert tasks.exit_code('ps') == 0
     assert 'is already at step' in tasks.log('worker', 0)
+
+
+def test_a_signal_ends_a_synchronous_chief_that_waits(data, tmp_path):
+  with Tasks(data, tmp_path, '--max_number_of_steps=1000000', '--sync_replicas',
+             '--save_interval_secs=1000') as tasks:
+    for job, task in ('ps', 0), ('worker', 0), ('worker', 1):
+      tasks.start(job, task)
+    tasks.wait_for(STEP, 'worker', 1)
+    tasks.kill('worker', 1)
+    assert tasks.kill('worker', 0, signal.SIGTERM) == 143
+    assert 'checkpoint saved' in tasks.log('worker', 0)
+    # All again, with another end, beside the server that has run on.
+    tasks.flags.append('--max_number_of_steps=%d' % (
+        checkpoints.last_step(tasks.train_log_dir) + 5))
+    tasks.start('worker', 1)
+    tasks.start('worker', 0)
+    for job, task in ('worker', 1), ('worker', 0), ('ps', 0):
+      assert tasks.exit_code(job, task) == 0, tasks.every_log()
 
 
 def test_signals_end_a_task_and_servers_listen_where_they_are_told(
@@ -272,6 +292,10 @@ def test_servers_that_run_already(data, tmp_path):
       '--worker_hosts=127.0.0.1:2222'], 'the address of ps 0'),
     (['--job_name=ps', '--ps_hosts=no.such.host.invalid:1234',
       '--worker_hosts=127.0.0.1:2222'], 'no.such.host.invalid is unknown'),
+    (['--job_name=ps', '--ps_hosts=localhost:1234',
+      '--worker_hosts=192.0.2.77:2222'],
+     'localhost:1234, the address of ps 0, is 127.0.0.1 on this machine, where '
+     'others cannot reach it; give --bind_address=ADDRESS'),
     (['--task=1'], '--job_name= must be given'),
     (['--sync_replicas'], '--sync_replicas needs a cluster'),
     (['--sync_replicas', '--master=grpc://a:1'],

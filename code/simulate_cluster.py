@@ -45,6 +45,7 @@ from mentormix.command import UserError
 PULL, COMPUTE, PUSH, SUM, UPDATE = range(5)
 _FREE = 0  # The resource that nobody has to share.
 _WARM_UP = 0.2  # Share of the steps that does not count.
+_DATASET = 'cifar10'
 _HOST = '127.0.0.1'
 _REPEATS = 7
 _BATCHES = 40  # A sample of the input.
@@ -364,7 +365,7 @@ def _config(studentnet):
   args = flags.FLAGS
   return config_lib.TrainConfig(
       studentnet=studentnet, batch_size=args.batch_size, data_dir='unused',
-      dataset_name='cifar10',
+      dataset_name=_DATASET,
       train_log_dir='unused', trained_mentornet_dir=args.trained_mentornet_dir)
 
 
@@ -550,7 +551,7 @@ def input_table(data_dir, batch_size):
   from mentormix import runtime
   from mentormix.runtime import tf
   input_pipeline.MOST_IN_MEMORY = 0
-  dataset = datasets.get(_config('').dataset_name)
+  dataset = datasets.get(_DATASET)
   files = datasets.find_files(dataset, 'train', data_dir)
   _, count = datasets.check_files(dataset, 'train', files)
   here = [os.getpid()]
@@ -587,6 +588,8 @@ def _time(run, processes):
 
 def _cpu_secs(process):
   """Of a process so far, user and system."""
+  if process == os.getpid():
+    return time.process_time()
   try:
     with open('/proc/%d/stat' % process) as f:
       fields = f.read().rpartition(')')[2].split()

@@ -179,7 +179,7 @@ def _from_tf_config(text):
       found[name] = _addresses('%s of %s' % (name, what), addresses)
   if len(found.get(CHIEF, ())) > 1:
     raise bad('has more than one chief')
-  if job != EVALUATOR and found and index >= len(found.get(job, ())):
+  if job != EVALUATOR and (found or job == PS) and index >= len(found.get(job, ())):
     raise bad('has %d addresses of %s, so none for task %d'
               % (len(found.get(job, ())), job, index))
   if job in (CHIEF, WORKER) and PS not in found and len(sum(
@@ -221,7 +221,7 @@ def answers(address):
   try:
     socket.create_connection(split(address), timeout=_CONNECT_SECS).close()
     return True
-  except OSError:
+  except (OSError, UnicodeError):  # The latter of a host such as a..b.
     return False
 
 
@@ -238,14 +238,14 @@ class Watch(object):
 
     Args:
       cluster: a `Cluster`.
-      timeout: seconds to wait for a task, or for a step; 0: for ever.
+      timeout: seconds to wait for a task, or for a step after `wait`; 0: for
+        ever.
     """
     self._needed = cluster.needed()
     self._timeout = timeout
     self._lost = {}  # Name -> since when.
     self._said = {}  # Name -> when.
-    self._stepped = time.time()
-    self._steps = cluster.job != PS
+    self._stepped = None  # When, once there can be steps.
     self._ended = threading.Event()
     thread = threading.Thread(target=self._run)
     thread.daemon = True
@@ -255,18 +255,18 @@ class Watch(object):
     while not self._ended.wait(_LOOK_SECS):
       self._look()
       if self._timeout and not self._ended.is_set():
-        self._check_patience(time.time())
+        self._check_patience(time.monotonic())
 
   def _check_patience(self, now):
     lost = sorted(name for name, since in self._lost.items()
                   if now - since >= self._timeout)
     why = ' and '.join('%s at %s' % (name, self._needed[name])
                        for name in lost)
-    if self._lost:
+    if self._lost and self._stepped:
       self._stepped = now  # Which takes its time afterwards.
     if lost:
       why += ' did not answer for %d seconds' % self._timeout
-    elif self._steps and now - self._stepped >= self._timeout:
+    elif self._stepped and now - self._stepped >= self._timeout:
       why = 'no step was finished for %d seconds' % self._timeout
     if why:
       command.abort('%s (--cluster_timeout); start what is missing, then this '
@@ -276,7 +276,7 @@ class Watch(object):
   def _look(self):
     """Notes who answers and who does not; says so when it is news."""
     for name, address in self._needed.items():
-      now = time.time()
+      now = time.monotonic()
       if answers(address):
         if name in self._said:
           log('%s at %s answers' % (name, address))
@@ -285,7 +285,7 @@ class Watch(object):
         continue
       since = self._lost.setdefault(name, now)
       if now - since >= _SAY_AFTER_SECS and (
-          now - self._said.get(name, 0) >= _SAY_SECS):
+          now - self._said.get(name, -float('inf')) >= _SAY_SECS):
         self._said[name] = now
         log('waiting for %s at %s%s' % (
             name, address, ', %d seconds at most' % (
@@ -293,7 +293,7 @@ class Watch(object):
 
   def stepped(self):
     """To be told of every step."""
-    self._stepped = time.time()
+    self._stepped = time.monotonic()
 
   def wait(self, is_stopped):
     """Returns once every task that this one needs has answered.
@@ -308,12 +308,17 @@ class Watch(object):
         time.sleep(_PAUSE_SECS)
     self.stepped()
 
-  def wait_until_gone(self, addresses):
-    """Returns when nobody listens at these any more, or after the timeout."""
-    until = time.time() + (self._timeout or float('inf'))
-    while any(map(answers, addresses)):
+  def wait_until_gone(self, addresses, is_stopped):
+    """Returns when nobody listens at these any more, or after the timeout.
+
+    Args:
+      addresses: of tasks.
+      is_stopped: as for `wait`.
+    """
+    until = time.monotonic() + (self._timeout or float('inf'))
+    while any(map(answers, addresses)) and not is_stopped():
       self.stepped()  # There are none to come.
-      if time.time() >= until:
+      if time.monotonic() >= until:
         log('a worker did not end for %d seconds; it is not waited for'
             % self._timeout)
         return

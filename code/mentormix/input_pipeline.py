@@ -145,7 +145,9 @@ def _shuffled(num_examples, seed, used, worker, num_workers):
   begin = tf.identity(position)
   epoch = begin // share
   order = tf.argsort(sampling.Sampler(seed, epoch, _ORDER_STREAM).uniform(
-      [num_examples]))[worker * share:(worker + 1) * share]
+      [num_examples]))
+  if num_workers > 1:
+    order = order[worker * share:(worker + 1) * share]
   # From one thread: the next value of `position` is not needed before.
   with tf.control_dependencies(
       [queue.enqueue_many([order[begin % share:]])]):

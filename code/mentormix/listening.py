@@ -10,6 +10,7 @@ from the system afterwards: nothing is left to hope.
 import contextlib
 import ctypes
 import glob
+import ipaddress
 import os
 import socket
 
@@ -53,6 +54,14 @@ def resolve(host):
     return socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
   except (OSError, UnicodeError) as error:
     raise UserError('the host %s is unknown (%s)' % (host, error))
+
+
+def is_loopback(host):
+  """Whether a host, as far as it is known here, is this machine to itself."""
+  try:
+    return ipaddress.ip_address(resolve(host).partition('%')[0]).is_loopback
+  except UserError:
+    return False
 
 
 def check_free(address, port, what):

@@ -66,6 +66,9 @@ def test_what_listens_elsewhere_is_an_error():
 
 def test_addresses_that_cannot_be_listened_at():
   assert listening.resolve('127.0.0.1') == '127.0.0.1'
+  assert [listening.is_loopback(host) for host in (
+      '127.0.1.1', 'localhost', '192.0.2.77', 'no.such.host.invalid')] == [
+          True, True, False, False]
   with pytest.raises(UserError, match='the host no.such.host.invalid is unkn'):
     listening.resolve('no.such.host.invalid')
   with socket.socket() as server:

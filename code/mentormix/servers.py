@@ -5,6 +5,7 @@
       ...
     servers.end(cluster, config, server)     # The chief, when all is done.
 """
+import contextlib
 import json
 import time
 
@@ -16,6 +17,7 @@ from mentormix.command import UserError
 from mentormix.runtime import tf
 
 _POLL_SECS = 0.5
+_TELL_SECS = 30  # For a ps that is just being started again.
 _PS_DEVICE = '/job:ps/task:%d/cpu:0'
 
 
@@ -43,6 +45,11 @@ def start(cluster, config):
   where = ('--bind_address=%s' % config.bind_address if config.bind_address
            else '%s, the address of %s %d,' % (cluster.address, cluster.job,
                                                cluster.task))
+  if not config.bind_address and listening.is_loopback(address) and not all(
+      listening.is_loopback(cluster_lib.split(other)[0])
+      for other in sum(cluster.jobs.values(), ())):
+    raise UserError('%s is %s on this machine, where others cannot reach it; '
+                    'give --bind_address=ADDRESS' % (where, address))
   listening.check_free(address, port, where)
   try:
     with listening.only_on(address, port):
@@ -83,8 +90,15 @@ def placement(cluster, config):
   """
   num_servers = len(cluster.jobs.get(cluster_lib.PS, ())) or config.ps_tasks
   return tf.train.replica_device_setter(
-      num_servers, worker_device='/job:%s/task:%d' % (cluster.job, cluster.task),
+      num_servers, worker_device=device(cluster, config),
       ps_strategy=_Balanced(num_servers))
+
+
+def device(cluster, config):
+  """Of what this task computes; '' where there is but one."""
+  if config.ps_tasks:
+    return '/job:worker/task:%d' % config.task
+  return cluster.device
 
 
 class _Balanced(object):
@@ -95,8 +109,8 @@ class _Balanced(object):
 
   def __call__(self, op):
     least = min(range(len(self._bytes)), key=self._bytes.__getitem__)
-    # A slot of the optimizer goes where its variable is, whatever is said here.
-    if not op.name.endswith('/Momentum'):
+    # These go where their variable is, whatever is said here.
+    if not op.name.endswith(('/Momentum', '/ExponentialMovingAverage')):
       shape = tf.TensorShape(op.get_attr('shape'))
       self._bytes[least] += shape.num_elements() * op.get_attr('dtype').size
     return least
@@ -151,33 +165,44 @@ class SessionCreator(tf.train.SessionCreator):
 class AgreementHook(tf.train.SessionRunHook):
   """Ends a task that trains something else than the chief does."""
 
-  def __init__(self, cluster, settings):
+  def __init__(self, cluster, settings, is_stopped):
     """Creates the hook.
 
     Args:
       cluster: a `cluster.Cluster`.
       settings: name -> value of what has to be the same, as JSON has it.
+      is_stopped: a callable, whether a signal has ended the run.
     """
     self._cluster = cluster
     self._settings = settings
+    self._is_stopped = is_stopped
 
   def begin(self):
     # In no collection: no checkpoint holds it, no session waits for it.
     with tf.device(_PS_DEVICE % 0):
-      self._theirs = tf.Variable('', trainable=False, collections=[],
-                                 name='settings_of_the_chief')
-    self._is_there = self._theirs.is_initialized()
+      theirs = tf.Variable('', trainable=False, collections=[],
+                           name='settings_of_the_chief')
     self._ours = tf.placeholder(tf.string, [])
-    self._publish = self._theirs.assign(self._ours).op
-    self._read = self._theirs.read_value()
+    self._publish = theirs.assign(self._ours).op
+    self._read = tf.cond(theirs.is_initialized(), theirs.read_value,
+                         lambda: tf.constant(''))
+
+  def end(self, session):
+    # The next one may have others.
+    if self._cluster.is_chief and self._is_stopped():
+      session.run(self._publish, {self._ours: ''})
 
   def after_create_session(self, session, coord):
     if self._cluster.is_chief:
       session.run(self._publish, {self._ours: json.dumps(self._settings)})
       return
-    while not session.run(self._is_there):
+    theirs = session.run(self._read)
+    while not theirs:
+      if self._is_stopped():
+        raise Stopped
       time.sleep(_POLL_SECS)
-    theirs = json.loads(session.run(self._read).decode())
+      theirs = session.run(self._read)
+    theirs = json.loads(theirs.decode())
     differing = ['%s is %s there, %s here' % (
         name, theirs.get(name), self._settings.get(name))
                  for name in sorted(set(theirs) | set(self._settings))
@@ -219,23 +244,26 @@ def serve(cluster, config):
 
 
 def end(cluster, config, server):
-  """Tells every ps that training has ended.
+  """Tells every ps that training has ended; says so of those out of reach.
 
   Args:
     cluster: a `cluster.Cluster`; of the chief.
     config: a `config.TrainConfig`.
     server: its tf.train.Server.
   """
-  for task, address in enumerate(cluster.jobs[cluster_lib.PS]):
-    if not cluster_lib.answers(address):
-      continue
-    settings = session_config(cluster, config)
-    settings.device_filters[0] = '/job:ps/task:%d' % task
-    try:
-      with tf.Graph().as_default():
+  until = time.monotonic() + _TELL_SECS
+  untold = dict(enumerate(cluster.jobs[cluster_lib.PS]))
+  while untold and time.monotonic() < until:
+    for task in [t for t, address in untold.items()
+                 if cluster_lib.answers(address)]:
+      settings = session_config(cluster, config)
+      settings.device_filters[0] = '/job:ps/task:%d' % task
+      with contextlib.suppress(tf.errors.OpError), tf.Graph().as_default():
         tell = _end_queue(task).enqueue([True])
         with tf.Session(server.target, config=settings) as session:
           session.run(tell)
-    except tf.errors.OpError as error:
-      log('ps %d at %s was not told that training has ended (%s)' % (
-          task, address, runtime.reason(error)))
+        del untold[task]
+    time.sleep(_POLL_SECS if untold else 0)
+  for task, address in untold.items():
+    log('ps %d at %s does not answer; if it runs, it does not know that training '
+        'has ended' % (task, address))

@@ -59,6 +59,19 @@ def test_each_weight_goes_down_once_and_its_gradient_up_once(sync):
     assert total <= _bytes(sent) < total + statistics, (source, target)
 
 
+def test_what_synchronous_training_runs_besides_is_no_step():
+  hook = _build(WORKER._replace(task=0), sync_replicas=True).sync_hook
+  for op in hook._take_step, hook._initialize, hook._release:
+    kinds, seen, ahead = set(), set(), [getattr(op, 'op', op)]
+    while ahead:
+      op = ahead.pop()
+      if op not in seen:
+        seen.add(op)
+        kinds.add(op.type)
+        ahead += [t.op for t in op.inputs] + list(op.control_inputs)
+    assert 'Conv2D' not in kinds and 'FusedBatchNormV3' not in kinds
+
+
 def test_what_a_step_changes_lies_on_the_servers():
   _build()
   assert {_job(v.op) for v in tf.global_variables()} == {'ps'}

@@ -220,9 +220,11 @@ def _update(loss, optimizer, global_step):
   # Not gated, which would compute the gradient by the images, too, for nothing.
   gradients = optimizer.compute_gradients(
       loss, gate_gradients=tf.train.Optimizer.GATE_NONE)
-  # Both passes are over before a weight moves.
+  # Both passes are over before a weight moves. Not as a dependence of all that
+  # the optimizer adds: what synchronous training runs besides is no step.
   with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
-    return optimizer.apply_gradients(gradients, global_step)
+    gradients = [(tf.identity(g), w) for g, w in gradients]
+  return optimizer.apply_gradients(gradients, global_step)
 
 
 def _squares(weight):
@@ -295,6 +297,9 @@ def train(config, cluster=cluster_lib.ALONE):
     start, started = _resume(config, mentornet_md5)
   else:  # The chief looks after the directory.
     start, started = checkpoints.last_step(config.train_log_dir), None
+  signals, server, watch = SignalHook(), None, None
+  if cluster.jobs:  # The others are to know that it is there, before it reads.
+    server, watch = servers.start(cluster, config)
   good_records = datasets.GOOD_RECORDS + (
       '' if cluster.is_chief else '-%d' % cluster.worker)
   files, num_examples = datasets.check_files(
@@ -315,34 +320,31 @@ def train(config, cluster=cluster_lib.ALONE):
   if start >= config.max_number_of_steps:
     log('%s is already at step %d of %d' % (
         config.train_log_dir, start, config.max_number_of_steps))
-    if cluster.jobs and cluster.is_chief:
-      server, watch = servers.start(cluster, config)
-      watch.wait(lambda: False)
+    if server and cluster.is_chief:
+      watch.end()
       servers.end(cluster, config, server)
     return 0
   log('TensorFlow %s: %s, %s in %s precision on %s, %d examples, %s' % (
       runtime.VERSION, config.method, config.studentnet, config.precision,
       config.data_dir, num_examples,
-      'worker %d of %d' % (cluster.worker, cluster.num_workers)
-      if not cluster.is_chief else
+      'worker %d' % cluster.worker if not cluster.is_chief else
       'from step %d' % start if start else 'a new run'))
 
-  signals, server, watch = SignalHook(), None, None
-  if cluster.jobs:
-    server, watch = servers.start(cluster, config)
+  if server:
     signals.install()  # It may have to wait for the others.
   with tf.Graph().as_default(), tf.device(
       servers.placement(cluster, config)):
     # Of the initial weights, and of the order of files.
     tf.set_random_seed(sampling.worker_seed(config.seed, cluster.worker))
     used = tf.train.get_or_create_global_step()  # Batches, by this worker.
-    if not config.sync_replicas:
+    if cluster.num_workers > 1 and not config.sync_replicas:
       used = used // cluster.num_workers
     batch = input_pipeline.train_batch(
         dataset, list(map(os.path.abspath, files)), num_examples,
         config.batch_size, config.seed, used,
         config.num_readers, config.num_preprocessing_threads, cluster.worker,
-        cluster.num_workers, cluster.device, in_memory=not config.master)
+        cluster.num_workers, servers.device(cluster, config),
+        in_memory=not config.master)
     step = build_step(config, dataset, num_examples, batch, network,
                       cluster=cluster)
     if has_clean_labels:
@@ -353,14 +355,15 @@ def train(config, cluster=cluster_lib.ALONE):
     hooks = _hooks(config, step, batch, start, is_new, saver, signals, cluster,
                    watch)
     if cluster.jobs:
-      hooks.insert(0, servers.AgreementHook(cluster, dict(
-          _agreed(config), num_examples=num_examples,
-          mentornet_md5=mentornet_md5, TensorFlow=runtime.VERSION,
-          noise=noise.read_facts(config.data_dir))))
+      agreed = dict(_agreed(config), num_examples=num_examples,
+                    mentornet_md5=mentornet_md5, TensorFlow=runtime.VERSION,
+                    noise=noise.read_facts(config.data_dir))
+      hooks.insert(0, servers.AgreementHook(
+          cluster, agreed, lambda: signals.stop.received))
     with _explained(config, dataset, files):
       try:
         _run(config, hooks, saver, step, cluster, server, watch, signals.stop)
-      except servers.Stopped:
+      except servers.Stopped:  # The line is below.
         pass
       finally:
         signals.restore()
@@ -500,14 +503,14 @@ def _hooks(config, step, batch, start, is_new, saver, signals, cluster, watch):
   """In an order in which a NaN is seen before anything is saved."""
   hooks = [
       SoundHook(step, config),
-      tf.train.StopAtStepHook(last_step=config.max_number_of_steps),
+      EndHook(step, config.max_number_of_steps),
       ProgressHook(step, config.max_number_of_steps),
       signals,
   ]
   if step.sync_hook:
     hooks.append(step.sync_hook)
   if watch:
-    hooks.append(WatchHook(cluster, watch, signals.stop))
+    hooks.append(WatchHook(watch))
   if not cluster.is_chief:  # The chief writes.
     return hooks
   if config.save_summaries_secs:
@@ -516,24 +519,20 @@ def _hooks(config, step, batch, start, is_new, saver, signals, cluster, watch):
   if config.loss_csv_file:
     trace = TraceHook(config, step, batch, is_new)
     hooks.append(trace)
-  return hooks + [CheckpointHook(config, saver, signals, trace)]
+  def wait():
+    if watch:
+      watch.wait_until_gone(cluster.workers[1:], lambda: signals.stop.received)
+  return hooks + [CheckpointHook(config, saver, signals, trace, wait)]
 
 
 class WatchHook(tf.train.SessionRunHook):
-  """Tells the `cluster.Watch` of steps; lets the chief save its last checkpoint
-  when the other workers have ended."""
+  """Tells the `cluster.Watch` of steps."""
 
-  def __init__(self, cluster, watch, stop):
-    self._others = cluster.workers[1:] if cluster.is_chief else ()
+  def __init__(self, watch):
     self._watch = watch
-    self._stop = stop
 
   def after_run(self, run_context, run_values):
     self._watch.stepped()
-
-  def end(self, session):
-    if not self._stop.received:
-      self._watch.wait_until_gone(self._others)
 
 
 class SyncHook(tf.train.SessionRunHook):
@@ -557,14 +556,40 @@ class SyncHook(tf.train.SessionRunHook):
     # With a token a worker may go on to its next step.
     self._release = optimizer.get_init_tokens_op(cluster.num_workers)
     self._take_step, = optimizer.get_chief_queue_runner().enqueue_ops
+    with tf.device(tf.train.get_global_step().device):
+      mark = tf.Variable(True, trainable=False, collections=[],
+                         name='has_had_a_chief')
+    self._has_had_a_chief, self._mark = mark.is_initialized(), mark.initializer
 
   def after_create_session(self, session, coord):
     session.run(self._initialize)
-    if self._is_chief:
+    if not self._is_chief:
+      return
+    # Each worker takes its first step without a token. Tokens may be lost with a
+    # chief; more of them would let one worker stand in for another.
+    if session.run(self._has_had_a_chief):
       session.run(self._release)
-      thread = threading.Thread(target=self._take_steps, args=(session, coord))
+    session.run(self._mark)
+    received, sent = os.pipe()
+    os.set_blocking(sent, False)
+    signal.set_wakeup_fd(sent)
+    for target, more in (self._take_steps, ()), (self._wake, (received,)):
+      thread = threading.Thread(target=target, args=(session, coord) + more)
       thread.daemon = True
       thread.start()
+
+  def _wake(self, session, coord, received):
+    """Ends the waiting for other workers when a signal is to end the run.
+
+    Python handles signals between two operations; this one may last for ever.
+    """
+    while True:
+      number, = os.read(received, 1)
+      if coord.should_stop():
+        return
+      if number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        with contextlib.suppress(tf.errors.OpError, RuntimeError):
+          session.run(self._release)
 
   def _take_steps(self, session, coord):
     """Takes a step whenever the gradients of all workers have come."""
@@ -578,6 +603,24 @@ class SyncHook(tf.train.SessionRunHook):
   def end(self, session):
     if self._is_chief:  # Nobody is left waiting.
       session.run(self._release)
+
+
+class EndHook(tf.train.SessionRunHook):
+  """Ends training after a number of steps.
+
+  tf.train.StopAtStepHook may take one more where other workers count, too.
+  """
+
+  def __init__(self, step, end):
+    self._done = step.done
+    self._end = end
+
+  def before_run(self, run_context):
+    return tf.train.SessionRunArgs(self._done)
+
+  def after_run(self, run_context, run_values):
+    if run_values.results >= self._end:
+      run_context.request_stop()
 
 
 class ProgressHook(tf.train.SessionRunHook):
@@ -795,7 +838,7 @@ class CheckpointHook(tf.train.SessionRunHook):
   it saves a NaN before it can be seen, and loses summaries on a full disk.
   """
 
-  def __init__(self, config, saver, signals, trace):
+  def __init__(self, config, saver, signals, trace, wait):
     """Creates the hook.
 
     Args:
@@ -803,7 +846,9 @@ class CheckpointHook(tf.train.SessionRunHook):
       saver: a tf.train.Saver.
       signals: the `SignalHook`, which comes before this one.
       trace: a `TraceHook`, or None.
+      wait: a callable that returns when nobody else trains any more.
     """
+    self._wait = wait
     self._config = config
     self._saver = saver
     self._signals = signals
@@ -830,6 +875,11 @@ class CheckpointHook(tf.train.SessionRunHook):
       self._save(run_context.session)
 
   def end(self, session):
+    self._save_if_new(session)
+    self._wait()
+    self._save_if_new(session)
+
+  def _save_if_new(self, session):
     if session.run(self._step) != self._saved:
       self._save(session)
 
