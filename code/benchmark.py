@@ -742,10 +742,10 @@ def _parts(config, data):
   def constant_gradients(*unused_weights):
     return tf.constant(0.0), lambda unused: gradients
 
-  update, weights_l2 = training._update(
-      constant_gradients(*weights), 0.01, tf.identity(step), step,
-      config.precision)
-  parts['update'] = [update, weights_l2.op]
+  optimizer = training._optimizer(0.01, tf.identity(step), config.precision)
+  update = training._update(constant_gradients(*weights), optimizer, step)
+  with tf.control_dependencies([update]):
+    parts['update'] = [update, training._weights_l2().op]
   move = {'moving_mean': resnet._move_debiased,
           'moving_variance': resnet._move}
   parts['statistics'] = [

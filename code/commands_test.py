@@ -415,7 +415,7 @@ def _one_line(code, out, err, message):
     (['--loss_p_percentile=1.5'], '--loss_p_percentile=1.5 must be between'),
     (['--mixup_alpha=-1'], '--mixup_alpha=-1.0 must be at least 0'),
     (['--burn_in_epoch=101'], '--burn_in_epoch=101 must be between 0 and 100'),
-    (['--task=1'], '--master= must be given'),
+    (['--task=1'], '--job_name= must be given'),
     (['--method=magic'], '--method=magic must be one of'),
     (['--trained_mentornet_dir='], '--trained_mentornet_dir= must be given'),
     (['--method=mentornet', '--trained_mentornet_dir='],

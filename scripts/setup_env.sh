@@ -135,8 +135,9 @@ can_have() {
   [[ $1 == tf2 ]] || pythons=$tf1_pythons
   runtime=$1
   venv=${asked_venv:-$root/.venv-$1}
-  if [[ -e $venv && ! -e $venv/$made && ! -e $venv/pyvenv.cfg
-        && -n $(ls -A "$venv") ]]; then
+  # In this order: another set-up may be making its first file, which is $made.
+  if [[ -n $(ls -A "$venv" 2>/dev/null) && ! -e $venv/$made
+        && ! -e $venv/pyvenv.cfg ]]; then
     die 2 "$(short "$venv") holds something else than a virtual environment;\
  name a new or empty folder with --venv"
   fi

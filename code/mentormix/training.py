@@ -112,10 +112,7 @@ def build_step(config, dataset, num_examples, batch, network=None,
       step, config.learning_rate, config.learning_rate_decay_factor,
       schedules.decay_steps(num_examples, config.batch_size * num_replicas,
                             config.num_epochs_per_decay), config.warmup_steps)
-  optimizer = _AveragingOptimizer(
-      runtime.scale_loss(tf.train.MomentumOptimizer(rate, MOMENTUM),
-                         config.precision),
-      schedules.weight_average_decay(step))
+  optimizer = _optimizer(rate, step, config.precision)
   sync_hook = None
   if config.sync_replicas:
     optimizer = tf.train.SyncReplicasOptimizer(optimizer, num_replicas)
@@ -124,7 +121,7 @@ def build_step(config, dataset, num_examples, batch, network=None,
     sync_hook = SyncHook(optimizer, cluster)
   with tf.control_dependencies([train_op]):
     done = global_step.read_value()
-    weights_l2 = tf.add_n([_squares(w) for w in tf.trainable_variables()])
+    weights_l2 = _weights_l2()
 
   selected = tf.reduce_mean(tf.cast(result.v >= mentornet.SELECTED, tf.float32))
   tf.summary.scalar('loss', loss)
@@ -209,10 +206,18 @@ class _AveragingOptimizer(object):
     """As tf.train.ExponentialMovingAverage, which would take a cached weight."""
     name = tf.train.ExponentialMovingAverage(0.0).average_name(weight)
     with tf.device(weight.device):
-      average = tf.get_variable(name, initializer=weight.initial_value,
-                                trainable=False)
+      with runtime.without_xla():  # In 1.15 it would leave both uninitialized.
+        average = tf.get_variable(name, initializer=weight.initial_value,
+                                  trainable=False)
       return average.assign_sub((1 - self._decay) * (
           average.read_value() - weight.read_value())).op
+
+
+def _optimizer(rate, step, precision):
+  """Momentum at that learning rate, and the averages of the weights."""
+  return _AveragingOptimizer(
+      runtime.scale_loss(tf.train.MomentumOptimizer(rate, MOMENTUM), precision),
+      schedules.weight_average_decay(step))
 
 
 def _update(loss, optimizer, global_step):
@@ -227,10 +232,13 @@ def _update(loss, optimizer, global_step):
   return optimizer.apply_gradients(gradients, global_step)
 
 
-def _squares(weight):
-  """Half the sum of the squares, computed where the weight is."""
-  with tf.device(weight.device):
-    return tf.nn.l2_loss(weight.read_value())
+def _weights_l2():
+  """Half the sum of the squared weights, each computed where it is."""
+  squares = []
+  for weight in tf.trainable_variables():
+    with tf.device(weight.device):
+      squares.append(tf.nn.l2_loss(weight.read_value()))
+  return tf.add_n(squares)
 
 
 def summarize_separation(v, is_clean):
