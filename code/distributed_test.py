@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -48,12 +49,13 @@ def _free_ports(count):
 
 
 class Tasks(object):
-  """One server, two workers, an evaluator: processes with a log each."""
+  """One server, workers, an evaluator: processes with a log each."""
 
   def __init__(self, data, directory, *flags, **kwargs):
     self.directory = str(directory)
     self.train_log_dir = os.path.join(self.directory, 'train')
-    self.addresses = ['127.0.0.1:%d' % port for port in _free_ports(3)]
+    self.addresses = ['127.0.0.1:%d' % port for port in _free_ports(
+        1 + kwargs.get('num_workers', 2))]
     self.flags = [
         '--dataset_name=digits', '--data_dir=' + data,
         '--train_log_dir=' + self.train_log_dir, '--studentnet=resnet8_thin',
@@ -64,11 +66,11 @@ class Tasks(object):
 
   def start(self, job, task=0, *flags):
     """Starts a task; one that runs in its place has been killed before."""
-    server, chief, worker = self.addresses
+    server, workers = self.addresses[0], self.addresses[1:]
     environment = dict(os.environ, OMP_NUM_THREADS='1',
                        TF_NUM_INTRAOP_THREADS='1')
     if self._by_environment:
-      cluster = {'ps': [server], 'chief': [chief], 'worker': [worker]}
+      cluster = {'ps': [server], 'chief': workers[:1], 'worker': workers[1:]}
       if job == 'worker':
         job, task = ('worker', task - 1) if task else ('chief', 0)
       environment['TF_CONFIG'] = json.dumps(
@@ -79,7 +81,7 @@ class Tasks(object):
       job = job.replace('chief', 'worker')
     else:
       where = ['--job_name=' + job, '--task=%d' % task, '--ps_hosts=' + server,
-               '--worker_hosts=%s,%s' % (chief, worker)]
+               '--worker_hosts=' + ','.join(workers)]
     with open(self._path(job, task), 'w') as log:
       self._processes[job, task] = subprocess.Popen(
           [sys.executable, TRAIN] + where + self.flags + list(flags),
@@ -131,6 +133,42 @@ class Tasks(object):
       if process.poll() is None:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize('flags', [[], ['--sync_replicas']])
+def test_a_cluster_of_one_takes_the_steps_of_one_process(data, tmp_path, flags,
+                                                         one_process):
+  with Tasks(data, tmp_path, '--max_number_of_steps=6', *flags,
+             num_workers=1) as tasks:
+    shutil.copytree(str(one_process / 'begun'), tasks.train_log_dir)
+    path = os.path.join(tasks.train_log_dir, 'config.json')
+    with open(path) as f:
+      settings = f.read()
+    with open(path, 'w') as f:  # A setting that may not change.
+      f.write(settings.replace('"sync_replicas": false', '"sync_replicas": %s'
+                               % json.dumps('--sync_replicas' in flags)))
+    tasks.start('ps')
+    tasks.start('worker')
+    assert tasks.exit_code('worker') == 0, tasks.every_log()
+    theirs = testing.weights(str(one_process / 'train'))
+    ours = testing.weights(tasks.train_log_dir)
+    assert set(ours) == set(theirs)
+    for name, value in theirs.items():
+      np.testing.assert_allclose(ours[name], value, 1e-5, 1e-6, err_msg=name)
+
+
+@pytest.fixture(scope='module')
+def one_process(data, tmp_path_factory):
+  """A directory with a run `train` of 6 steps, and how it was after 3."""
+  root = tmp_path_factory.mktemp('one_process')
+  flags = Tasks(data, root).flags
+  for steps in 3, 6:
+    code, out, err = testing.run(TRAIN, root, '--max_number_of_steps=%d' % steps,
+                                 *flags)
+    assert code == 0, out + err
+    if steps == 3:
+      shutil.copytree(str(root / 'train'), str(root / 'begun'))
+  return root
 
 
 def test_whoever_is_killed_joins_again(data, tmp_path):

@@ -80,6 +80,12 @@ class Cluster(collections.namedtuple('Cluster', 'jobs job task')):
                     for k, address in enumerate(self.jobs[PS]))
     return needed
 
+  def helpers(self):
+    """Name -> address of those that the chief shares the computing with."""
+    return collections.OrderedDict(
+        ('worker %d' % (k - (CHIEF in self.jobs)), address)
+        for k, address in enumerate(self.workers) if k)
+
 
 ALONE = Cluster({}, WORKER, 0)
 
@@ -233,15 +239,19 @@ class Watch(object):
   does if no step is finished for as long.
   """
 
-  def __init__(self, cluster, timeout):
+  def __init__(self, cluster, timeout, is_sync=False):
     """Starts watching.
 
     Args:
       cluster: a `Cluster`.
       timeout: seconds to wait for a task, or for a step after `wait`; 0: for
         ever.
+      is_sync: whether a step takes every worker.
     """
     self._needed = cluster.needed()
+    # Who is missing is for one to say.
+    self._helpers = cluster.helpers() if is_sync and cluster.is_chief else {}
+    self._said_helpers = -float('inf')  # When.
     self._timeout = timeout
     self._lost = {}  # Name -> since when.
     self._said = {}  # Name -> when.
@@ -254,6 +264,7 @@ class Watch(object):
   def _run(self):
     while not self._ended.wait(_LOOK_SECS):
       self._look()
+      self._look_for_helpers(time.monotonic())
       if self._timeout and not self._ended.is_set():
         self._check_patience(time.monotonic())
 
@@ -267,7 +278,8 @@ class Watch(object):
     if lost:
       why += ' did not answer for %d seconds' % self._timeout
     elif self._stepped and now - self._stepped >= self._timeout:
-      why = 'no step was finished for %d seconds' % self._timeout
+      why = 'no step was finished for %d seconds%s' % (
+          self._timeout, self._absent())
     if why:
       command.abort('%s (--cluster_timeout); start what is missing, then this '
                     'command again: training goes on from the last checkpoint'
@@ -290,6 +302,21 @@ class Watch(object):
         log('waiting for %s at %s%s' % (
             name, address, ', %d seconds at most' % (
                 self._timeout - (now - since)) if self._timeout else ''))
+
+  def _look_for_helpers(self, now):
+    """Says which workers a step has been waiting for."""
+    if self._helpers and self._stepped and _SAY_SECS <= min(
+        now - self._stepped, now - self._said_helpers):
+      absent = self._absent()
+      if absent:
+        self._said_helpers = now
+        log('no step for %d seconds%s' % (now - self._stepped, absent))
+
+  def _absent(self):
+    """Part of a line: the workers that do not answer, if any."""
+    return ''.join(', %s at %s does not answer' % (name, address)
+                   for name, address in self._helpers.items()
+                   if not answers(address))
 
   def stepped(self):
     """To be told of every step."""

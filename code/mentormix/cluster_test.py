@@ -219,6 +219,21 @@ def test_a_watch_gives_up_without_steps_once_there_can_be_some(
   watch.end()
 
 
+def test_a_synchronous_chief_names_the_worker_that_a_step_waits_for(
+    listener, aborted, capsys, monkeypatch):
+  monkeypatch.setattr(cluster_lib, '_SAY_SECS', 0.1)
+  cluster = _cluster(listener, chief=('127.0.0.1:3',), worker=(
+      listener.address, '127.0.0.1:2'))._replace(job='chief')
+  watch = cluster_lib.Watch(cluster, 1, is_sync=True)
+  watch.wait(lambda: False)
+  _until(lambda: aborted)
+  watch.end()
+  missing = ', worker 1 at 127.0.0.1:2 does not answer'
+  assert 'no step for 0 seconds%s\n' % missing in capsys.readouterr().out
+  assert aborted[0].startswith(
+      'no step was finished for 1 seconds%s (--clu' % missing)
+
+
 def test_waiting_ends_with_an_answer_or_a_signal(listener, aborted):
   cluster = _cluster(listener, ps=('127.0.0.1:1',))
   watch = cluster_lib.Watch(cluster, 0)

@@ -63,7 +63,8 @@ def start(cluster, config):
   log('%s %d listens at %s, port %d; workers: %d, servers: %d' % (
       cluster.job, cluster.task, address, port, cluster.num_workers,
       len(cluster.jobs[cluster_lib.PS])))
-  return server, cluster_lib.Watch(cluster, config.cluster_timeout)
+  return server, cluster_lib.Watch(cluster, config.cluster_timeout,
+                                   config.sync_replicas)
 
 
 def session_config(cluster, config):
