@@ -30,42 +30,16 @@
 #   kubectl delete job,service,networkpolicy -l app.kubernetes.io/instance=NAME
 #
 # Exit codes: 0 printed or applied; 2 bad input; else kubectl's.
-set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. "$(dirname "${BASH_SOURCE[0]}")/launcher.sh"
 
 image= volume_claim= name=mentormix namespace= python=
 workers=2 servers=1 gpus_per_worker=0 port=2222 mount=/mentormix evaluator=1
-action=print training=()
-
-say() { printf 'kubernetes: %s\n' "$*" >&2; }
-die() { say "error: $1"; exit 2; }
-
-while (($#)); do
-  case $1 in
-    --image=*|--volume_claim=*|--name=*|--namespace=*|--workers=*|--servers=*|\
-    --gpus_per_worker=*|--port=*|--mount=*|--python=*)
-      flag=${1%%=*}
-      printf -v "${flag#--}" '%s' "${1#*=}" ;;
-    --no_evaluator) evaluator= ;;
-    --apply) action=apply ;;
-    --) shift; training=("$@"); break ;;
-    -h|--help) sed -n '2,/^set/s/^# \{0,1\}//p' scripts/kubernetes.sh; exit ;;
-    *) die "unknown argument '$1'; see --help (training flags go after --)" ;;
-  esac
-  shift
-done
-
-# Dies unless flag $1 is a whole number from $2 to $3.
-check_number() {
-  [[ ${!1} =~ ^(0|[1-9][0-9]{0,4})$ ]] && ((${!1} >= $2 && ${!1} <= $3)) \
-    || die "--$1=${!1} is not a number from $2 to $3"
-}
 
 # Dies unless flag $1 matches $2; $3 says what it is not.
 check_text() { [[ ${!1} =~ ^($2)$ ]] || die "--$1=${!1} is not $3"; }
 
 check() {
-  local LC_ALL=C label='[a-z]([-a-z0-9]*[a-z0-9])?' flag train_log_dir= own
+  local LC_ALL=C label='[a-z]([-a-z0-9]*[a-z0-9])?' flag
   check_text image '[A-Za-z0-9]([A-Za-z0-9._/:@-]*[A-Za-z0-9])?' 'an image'
   check_text volume_claim '[a-z0-9]([-.a-z0-9]*[a-z0-9])?' 'the name of a claim'
   check_text name "$label" 'a name of a-z, 0-9 and -'
@@ -77,15 +51,10 @@ check() {
   check_number servers 1 1000
   check_number gpus_per_worker 0 1  # Training takes one.
   check_number port 1 65535
-  own='^--?(ps_hosts|worker_hosts|job_name|task|device_id|bind_address)(=|$)'
   for flag in ${training[@]+"${training[@]}"}; do
-    [[ $flag == --* ]] || die "unexpected '$flag' after --; write --flag=value"
-    [[ ! $flag =~ $own ]] || die "$flag after --: the launcher sets that itself"
     [[ $flag =~ ^[[:print:]]*$ ]] || die "$flag is not printable ASCII"
-    [[ $flag != --train_log_dir=* ]] || train_log_dir=${flag#*=}
   done
-  [[ $train_log_dir == *[!/]* ]] \
-    || die '--train_log_dir=DIR must be given, after --'
+  check_training ps_hosts worker_hosts job_name task device_id bind_address
   [[ $train_log_dir != /* || $train_log_dir == "$mount"/* ]] \
     || die "--train_log_dir=$train_log_dir is not under --mount=$mount, the\
  volume"
@@ -217,6 +186,8 @@ manifests() {
   [[ -z $evaluator ]] || job evaluator 1 0
 }
 
+parse "image volume_claim name namespace workers servers gpus_per_worker port\
+ mount python" apply "$@"
 check
 labels="{app.kubernetes.io/name: mentormix,\
  app.kubernetes.io/instance: \"$name\"}"

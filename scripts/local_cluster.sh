@@ -28,36 +28,9 @@
 #
 # Exit codes: 0 all finished; 1 a task failed too often; 2 bad input; 128+n
 # stopped by signal n.
-set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. "$(dirname "${BASH_SOURCE[0]}")/launcher.sh"
 
 workers= servers=1 devices= port=2222 evaluator=1 restarts=3 log_dir= python=
-action=print training=()
-
-say() { printf 'local_cluster: %s\n' "$*" >&2 || true; }
-die() { say "error: $1"; exit 2; }
-
-while (($#)); do
-  case $1 in
-    --workers=*|--servers=*|--devices=*|--port=*|--restarts=*|--log_dir=*|\
-    --python=*)
-      name=${1%%=*}
-      printf -v "${name#--}" '%s' "${1#*=}" ;;
-    --no_evaluator) evaluator= ;;
-    --run) action=run ;;
-    --) shift; training=("$@"); break ;;
-    -h|--help) sed -n '2,/^set/s/^# \{0,1\}//p' scripts/local_cluster.sh
-               exit ;;
-    *) die "unknown argument '$1'; see --help (training flags go after --)" ;;
-  esac
-  shift
-done
-
-# Dies unless flag $1 is a whole number from $2 to $3.
-check_number() {
-  [[ ${!1} =~ ^(0|[1-9][0-9]{0,4})$ ]] && ((${!1} >= $2 && ${!1} <= $3)) \
-    || die "--$1=${!1} is not a number from $2 to $3"
-}
 
 check() {
   [[ $devices =~ ^([0-9]+(,[0-9]+)*)?$ ]] \
@@ -73,15 +46,7 @@ check() {
   check_number port 1 $((65536 - servers - workers))
   ((workers >= ${#device_of[@]})) \
     || die "--devices=$devices are more than --workers=$workers"
-  local flag train_log_dir= own
-  own='^--?(ps_hosts|worker_hosts|job_name|task|device_id|bind_address)(=|$)'
-  for flag in ${training[@]+"${training[@]}"}; do
-    [[ $flag == --* ]] || die "unexpected '$flag' after --; write --flag=value"
-    [[ ! $flag =~ $own ]] || die "$flag after --: the launcher sets that itself"
-    [[ $flag != --train_log_dir=* ]] || train_log_dir=${flag#*=}
-  done
-  [[ $train_log_dir == *[!/]* ]] \
-    || die '--train_log_dir=DIR must be given, after --'
+  check_training ps_hosts worker_hosts job_name task device_id bind_address
   log_dir=${log_dir:-${train_log_dir%/}-logs}
 }
 
@@ -213,6 +178,7 @@ stop() {
   stopped=$2 ending=1 news="stopped by $1; ending the workers, then the rest"
 }
 
+parse "workers servers devices port restarts log_dir python" run "$@"
 check
 lay_out
 say "TensorFlow's ports have no authentication: who reaches one owns the\

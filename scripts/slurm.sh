@@ -36,36 +36,10 @@
 #     --train_log_dir=runs/cifar10_0.4/train
 #
 # Exit codes: 0 printed or submitted; 2 bad input; else sbatch's.
-set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. "$(dirname "${BASH_SOURCE[0]}")/launcher.sh"
 
 workers=4 servers=1 gpus_per_worker=1 cpus_per_task= port=2222 evaluator=1
 time=1-00:00:00 partition= job_name=mentormix log_dir= python=
-action=print training=()
-
-say() { printf 'slurm: %s\n' "$*" >&2; }
-die() { say "error: $1"; exit 2; }
-
-while (($#)); do
-  case $1 in
-    --workers=*|--servers=*|--gpus_per_worker=*|--cpus_per_task=*|--time=*|\
-    --partition=*|--port=*|--job_name=*|--log_dir=*|--python=*)
-      name=${1%%=*}
-      printf -v "${name#--}" '%s' "${1#*=}" ;;
-    --no_evaluator) evaluator= ;;
-    --submit) action=submit ;;
-    --) shift; training=("$@"); break ;;
-    -h|--help) sed -n '2,/^set/s/^# \{0,1\}//p' scripts/slurm.sh; exit ;;
-    *) die "unknown argument '$1'; see --help (training flags go after --)" ;;
-  esac
-  shift
-done
-
-# Dies unless flag $1 is a whole number from $2 to $3.
-check_number() {
-  [[ ${!1} =~ ^(0|[1-9][0-9]{0,4})$ ]] && ((${!1} >= $2 && ${!1} <= $3)) \
-    || die "--$1=${!1} is not a number from $2 to $3"
-}
 
 check() {
   check_number workers 1 1000
@@ -79,15 +53,7 @@ check() {
     || die "--partition=$partition is not a name"
   [[ $job_name =~ ^[A-Za-z0-9_.-]+$ ]] \
     || die "--job_name=$job_name is not a name"
-  local flag train_log_dir= own
-  own='^--?(ps_hosts|worker_hosts|job_name|task|device_id)(=|$)'
-  for flag in ${training[@]+"${training[@]}"}; do
-    [[ $flag == --* ]] || die "unexpected '$flag' after --; write --flag=value"
-    [[ ! $flag =~ $own ]] || die "$flag after --: the launcher sets that itself"
-    [[ $flag != --train_log_dir=* ]] || train_log_dir=${flag#*=}
-  done
-  [[ $train_log_dir == *[!/]* ]] \
-    || die '--train_log_dir=DIR must be given, after --'
+  check_training ps_hosts worker_hosts job_name task device_id
   log_dir=${log_dir:-${train_log_dir%/}-logs}
 }
 
@@ -206,6 +172,8 @@ run_task"
 REST
 }
 
+parse "workers servers gpus_per_worker cpus_per_task time partition port job_name\
+ log_dir python" submit "$@"
 check
 say "TensorFlow's ports have no authentication: who reaches one, on the network\
  of the cluster, owns the account. Have them open to its own users only"
