@@ -173,7 +173,7 @@ def one_process(data, tmp_path_factory):
 
 def test_whoever_is_killed_joins_again(data, tmp_path):
   with Tasks(data, tmp_path, '--max_number_of_steps=1000000',
-             '--save_interval_secs=1', '--cluster_timeout=45') as tasks:
+             '--save_interval_secs=1', '--cluster_timeout=30') as tasks:
     # A worker comes first: it waits, and says for whom.
     tasks.start('worker', 1)
     tasks.wait_for('waiting for ps 0 at ' + tasks.addresses[0], 'worker', 1)
@@ -214,7 +214,7 @@ def test_whoever_is_killed_joins_again(data, tmp_path):
     for task in 0, 1:
       assert tasks.exit_code('worker', task) == 1
       assert re.search(
-          r'error: ps 0 at %s did not answer for 45 seconds \(--cluster_timeout'
+          r'error: ps 0 at %s did not answer for 30 seconds \(--cluster_timeout'
           r'\); start what is missing' % tasks.addresses[0],
           tasks.log('worker', task))
     assert 'Traceback' not in tasks.every_log()

@@ -62,7 +62,8 @@ for i in "${!runtimes[@]}"; do
   fi
   say "${runtimes[i]}: ${pythons[i]#"$PWD"/} with $workers processes"
   code=0 start=$SECONDS
-  "${pythons[i]}" -m pytest -q -n "$workers" "$@" || code=$?
+  "${pythons[i]}" -m pytest -q -n "$workers" --dist worksteal \
+    "$@" || code=$?
   outcome=passed
   ((code == 0)) || outcome="FAILED (pytest exit code $code)" failed=1
   summary+="${summary:+, }${runtimes[i]} $outcome in $((SECONDS - start)) s"
