@@ -37,15 +37,15 @@ setuptools.setup(
                 'train_mentornet', 'show_mentornet', 'export_mentornet',
                 'export_step', 'run_exported', 'report', 'score_labels'],
     package_data={'mentormix': ['digits.npz']},
-    install_requires=['absl-py', 'matplotlib', 'numpy', 'pillow',
-                      'tf-slim==1.1.0', 'tqdm'],
+    install_requires=['absl-py', 'jinja2', 'matplotlib', 'numpy', 'pillow',
+                      'pooch>=1.8', 'tf-slim==1.1.0', 'tqdm'],
     extras_require={
         'tf1': ['tensorflow-gpu==1.15.0'] + TF1_NEEDS,
         'tf1_cpu': ['intel-tensorflow==1.15.2'] + TF1_NEEDS,
         'tf2': ['tensorflow>=2.14,<3'],
         'tf2_gpu': ['tensorflow[and-cuda]>=2.14,<3'],
         'jax': ['jax>=0.6'],
-        'test': ['pytest', 'pytest-xdist'],
+        'test': ['hypothesis', 'pytest', 'pytest-xdist'],
     },
     entry_points={
         'console_scripts': [
