@@ -412,7 +412,7 @@ def _skip(stream, size):
 def _load(path, name, data):
   """The dictionary that a member holds, with its keys as str."""
   try:
-    content = pickles.Reader(data).read()
+    content = pickles.load(data)
   except MemoryError:
     raise RunError('%s: %s does not fit into memory' % (path, name))
   except Exception as error:  # The bytes are a stranger's: anything may fail.
@@ -443,7 +443,7 @@ def _read_batch(path, name, official, batch):
   def bad(what):
     return _bad(path, 'has a member %s %s' % (name, what))
 
-  pixels = pickles.array(batch.get('data'))
+  pixels = batch.get('data')
   if (not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8
       or pixels.ndim != 2 or not len(pixels) or pixels.shape[1] != _ROW):
     raise bad('without images, uint8 [n, %d]' % _ROW)

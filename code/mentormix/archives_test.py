@@ -329,7 +329,7 @@ def test_every_truncation_and_any_byte_flip_is_survived():
 
 
 def test_too_many_instructions(archive, monkeypatch):
-  monkeypatch.setattr(pickles, '_MAX_INSTRUCTIONS', 1000)
+  monkeypatch.setattr(pickles, '_MAX_READS', 1000)
   testing.write_tar_gz(archive, members(data_batch_1=b'N' * 1001))
   refused(archive, 'data_batch_1.*too long')
 

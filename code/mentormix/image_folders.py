@@ -1,20 +1,20 @@
-"""Images of one's own, in one folder per class.
+"""Custom images, in one folder for each class.
 
     DIR/train/<class>/<any name>     PNG or JPEG, of any size and mode
     DIR/val/<class>/<any name>
 
 Classes are numbered in the order of the sorted names of train's folders; images
 are in the order of their sorted paths. Hidden files, whose names start with a
-dot, are passed over; anything else that is not an image is an error.
+dot, are ignored; any other file that is not an image is an error.
 
-An image is turned as its EXIF orientation says, transparent parts become black,
-it becomes RGB of 8 bits, and it is resized, bicubic with antialiasing, to a
-square whatever its proportions.
+An image is rotated as its EXIF orientation says, put on black where it is
+transparent, converted to RGB of 8 bits, and resized to a square, bicubic with
+antialiasing, whatever its proportions.
 """
-import collections
 import hashlib
 import io
 import os
+import typing
 import warnings
 
 import numpy as np
@@ -33,18 +33,13 @@ _MAX_BYTES = 100 << 20  # Of one file.
 _MAX_PIXELS = 50 * 1000 * 1000  # Of one image; a small file can claim more.
 
 
-class Folder(collections.namedtuple(
-    'Folder', 'path md5 class_names train val')):
-  """What a folder holds; nothing is decoded yet.
-
-  Attributes:
-    path: of the folder.
-    md5: of the paths and bytes of all images.
-    class_names: K strings.
-    train: pairs (path relative to the folder, with /; label), sorted.
-    val: the same.
-  """
-  __slots__ = ()
+class Folder(typing.NamedTuple):
+  """The content of a folder; nothing is decoded yet."""
+  path: str  # Of the folder.
+  md5: str  # Of the paths and bytes of all images.
+  class_names: typing.Tuple[str, ...]  # K strings.
+  train: list  # Pairs (path relative to the folder, with /; label), sorted.
+  val: list  # The same.
 
 
 def find(path):
@@ -57,27 +52,27 @@ def find(path):
     A `Folder`.
 
   Raises:
-    UserError: it is not laid out as said above; the line names the path.
+    UserError: it does not have the layout above; the line names the path.
   """
-  flag = '--image_dir=' + path
+  flag = f'--image_dir={path}'
   for split in _SPLITS:
     if not os.path.isdir(os.path.join(path, split)):
-      raise UserError('%s has no folder %s; it takes train/<class>/* and '
-                      'val/<class>/*' % (flag, split))
+      raise UserError(f'{flag} has no folder {split}; it needs '
+                      f'train/<class>/* and val/<class>/*')
   class_names = _names(os.path.join(path, 'train'))
   if len(class_names) < 2:
-    raise UserError('%s/train holds %d classes, and it takes two: one folder '
-                    'for each' % (flag, len(class_names)))
+    raise UserError(f'{flag}/train holds {len(class_names)} classes, and it '
+                    f'needs two or more: one folder for each')
   for name in _names(os.path.join(path, 'val')):
     if name not in class_names:
-      raise UserError('%s/val holds %s, which is not a class of train'
-                      % (flag, name))
+      raise UserError(
+          f'{flag}/val holds {name}, which is not a class of train')
   train, val = (_find_split(path, split, class_names) for split in _SPLITS)
   digest = hashlib.md5()
   for relative, _ in train + val:
-    digest.update(relative.encode('utf-8') + b'\0')
-    # Of one length each, so that no file can pass for two.
-    digest.update(archives.md5_of(os.path.join(path, relative)).encode('ascii'))
+    # A checksum has a fixed length, so no file can pass for two.
+    digest.update(relative.encode('utf-8') + b'\0' + archives.md5_of(
+        os.path.join(path, relative)).encode('ascii'))
   return Folder(path, digest.hexdigest(), class_names, train, val)
 
 
@@ -87,17 +82,17 @@ def _find_split(path, split, class_names):
   for name in _names(os.path.join(path, split)):
     folder = os.path.join(path, split, name)
     if not os.path.isdir(folder):
-      raise UserError('%s is not a folder; %s holds one folder for each class'
-                      % (folder, split))
+      raise UserError(f'{folder} is not a folder; {split} holds one folder for '
+                      f'each class')
     images = _names(folder)
     if not images:
-      raise UserError('%s holds no image; put some in, or remove it' % folder)
+      raise UserError(f'{folder} holds no image; put some in, or remove it')
     for image in images:
       file = os.path.join(folder, image)
       if not os.path.isfile(file) or not os.access(file, os.R_OK):
-        raise UserError('%s is not a file that can be read; images are '
-                        'directly in the folder of their class' % file)
-      found.append(('/'.join((split, name, image)), class_names.index(name)))
+        raise UserError(f'{file} is not a file that can be read; images are '
+                        f'directly in the folder of their class')
+      found.append((f'{split}/{name}/{image}', class_names.index(name)))
   return found
 
 
@@ -106,21 +101,21 @@ def _names(folder):
   try:
     names = sorted(n for n in os.listdir(folder) if not n.startswith('.'))
   except OSError as error:
-    raise UserError('%s cannot be read (%s)' % (folder, error.strerror))
+    raise UserError(f'{folder} cannot be read ({error.strerror})')
   for name in names:
     try:
       name.encode('utf-8')
     except UnicodeEncodeError:
-      raise UserError('%s holds %r, which is not a name in UTF-8; rename it'
-                      % (folder, name))
+      raise UserError(f'{folder} holds {name!r}, which is not a name in UTF-8; '
+                      f'rename it')
   return tuple(names)
 
 
 def read(folder, image_size):
   """Decodes all images.
 
-  Takes memory for N * image_size * image_size * 3 bytes, and for one image as
-  it is in its file.
+  Needs N * image_size * image_size * 3 bytes of memory, and those of one
+  image at its original size.
 
   Args:
     folder: a `Folder`.
@@ -134,32 +129,35 @@ def read(folder, image_size):
       it.
     RunError: the images do not fit into memory.
   """
-  splits = []
-  for pairs in (folder.train, folder.val):
+  images, labels, ids = {}, {}, {}
+  for split in _SPLITS:
+    pairs = getattr(folder, split)
+    ids[split] = [relative for relative, _ in pairs]
+    labels[split] = np.array([label for _, label in pairs], np.int64)
     try:
-      images = np.empty([len(pairs), image_size, image_size, 3], np.uint8)
+      images[split] = np.empty([len(pairs), image_size, image_size, 3],
+                               np.uint8)
     except MemoryError:
-      raise RunError('--image_dir=%s: %d images do not fit into memory; take a '
-                     'smaller --image_size' % (folder.path, len(pairs)))
-    for index, (relative, _) in enumerate(tqdm.tqdm(
-        pairs, desc=folder.path, unit='image', leave=False, disable=None)):
-      images[index] = _decode(os.path.join(folder.path, relative), image_size)
-    splits.append((images, np.array([label for _, label in pairs], np.int64),
-                   [relative for relative, _ in pairs]))
-  (train_images, train_labels, train_ids), (
-      test_images, test_labels, test_ids) = splits
+      raise RunError(f'--image_dir={folder.path}: {len(pairs)} images do not '
+                     f'fit into memory; choose a smaller --image_size')
+    for index, relative in enumerate(tqdm.tqdm(
+        ids[split], desc=folder.path, unit='image', leave=False,
+        disable=None)):
+      images[split][index] = _decode(
+          os.path.join(folder.path, relative), image_size)
   return archives.ImageSet(
-      train_images=train_images, train_labels=train_labels,
-      test_images=test_images, test_labels=test_labels, superclass=None,
-      class_names=folder.class_names, train_ids=train_ids, test_ids=test_ids)
+      train_images=images['train'], train_labels=labels['train'],
+      test_images=images['val'], test_labels=labels['val'], superclass=None,
+      class_names=folder.class_names, train_ids=ids['train'],
+      test_ids=ids['val'])
 
 
 def _decode(path, image_size):
   """The image in a file, uint8 [image_size, image_size, 3]."""
   try:
     with warnings.catch_warnings():
-      warnings.simplefilter('ignore')  # What is too large is refused below.
-      # From memory: of a file, Pillow reserves all that it claims to have.
+      warnings.simplefilter('ignore')  # Large images are refused below.
+      # From memory: for a file, Pillow allocates whatever size it claims.
       data = io.BytesIO(files.contents(path, _MAX_BYTES))
       with Image.open(data, formats=_FORMATS) as image:
         if image.width * image.height > _MAX_PIXELS:
@@ -167,11 +165,12 @@ def _decode(path, image_size):
         image = _to_rgb(ImageOps.exif_transpose(image))
         return np.asarray(image.resize([image_size, image_size], Image.BICUBIC))
   except Image.DecompressionBombError:
-    raise UserError('%s has more than %d million pixels; make it smaller'
-                    % (path, _MAX_PIXELS // 1000000))
-  except Exception as error:  # The bytes are a stranger's: anything may fail.
-    raise UserError('%s cannot be read as PNG or JPEG (%s); mend or remove it'
-                    % (path, str(error) or type(error).__name__))
+    raise UserError(f'{path} has more than {_MAX_PIXELS // 1000000} million '
+                    f'pixels; make it smaller')
+  except Exception as error:  # Damaged data can cause any error.
+    reason = str(error) or type(error).__name__
+    raise UserError(f'{path} cannot be read as PNG or JPEG ({reason}); replace '
+                    f'or remove it')
 
 
 def _to_rgb(image):
