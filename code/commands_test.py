@@ -194,7 +194,7 @@ def test_a_run_goes_on(digits, tmp_path):
   args['max_number_of_steps'] = 6
   code, out, _ = _run('cifar_train_mentormix.py', *_train(**args))
   assert code == 0 and 'from step 5' in out
-  assert 'checkpoint was missing or damaged; it is written anew' in out
+  assert 'checkpoint was missing or damaged; it has been rewritten' in out
   (tmp_path / 'config.json').unlink()
   _one_line(*_run('cifar_train_mentormix.py', *_train(**args)),
             message='holds checkpoints but no config.json')

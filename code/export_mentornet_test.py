@@ -111,7 +111,7 @@ def test_a_graph_that_is_more_than_its_weights(tmp_path):
     ('threshold', 'out', '--form=pickle', ['form', 'pickle']),
     ('threshold', '/dev/null', '--overwrite', ['--output_dir=/dev/null']),
     ('threshold', '/dev/null/x', '--overwrite', ['--output_dir=/dev/null']),
-    ('threshold', 'out', '--overwrite', ['=threshold is no network']),
+    ('threshold', 'out', '--overwrite', ['=threshold is not a network']),
 ])
 def test_slips_are_one_line(source, output, more, named, tmp_path):
   code, out, err = _run(tmp_path, '--trained_mentornet_dir=' + source,

@@ -1,12 +1,15 @@
-"""Both forms of checkpoints: found, read, refused."""
-import errno
+"""Tests of finding, reading and recovering checkpoints of both forms."""
 import os
+import resource
 import shutil
+import zipfile
 
+import hypothesis
 import numpy as np
 import pytest
 
 from mentormix import checkpoints
+from mentormix import testing
 from mentormix.command import RunError
 from mentormix.command import UserError
 from mentormix.runtime import tf
@@ -17,15 +20,15 @@ VALUES = {'net/w': np.arange(6, dtype=np.float32).reshape(2, 3) / 8,
 
 
 def _save_arrays(directory, step=7, **values):
-  path = str(directory / ('model.ckpt-%d.npz' % step))
+  path = str(directory / f'model.ckpt-{step}.npz')
   with open(path, 'wb') as f:
     np.savez(f, **dict(VALUES, **values))
   return path
 
 
-def _save_tensorflow(directory, step=7):
+def _save_tensorflow(directory, step=7, **values):
   with tf.Graph().as_default(), tf.Session() as session:
-    for name, value in VALUES.items():
+    for name, value in dict(VALUES, **values).items():
       tf.get_variable(name, initializer=value)
     session.run(tf.global_variables_initializer())
     return tf.train.Saver().save(
@@ -85,34 +88,68 @@ def test_damaged(save, ending, damage, tmp_path):
 
 def test_nothing_is_unpickled(tmp_path):
   path = _save_arrays(tmp_path, **{'net/w': np.array([{}], object)})
-  with pytest.raises(RunError, match='cannot be read'):
+  with pytest.raises(RunError, match='cannot be read: .*allow_pickle=False'):
+    checkpoints.read(path, SHAPES, 'it')
+
+
+@pytest.mark.parametrize('shape', [(1 << 41,), (-3,)])
+def test_headers_with_impossible_shapes(shape, tmp_path):
+  """An array of 8 TiB is refused before memory is reserved for it."""
+  path = str(tmp_path / 'model.ckpt-7.npz')
+  with zipfile.ZipFile(path, 'w') as archive:
+    with archive.open('net/w.npy', 'w') as f:
+      np.lib.format.write_array_header_1_0(
+          f, {'descr': '<f4', 'fortran_order': False, 'shape': shape})
+  with pytest.raises(RunError, match='cannot be read: .+'):
+    checkpoints.read(path, SHAPES, 'it')
+
+
+def test_a_checksum_that_does_not_match(tmp_path):
+  """With the smaller type NumPy stops before it compares the checksum."""
+  path = _save_arrays(tmp_path)
+  with open(path, 'r+b') as f:
+    data = f.read()
+    f.seek(0)
+    f.write(data.replace(b"'<f4'", b"'<f2'"))
+  with pytest.raises(RunError, match='a checksum does not match'):
     checkpoints.read(path, SHAPES, 'it')
 
 
 @pytest.mark.parametrize('content', [
     {'net/w': np.zeros([2, 3], np.int32)}, {'net/w': np.array(7 * ['x'])}])
-def test_arrays_of_something_else_than_numbers(content, tmp_path):
-  with pytest.raises(RunError, match='cannot be read: it holds something else'):
-    checkpoints.read(_save_arrays(tmp_path, **content), SHAPES, 'it')
+@pytest.mark.parametrize('save', [_save_arrays, _save_tensorflow])
+def test_something_other_than_floating_point_numbers(save, content, tmp_path):
+  with pytest.raises(RunError, match='cannot be read: net/w does not hold '
+                                     'floating-point numbers'):
+    checkpoints.read(save(tmp_path, **content), SHAPES, 'it')
 
 
-def test_an_index_made_to_harm_does_not_reach_tensorflow(tmp_path, monkeypatch):
-  path = _save_tensorflow(tmp_path)
-  monkeypatch.setattr(checkpoints.bundles, 'read_index', lambda prefix: 1 / 0)
-  with pytest.raises(RunError, match='cannot be read'):
-    checkpoints.read(path, SHAPES, 'it')
+@pytest.mark.parametrize('save,ending', [
+    (_save_arrays, ''), (_save_tensorflow, '.index'),
+    (_save_tensorflow, '.data-00000-of-00001')])
+def test_random_damage(save, ending, tmp_path):
+  """Gives the values that were written, or a clean error."""
+  path = save(tmp_path)
+  with open(path + ending, 'rb') as f:
+    whole = f.read()
+
+  @hypothesis.settings(max_examples=25, deadline=None, database=None)
+  @hypothesis.given(testing.damaged(whole))
+  def check(data):
+    with open(path + ending, 'wb') as f:
+      f.write(data)
+    try:
+      found = checkpoints.read(path, SHAPES, 'it')
+    except (UserError, checkpoints.Damaged) as error:
+      assert '\n' not in str(error)
+    else:
+      for name, value in VALUES.items():
+        np.testing.assert_array_equal(found[name], value)
+
+  check()
 
 
-def test_words_among_the_variables(tmp_path):
-  with tf.Graph().as_default(), tf.Session() as session:
-    tf.get_variable('words', initializer=tf.constant([b'x' * 9]))
-    session.run(tf.global_variables_initializer())
-    path = tf.train.Saver().save(session, str(tmp_path / 'model.ckpt'), 7)
-  with pytest.raises(RunError, match='words holds no numbers'):
-    checkpoints.read(path, SHAPES, 'it')
-
-
-def test_training_does_not_go_on_from_arrays(tmp_path):
+def test_training_does_not_resume_from_arrays(tmp_path):
   assert checkpoints.recover(str(tmp_path)) == (None, [])
   _save_arrays(tmp_path)
   with pytest.raises(UserError, match='model.ckpt-7.npz.*name another'):
@@ -120,7 +157,7 @@ def test_training_does_not_go_on_from_arrays(tmp_path):
 
 
 def _save_run(directory, steps=(0, 10, 20), bad=None):
-  """Checkpoints as a run leaves them; `bad` stands in those of some steps."""
+  """Saves checkpoints as a run does; `bad` is step -> another value."""
   with tf.Graph().as_default(), tf.Session() as session:
     w = tf.get_variable('w', initializer=np.zeros(1000, np.float32))
     session.run(tf.global_variables_initializer())
@@ -131,13 +168,13 @@ def _save_run(directory, steps=(0, 10, 20), bad=None):
                  write_meta_graph=False)
 
 
-def _goes_on_from(directory):
-  """The step of the checkpoint that TensorFlow takes, by what is in it."""
+def _resumes_from(directory):
+  """The step of the checkpoint that TensorFlow selects, by its content."""
   latest = tf.train.latest_checkpoint(directory)
   return int(tf.train.load_checkpoint(latest).get_tensor('w')[0])
 
 
-def test_what_is_sound_stays_as_it_is(tmp_path):
+def test_readable_checkpoints_stay_unchanged(tmp_path):
   directory = str(tmp_path)
   _save_run(directory)
   (tmp_path / 'model.ckpt-3.bak').write_bytes(b'somebody keeps this')
@@ -166,24 +203,23 @@ def _flip(path):
 @pytest.mark.parametrize('ending', [_DATA, _INDEX])
 @pytest.mark.parametrize('damage', [_cut, _flip, os.remove])
 @pytest.mark.parametrize('count', [1, 2])
-def test_an_older_one_takes_the_place_of_damaged_ones(tmp_path, ending, damage,
-                                                      count):
+def test_an_older_one_replaces_damaged_ones(tmp_path, ending, damage, count):
   directory = str(tmp_path)
   _save_run(directory)
   damaged = [20, 10][:count]
   for step in damaged:
-    damage(str(tmp_path / ('model.ckpt-%d%s' % (step, ending))))
+    damage(str(tmp_path / f'model.ckpt-{step}{ending}'))
   step, lines = checkpoints.recover(directory)
   assert step == {1: 10, 2: 0}[count]
   assert len(lines) == count
   for line, bad in zip(lines, damaged):
-    assert line.startswith(str(tmp_path / ('model.ckpt-%d cannot' % bad)))
-    assert line.endswith('; it is now damaged.model.ckpt-%d' % bad)
-  assert _goes_on_from(directory) == step
+    assert line.startswith(str(tmp_path / f'model.ckpt-{bad} cannot'))
+    assert line.endswith(f'; it is now damaged.model.ckpt-{bad}')
+  assert _resumes_from(directory) == step
   assert sorted(checkpoints.find(directory)) == [0, 10][:3 - count]
   kept = {name for name in os.listdir(directory) if name.startswith('damaged.')}
   assert kept == {
-      'damaged.model.ckpt-%d%s' % (bad, e) for bad in damaged
+      f'damaged.model.ckpt-{bad}{e}' for bad in damaged
       for e in (_DATA, _INDEX) if not (damage is os.remove and e == ending)}
   assert checkpoints.recover(directory) == (step, [])
 
@@ -191,12 +227,12 @@ def test_an_older_one_takes_the_place_of_damaged_ones(tmp_path, ending, damage,
 @pytest.mark.parametrize('text', [
     None, '', 'junk', 'model_checkpoint_path: "model.ckpt-30"\n',
     'model_checkpoint_path: "/etc/passwd"\n',
-    'model_checkpoint_path: "model.ckpt-%s"\n' % ('7' * 300),
+    f'model_checkpoint_path: "model.ckpt-{7 * 10**299}"\n',
     'model_checkpoint_path: "/elsewhere/model.ckpt-20"\n',
     'model_checkpoint_path: "model.ckpt-20"\n'
     'all_model_checkpoint_paths: "../model.ckpt-10"\n'])
 def test_the_list_is_missing_or_wrong(tmp_path, text):
-  """TensorFlow alone would start anew, or fail."""
+  """On its own, TensorFlow would start from scratch, or fail."""
   directory = str(tmp_path)
   _save_run(directory)
   os.remove(str(tmp_path / 'checkpoint'))
@@ -204,15 +240,15 @@ def test_the_list_is_missing_or_wrong(tmp_path, text):
     (tmp_path / 'checkpoint').write_text(text)
   step, lines = checkpoints.recover(directory)
   assert step == 20
-  assert lines[-1] == ('%s/checkpoint was missing or damaged; it is written '
-                       'anew' % directory)
-  assert _goes_on_from(directory) == 20
+  assert lines[-1] == (f'{directory}/checkpoint was missing or damaged; it '
+                       'has been rewritten')
+  assert _resumes_from(directory) == 20
   assert sorted(checkpoints.find(directory)) == [0, 10, 20]
   assert checkpoints.recover(directory) == (20, [])
 
 
 def test_a_checkpoint_that_was_not_listed_yet_counts(tmp_path):
-  """As when the process was killed between the two writes."""
+  """The process may be killed between the two writes."""
   directory = str(tmp_path)
   _save_run(directory, [0, 10])
   listed = (tmp_path / 'checkpoint').read_text()
@@ -220,10 +256,10 @@ def test_a_checkpoint_that_was_not_listed_yet_counts(tmp_path):
   (tmp_path / 'checkpoint').write_text(listed)
   assert sorted(checkpoints.find(directory)) == [0, 10]
   assert checkpoints.recover(directory) == (20, [])
-  assert _goes_on_from(directory) == 20
+  assert _resumes_from(directory) == 20
 
 
-def test_numbers_that_are_none_are_damage(tmp_path):
+def test_values_that_are_not_finite_are_damage(tmp_path):
   directory = str(tmp_path)
   _save_run(directory, bad={20: np.nan})
   step, (line,) = checkpoints.recover(directory)
@@ -235,15 +271,15 @@ def test_nothing_is_changed_if_none_can_be_read(tmp_path):
   directory = str(tmp_path)
   _save_run(directory, [10, 20])
   for step in (10, 20):
-    _cut(str(tmp_path / ('model.ckpt-%d%s' % (step, _DATA))))
+    _cut(str(tmp_path / f'model.ckpt-{step}{_DATA}'))
   before = sorted(os.listdir(directory))
-  with pytest.raises(UserError, match='no checkpoint that can be read '
+  with pytest.raises(UserError, match='no readable checkpoint '
                                       r'.model.ckpt-20: .*restore one'):
     checkpoints.recover(directory)
   assert sorted(os.listdir(directory)) == before
 
 
-def test_remains_of_writes_cut_short_are_deleted(tmp_path):
+def test_remains_of_interrupted_writes_are_deleted(tmp_path):
   directory = str(tmp_path)
   _save_run(directory, [10])
   whole = sorted(os.listdir(directory))
@@ -252,12 +288,12 @@ def test_remains_of_writes_cut_short_are_deleted(tmp_path):
                'model.ckpt-15.data-00000-of-00001'):
     (tmp_path / name).write_bytes(b'some')
   (tmp_path / 'model.ckpt-20_temp_0123').mkdir()
-  (tmp_path / 'model.ckpt-20_temp_0123' / 'part-00000-of-00001').write_bytes(b'')
+  (tmp_path / 'model.ckpt-20_temp_0123' / 'part-00000-of-00001').touch()
   assert checkpoints.recover(directory) == (10, [])
   assert sorted(os.listdir(directory)) == whole
 
 
-def test_what_somebody_keeps_there_stays(tmp_path):
+def test_other_files_stay(tmp_path):
   """Copies under other names, and old ones that are not listed."""
   directory = str(tmp_path)
   _save_run(directory, [5])
@@ -276,7 +312,7 @@ def test_what_somebody_keeps_there_stays(tmp_path):
           ] == ['model.ckpt-10']
 
 
-def test_a_first_save_that_was_cut_short_is_a_new_run(tmp_path):
+def test_an_interrupted_first_save_is_a_new_run(tmp_path):
   directory = str(tmp_path)
   _save_run(directory, [0])
   (tmp_path / 'model.ckpt-0.index').write_bytes(b'')
@@ -286,16 +322,70 @@ def test_a_first_save_that_was_cut_short_is_a_new_run(tmp_path):
   assert not checkpoints.are_there(directory)
 
 
-def test_what_is_out_of_reach_is_not_damaged(tmp_path, monkeypatch):
+def _read_nothing(directory, monkeypatch):
+  os.remove(str(directory / f'model.ckpt-20{_DATA}'))
+  os.symlink('/proc/self/mem', str(directory / f'model.ckpt-20{_DATA}'))
+
+
+def _open_too_many_files(directory, monkeypatch):
+  load_checkpoint = tf.train.load_checkpoint
+
+  def load_with_few_files(prefix):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+      return load_checkpoint(prefix)
+    finally:
+      resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+  monkeypatch.setattr(tf.train, 'load_checkpoint', load_with_few_files)
+
+
+@pytest.mark.parametrize('fail,reason', [
+    (_read_nothing, 'Input/output error'),
+    (_open_too_many_files, 'Too many open files')])
+def test_an_error_of_the_system_is_not_damage(tmp_path, monkeypatch, fail,
+                                              reason):
   directory = str(tmp_path)
   _save_run(directory)
-
-  def fail(prefix):
-    raise OSError(errno.EIO, os.strerror(errno.EIO), prefix)
-
-  monkeypatch.setattr(checkpoints.bundles, 'read_index', fail)
+  fail(tmp_path, monkeypatch)
   before = sorted(os.listdir(directory))
-  with pytest.raises(UserError, match='model.ckpt-20 cannot be read now .*'
-                                      'Input/output error.*nothing was changed'):
+  with pytest.raises(UserError, match=f'model.ckpt-20 cannot be read now .*'
+                                      f'{reason}.*nothing was changed'):
     checkpoints.recover(directory)
   assert sorted(os.listdir(directory)) == before
+
+
+@pytest.mark.parametrize('ending', [_DATA, _INDEX])
+def test_recovery_after_random_damage(tmp_path, ending):
+  """Training resumes from values that were written, of one step or another."""
+  whole, run = tmp_path / 'whole', str(tmp_path / 'run')
+  _save_run(str(whole))
+  path = os.path.join(run, f'model.ckpt-20{ending}')
+
+  @hypothesis.settings(max_examples=25, deadline=None, database=None)
+  @hypothesis.given(testing.damaged(
+      (whole / os.path.basename(path)).read_bytes()))
+  def check(data):
+    shutil.rmtree(run, ignore_errors=True)
+    shutil.copytree(str(whole), run)
+    with open(path, 'wb') as f:
+      f.write(data)
+    step, lines = checkpoints.recover(run)
+    assert step == (10 if lines else 20)
+    assert _resumes_from(run) == step
+
+  check()
+
+
+def test_the_newest_of_any_name(tmp_path):
+  assert checkpoints.newest(str(tmp_path)) is None
+  _save_run(str(tmp_path), [9])
+  os.remove(str(tmp_path / 'checkpoint'))
+  assert checkpoints.newest(str(tmp_path)) == str(tmp_path / 'model.ckpt-9')
+  for ending in (_DATA, _INDEX):
+    shutil.copy(str(tmp_path / f'model.ckpt-9{ending}'),
+                str(tmp_path / f'other{ending}'))
+  assert checkpoints.newest(str(tmp_path)) is None
+  (tmp_path / 'checkpoint').write_text('model_checkpoint_path: "/from/other"')
+  assert checkpoints.newest(str(tmp_path)) == str(tmp_path / 'other')

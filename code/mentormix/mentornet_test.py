@@ -1,7 +1,9 @@
-"""The MentorNet against the published numbers, and how it is loaded."""
+"""Tests the MentorNet against the published numbers, and its loading."""
 import hashlib
 import os
 
+import hypothesis
+from hypothesis import strategies
 import numpy as np
 import pytest
 
@@ -70,7 +72,7 @@ def _published(features, weights):
   parts = [w('label_embedding')[x[:, 2].astype(int)],
            w('epoch_embedding')[np.clip(x[:, 3].astype(int), 0, 99)]]
   for direction in ('fw', 'bw'):
-    cell = 'bidirectional_rnn/%s/basic_lstm_cell/' % direction
+    cell = f'bidirectional_rnn/{direction}/basic_lstm_cell/'
     bias = w(cell + 'bias')
     h = c = np.zeros([len(x), len(bias) // 4])
     gates = np.concatenate([x[:, :2], h], axis=1) @ w(cell + 'kernel') + bias
@@ -186,24 +188,23 @@ def test_the_list_of_checkpoints_names_nothing_outside(weights, listed,
     for step in (5, 7):
       _write_checkpoint({name: np.full_like(x, value)
                          for name, x in weights.items()},
-                        str(tmp_path / folder / ('mentornet.ckpt-%d' % step)))
+                        str(tmp_path / folder / f'mentornet.ckpt-{step}'))
   (tmp_path / 'inside' / 'checkpoint').write_text(
-      'model_checkpoint_path: "%s"' % listed.format(tmp_path))
+      f'model_checkpoint_path: "{listed.format(tmp_path)}"')
   for value in mentornet.weights_of(str(tmp_path / 'inside')).values():
     np.testing.assert_array_equal(value, 1)
 
 
-@pytest.mark.parametrize('text,message', [
-    ('model_checkpoint_path: "mentornet.ckpt-6"', 'nor one single checkpoint'),
-    ('model_checkpoint_path: ".."', 'nor one single checkpoint'),
-    ('model_checkpoint_path: "*-7"', 'nor one single checkpoint'),
-    ('junk', 'nor one single checkpoint'), ('', 'checkpoint is damaged'),
-    ('model_checkpoint_path: ""', 'checkpoint is damaged')])
-def test_a_list_that_names_no_checkpoint(weights, text, message, tmp_path):
+@pytest.mark.parametrize('text', [
+    'model_checkpoint_path: "mentornet.ckpt-6"', 'model_checkpoint_path: ".."',
+    'model_checkpoint_path: "*-7"', 'junk', '', 'model_checkpoint_path: ""'])
+def test_a_list_that_names_no_checkpoint(weights, text, tmp_path):
   for step in (5, 7):
-    _write_checkpoint(weights, str(tmp_path / ('mentornet.ckpt-%d' % step)))
+    _write_checkpoint(weights, str(tmp_path / f'mentornet.ckpt-{step}'))
   (tmp_path / 'checkpoint').write_text(text)
-  with pytest.raises(UserError, match=message):
+  with pytest.raises(UserError, match=(
+      'holds neither .* nor a checkpoint that is the only one or named in '
+      '.*/checkpoint; name a checkpoint prefix')):
     mentornet.load(str(tmp_path))
 
 
@@ -212,13 +213,13 @@ def test_directory_without_a_mentornet(tmp_path):
     mentornet.load(str(tmp_path))
   with pytest.raises(UserError, match='does not exist'):
     mentornet.load(str(tmp_path / 'nowhere'))
-  (tmp_path / 'file').write_text(u'')
-  with pytest.raises(UserError, match='is no directory'):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(UserError, match='is not a directory'):
     mentornet.load(str(tmp_path / 'file'))
 
 
 @pytest.mark.parametrize('sizes', [SIZES[0], SIZES[-1]], ids=str)
-def test_the_weights_can_be_had_back(sizes, tmp_path):
+def test_the_weights_can_be_read_back(sizes, tmp_path):
   weights = _random_weights(**sizes)
   for name in ('frozen', 'checkpoint'):
     (tmp_path / name).mkdir()
@@ -234,8 +235,8 @@ def test_the_weights_can_be_had_back(sizes, tmp_path):
 
 
 @pytest.mark.parametrize('path', ['threshold', 'v_star:focal'])
-def test_what_is_no_network_has_no_weights(path):
-  with pytest.raises(UserError, match='%s is no network' % path):
+def test_what_is_not_a_network_has_no_weights(path):
+  with pytest.raises(UserError, match=f'{path} is not a network'):
     mentornet.weights_of(path)
 
 
@@ -261,148 +262,77 @@ def _freeze_graph(build, directory):
     (lambda x: tf.py_func(lambda y: y, [x], tf.float32), 'PyFunc'),
     (lambda x: tf.identity(x, name='logits'), "node 'weight'"),
     (lambda x: tf.identity(x[:, 0] * 0 + 3, name='weight'), 'it gives 3 at'),
-    (lambda x: tf.identity(tf.sigmoid(x), name='weight'), 'is no MentorNet'),
+    (lambda x: tf.identity(tf.sigmoid(x), name='weight'), 'is not a MentorNet'),
     (lambda x: tf.sigmoid(x[:1, 0], name='weight'), r'gives the shape \[1\]'),
-    # All is well at first; not so at the end of training.
+    # Valid at first, but not at the end of training.
     (lambda x: tf.gather(tf.zeros([99]), tf.cast(x[:, 3], tf.int32),
                          name='weight'), 'cannot weigh losses'),
     (lambda x: tf.maximum(0.0, x[:, 3] - 97, name='weight'),
      'it gives 2 at loss .* epoch percentage 99'),
-    # Not a number where the difference is 0; below 0 where it is.
+    # NaN where the difference is 0; negative where the difference is.
     (lambda x: tf.sigmoid(x[:, 1] / x[:, 1], name='weight'),
      'it gives -?nan at loss 0, difference 0'),
     (lambda x: tf.minimum(0.5, x[:, 1], name='weight'),
      'it gives -5 at loss 0, difference -5'),
 ])
-def test_frozen_graph_that_is_no_mentornet(build, message, tmp_path):
+def test_frozen_graph_that_is_not_a_mentornet(build, message, tmp_path):
   _freeze_graph(build, str(tmp_path))
   with pytest.raises(UserError, match=message):
     mentornet.load(str(tmp_path))
 
 
-def _change_constant(change, directory):
-  with tf.Graph().as_default() as graph:
-    x = tf.placeholder(tf.float32, [None, 4], name='features')
-    tf.sigmoid(x[:, 0] * tf.constant([2.0], name='c'), name='weight')
-  graph_def = graph.as_graph_def()
-  node, = [node for node in graph_def.node if node.name == 'c']
-  change(node)
-  with open(os.path.join(directory, mentornet.FROZEN_GRAPH), 'wb') as f:
-    f.write(graph_def.SerializeToString())
-
-
 @pytest.mark.parametrize('change', [
-    lambda n: n.attr['value'].tensor.tensor_shape.dim.add(size=10**6 + 1),
-    lambda n: n.attr['value'].tensor.tensor_shape.dim.add(size=-1),
-    lambda n: n.attr['value'].tensor.tensor_shape.dim.add(size=2**62),
-    lambda n: n.attr['value'].tensor.float_val.extend([1, 2]),
-    lambda n: setattr(n.attr['value'].tensor.tensor_shape.dim[0], 'size', 0),
-    lambda n: setattr(n.attr['value'].tensor.tensor_shape, 'unknown_rank',
-                      True),
-    lambda n: setattr(n.attr['value'].tensor, 'tensor_content', b'12345'),
-    lambda n: setattr(n.attr['value'].tensor, 'tensor_content', b'1' * 8),
-    lambda n: setattr(n.attr['value'].tensor, 'dtype', 3),
-    lambda n: setattr(n.attr['value'].tensor, 'dtype', 7),  # Strings.
-    lambda n: setattr(n.attr['value'].tensor, 'dtype', 999),
-    lambda n: n.attr['value'].Clear()])
-def test_a_constant_that_does_not_fit_together(change, tmp_path):
-  """TensorFlow 1.15 would end the process at some of these."""
-  _change_constant(lambda node: None, str(tmp_path))
-  mentornet.load(str(tmp_path))
-  _change_constant(change, str(tmp_path))
-  with pytest.raises(UserError, match="the constant 'c' does not fit"):
-    mentornet.load(str(tmp_path))
-
-
-def test_a_value_for_all_elements(tmp_path):
-  _change_constant(lambda n: setattr(
-      n.attr['value'].tensor.tensor_shape.dim[0], 'size', 2500), str(tmp_path))
-  mentornet.load(str(tmp_path))
-
-
-def _outer(x, rank):
-  """Needs rank^2 numbers, of a graph of a few bytes, to know a shape."""
-  one = tf.constant(1.0, shape=[1, rank])
-  count = tf.cast(tf.matmul(one, one, transpose_a=True)[0, 0], tf.int32)
-  return tf.reshape(tf.sigmoid(x[:, 0]), tf.stack([2500 * count]),
-                    name='weight')
-
-
-def test_a_small_graph_that_computes_much(tmp_path):
-  _freeze_graph(lambda x: _outer(x, 100), str(tmp_path))
-  mentornet.load(str(tmp_path))
-  _freeze_graph(lambda x: _outer(x, 1000000), str(tmp_path))
-  with pytest.raises(UserError, match='computes 10000.* for 2500 examples'):
-    mentornet.load(str(tmp_path))
-
-
-@pytest.mark.parametrize('axis', [-2**31, 2**31 - 1, 9])
-@pytest.mark.parametrize('op', ['ConcatV2', 'Split'])
-def test_axes_are_moderate(op, axis, tmp_path):
-  """TensorFlow 1.15 would end the process at some of these."""
-  _freeze_graph(lambda x: tf.sigmoid(
-      tf.split(tf.concat([x, x], 1), 8, 1)[0][:, 0], name='weight'),
-                str(tmp_path))
-  path = tmp_path / mentornet.FROZEN_GRAPH
-  mentornet.load(str(tmp_path))
-  graph_def = tf.GraphDef.FromString(path.read_bytes())
-  nodes = {node.name: node for node in graph_def.node}
-  node, = [node for node in graph_def.node if node.op == op]
-  at = 0 if op == 'Split' else -1
-  nodes[node.input[at]].attr['value'].tensor.int_val[:] = [axis]
-  path.write_bytes(graph_def.SerializeToString())
-  with pytest.raises(UserError, match='axis or a number out of range'):
-    mentornet.load(str(tmp_path))
-
-
-@pytest.mark.parametrize('op,name,value', [
-    ('Split', 'num_split', 2**31 - 1), ('Pack', 'axis', 65),
-    ('GatherV2', 'batch_dims', 65), ('GatherV2', 'batch_dims', -1)])
-def test_numbers_of_a_node_are_moderate(op, name, value, tmp_path):
-  _freeze_graph(lambda x: tf.sigmoid(
-      tf.gather(tf.stack([y[:, 0] for y in tf.split(x, 4, 1)]), 0),
-      name='weight'), str(tmp_path))
+    lambda tensor: tensor.tensor_shape.dim.add(size=-1),
+    lambda tensor: tensor.float_val.extend([1, 2]),
+    lambda tensor: setattr(tensor, 'tensor_content', b'12345'),
+    lambda tensor: setattr(tensor, 'dtype', 0),
+    lambda tensor: setattr(tensor, 'dtype', 3),
+    lambda tensor: setattr(tensor, 'dtype', 7),  # Strings.
+    lambda tensor: setattr(tensor, 'dtype', 999),
+    lambda tensor: tensor.Clear()])
+def test_a_damaged_constant(change, tmp_path):
+  """TensorFlow aborts on some of these."""
+  _freeze_graph(lambda x: tf.sigmoid(x[:, 0] * tf.constant([2.0], name='c'),
+                                     name='weight'), str(tmp_path))
   mentornet.load(str(tmp_path))
   path = tmp_path / mentornet.FROZEN_GRAPH
   graph_def = tf.GraphDef.FromString(path.read_bytes())
-  node, = [node for node in graph_def.node if node.op == op]
-  node.attr[name].i = value
+  node, = [node for node in graph_def.node if node.name == 'c']
+  change(node.attr['value'].tensor)
   path.write_bytes(graph_def.SerializeToString())
-  with pytest.raises(UserError, match='axis or a number out of range'):
+  with pytest.raises(UserError, match='it cannot weigh losses'):
     mentornet.load(str(tmp_path))
 
 
-def test_a_shape_that_is_not_fixed(tmp_path):
-  _freeze_graph(lambda x: tf.reshape(
-      tf.sigmoid(x[:, :1]), tf.placeholder(tf.int32, [2]), name='weight'),
-                str(tmp_path))
-  with pytest.raises(UserError, match="the shape of its node 'weight' is not"):
-    mentornet.load(str(tmp_path))
-
-
-def test_nodes_out_of_order(tmp_path):
+def test_a_file_that_is_too_large(tmp_path, monkeypatch):
   _freeze_graph(lambda x: tf.sigmoid(x[:, 0], name='weight'), str(tmp_path))
-  path = tmp_path / mentornet.FROZEN_GRAPH
-  graph_def = tf.GraphDef.FromString(path.read_bytes())
-  path.write_bytes(tf.GraphDef(
-      node=list(graph_def.node)[::-1],
-      versions=graph_def.versions).SerializeToString())
-  with pytest.raises(UserError, match="inputs of the node 'weight' are not"):
-    mentornet.load(str(tmp_path))
-
-
-def test_bounds_of_a_graph(tmp_path, monkeypatch):
-  _freeze_graph(lambda x: _outer(x, 10), str(tmp_path))
-  with monkeypatch.context() as patch:
-    patch.setattr(mentornet, '_MAX_NODES', 3)
-    with pytest.raises(UserError, match='more than 3 nodes'):
-      mentornet.load(str(tmp_path))
+  mentornet.load(str(tmp_path))
   monkeypatch.setattr(mentornet, '_MAX_BYTES', 100)
   with pytest.raises(UserError, match='is not a frozen graph'):
     mentornet.load(str(tmp_path))
 
 
-def test_file_that_is_no_graph(tmp_path):
+# The same damage each time: other damage may abort TensorFlow.
+@hypothesis.settings(max_examples=25, deadline=None, derandomize=True,
+                     database=None, suppress_health_check=[
+                         hypothesis.HealthCheck.function_scoped_fixture])
+@hypothesis.given(data=strategies.data())
+def test_random_damage_to_a_frozen_graph(data, weights, tmp_path):
+  """Gives weights from 0 to 1, or a clean error: a graph has no checksum."""
+  mentornet.freeze(weights, str(tmp_path))
+  path = tmp_path / mentornet.FROZEN_GRAPH
+  path.write_bytes(data.draw(testing.damaged(path.read_bytes())))
+  try:
+    network = mentornet.load(str(tmp_path))
+  except UserError as error:
+    assert len(str(error).splitlines()) == 1
+  else:
+    with tf.Graph().as_default():
+      v = _outputs(network, mentornet.probe_points())
+    assert ((v >= 0) & (v <= 1)).all()
+
+
+def test_file_that_is_not_a_graph(tmp_path):
   (tmp_path / mentornet.FROZEN_GRAPH).write_bytes(b'\x07not a graph')
   with pytest.raises(UserError, match='mentornet.pb'):
     mentornet.load(str(tmp_path))
@@ -461,7 +391,7 @@ def test_two_mentors_have_two_averages():
 @pytest.mark.parametrize('which', ['loss', 'loss_ties'])
 def test_threshold(golden, which):
   loss = tf.constant(golden['thr/' + which][:, 0])
-  prefix = 'thr/%s_v_' % which
+  prefix = f'thr/{which}_v_'
   keys = [key for key in golden if key.startswith(prefix)]
   assert len(keys) == 11
   with tf.Session() as session:
@@ -502,7 +432,7 @@ def v_star(loss, difference, label, epoch):
 def test_a_formula_in_place_of_a_network(name, tmp_path):
   if name == 'file':
     name = str(tmp_path / 'mine.py')
-    (tmp_path / 'mine.py').write_text(u'%s' % FORMULA)
+    (tmp_path / 'mine.py').write_text(FORMULA)
   network = mentornet.load(mentornet.V_STAR + name)
   features = curriculum.grid()[::1009]
   features = features[features[:, 0] < 20]
@@ -528,20 +458,20 @@ def test_a_formula_as_a_mentor():
 
 
 def test_a_diverged_loss_leaves_the_formula_alone(tmp_path):
-  """Training then says what is wrong; the formula's complaint would mislead."""
-  (tmp_path / 'mine.py').write_text(u'%s' % FORMULA)
-  network = mentornet.load('v_star:%s' % (tmp_path / 'mine.py'))
+  """Training reports the cause; the error of the formula would mislead."""
+  (tmp_path / 'mine.py').write_text(FORMULA)
+  network = mentornet.load(f'v_star:{tmp_path / "mine.py"}')
   assert np.isnan(_outputs(network, np.full([3, 4], np.nan, np.float32))).all()
 
 
 def test_a_formula_that_fails_later(tmp_path):
   path = tmp_path / 'mine.py'
-  path.write_text(u'%s' % FORMULA)
-  network = mentornet.load('v_star:%s' % path)
+  path.write_text(FORMULA)
+  network = mentornet.load(f'v_star:{path}')
   with pytest.raises(tf.errors.UnknownError) as failure:
     _outputs(network, np.array([[25, 0, 0, 99]], np.float32))
   line = mentornet.formula_error(failure.value)
-  assert line.startswith('%s: v_star(' % path)
+  assert line.startswith(f'{path}: v_star(')
   assert line.endswith('line 4: AssertionError: never seen')
   other = tf.errors.UnknownError(None, None, 'of another kind')
   assert mentornet.formula_error(other) is None
@@ -552,8 +482,8 @@ def test_a_formula_that_fails_later(tmp_path):
     ('/nowhere/mine.py', 'cannot be read')])
 def test_no_such_formula(name, message):
   path = mentornet.V_STAR + name
-  with pytest.raises(UserError, match='--trained_mentornet_dir=%s: .*%s'
-                     % (path, message)):
+  with pytest.raises(UserError,
+                     match=f'--trained_mentornet_dir={path}: .*{message}'):
     mentornet.load(path)
 
 
@@ -565,7 +495,7 @@ def test_md5_is_of_what_is_read(tmp_path):
   seen = {nothing}
   for text in (b'one', b'two'):
     formula.write_bytes(text)
-    seen.add(mentornet.md5('v_star:%s' % formula))
+    seen.add(mentornet.md5(f'v_star:{formula}'))
     (tmp_path / 'net.index').write_bytes(text)
     for content in (b'three', b'four'):
       (tmp_path / 'net.data-00000-of-00001').write_bytes(content)

@@ -1,12 +1,14 @@
-"""The weights of a MentorNet: what is refused, and what others can read."""
+"""Tests of the weights of a MentorNet and of their checkpoints."""
 import os
 
+import hypothesis
 import numpy as np
 import pytest
 
 from mentormix import mentornet
 from mentormix import mentornet_weights
 from mentormix import runtime
+from mentormix import testing
 from mentormix.command import RunError
 from mentormix.command import UserError
 from mentormix.runtime import tf
@@ -52,8 +54,8 @@ def test_all_that_is_missing_is_named():
   with pytest.raises(UserError) as error:
     mentornet_weights.check(weights, 'here')
   assert str(error.value) == (
-      'here is no MentorNet: it lacks the variables mentornet/epoch_embedding, '
-      + FW + 'bias')
+      'here is not a MentorNet: it lacks the variables '
+      f'mentornet/epoch_embedding, {FW}bias')
 
 
 def _with(name, edit, **sizes):
@@ -95,7 +97,7 @@ def _with(name, edit, **sizes):
 def test_all_that_does_not_fit_is_named(name, edit, faults):
   with pytest.raises(UserError) as error:
     mentornet_weights.check(_with(name, edit), 'here')
-  assert str(error.value) == 'here is no MentorNet: ' + '; '.join(faults)
+  assert str(error.value) == 'here is not a MentorNet: ' + '; '.join(faults)
 
 
 def test_two_faults_of_different_kinds():
@@ -104,8 +106,8 @@ def test_two_faults_of_different_kinds():
   with pytest.raises(UserError) as error:
     mentornet_weights.check(weights, 'here')
   assert str(error.value) == (
-      'here is no MentorNet: %sbias has the shape [4] where [20] would fit; '
-      'mentornet/Variable_3 holds int32 instead of float32' % FW)
+      f'here is not a MentorNet: {FW}bias has the shape [4] where [20] would '
+      'fit; mentornet/Variable_3 holds int32 instead of float32')
 
 
 @pytest.mark.parametrize('sizes', [
@@ -197,11 +199,24 @@ def test_where_nothing_can_be_written(tmp_path):
                                        str(tmp_path / 'model.ckpt'))
 
 
-def test_more_than_any_mentornet(tmp_path):
-  """Is refused before it is read."""
-  prefix = str(tmp_path / 'model.ckpt')
+@pytest.mark.parametrize('name', [DATA, INDEX])
+def test_random_damage(name, tmp_path):
+  """Gives the weights that were written, or a clean error."""
   weights = _random_weights()
-  weights['mentornet/Variable_1'] = np.zeros([1000001], np.float32)
+  prefix = str(tmp_path / 'model.ckpt')
   mentornet_weights.write_checkpoint(weights, prefix)
-  with pytest.raises(UserError, match='is a damaged checkpoint'):
-    mentornet_weights.read_checkpoint(prefix)
+  path = tmp_path / name
+
+  @hypothesis.settings(max_examples=25, deadline=None, database=None)
+  @hypothesis.given(testing.damaged(path.read_bytes()))
+  def check(data):
+    path.write_bytes(data)
+    try:
+      found = mentornet_weights.read_checkpoint(prefix)
+    except UserError as error:
+      assert '\n' not in str(error)
+    else:
+      for key, value in weights.items():
+        np.testing.assert_array_equal(found[key], value, key)
+
+  check()

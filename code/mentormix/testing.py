@@ -8,6 +8,7 @@ import sys
 import tarfile
 import tempfile
 
+from hypothesis import strategies
 import numpy as np
 import pytest
 
@@ -202,3 +203,18 @@ def assert_same_run(one, other):
   for name in one:
     np.testing.assert_allclose(one[name], other[name], rtol=1e-3, atol=1e-4,
                                err_msg=name)
+
+
+@strategies.composite
+def damaged(draw, data):
+  """Strategy for `data`, bytes, with some bits flipped and perhaps truncated.
+
+  It also draws `data` itself.
+  """
+  changed = bytearray(data)
+  bits = strategies.integers(0, 8 * len(data) - 1)
+  for bit in draw(strategies.lists(bits, max_size=3, unique=True)):
+    changed[bit // 8] ^= 1 << bit % 8
+  length = draw(strategies.just(len(data))
+                | strategies.integers(0, len(data) - 1))
+  return bytes(changed[:length])
