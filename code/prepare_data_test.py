@@ -1,29 +1,29 @@
 """Tests of making data sets, from the command line to the pixels."""
 import hashlib
+import io
 import json
 import os
 import re
+import shutil
 import signal
 import struct
-import subprocess
-import sys
 import zlib
 
 import numpy as np
 from PIL import Image
 import pytest
 
+import cifar_eval
+import cifar_train_mentormix
 import prepare_data
 from mentormix import archives
 from mentormix import datasets
+from mentormix import files
 from mentormix import noise
 from mentormix import testing
 from mentormix.command import RunError
 from mentormix.command import UserError
 from mentormix.runtime import tf
-
-CODE = os.path.dirname(os.path.abspath(__file__))
-SCRIPT = os.path.join(CODE, 'prepare_data.py')
 
 
 def settings(tmp_path, **changes):
@@ -32,11 +32,8 @@ def settings(tmp_path, **changes):
   if not os.path.exists(archive):
     testing.write_cifar_archive(archive)
   values = prepare_data.Settings(
-      dataset_name='cifar10', archive=archive, md5=None, image_dir=None,
-      image_size=32, output_dir=str(tmp_path / 'out'), noise_levels=(0.4,),
-      noise_type='symmetric_others', noise_file=None, noise_key=None,
-      noise_index=None, seed=0, num_train=None, skip_train=0, num_shards=3,
-      overwrite=False)
+      dataset_name='cifar10', archive=archive, output_dir=str(tmp_path / 'out'),
+      noise_levels=(0.4,), noise_type='symmetric_others', num_shards=3)
   return values._replace(**changes)
 
 
@@ -58,10 +55,9 @@ def facts(tmp_path, level='0.4'):
 def records(dataset_name, split, directory):
   """The tf.Examples of a split, in the order on disk."""
   dataset = datasets.get(dataset_name, str(directory))
-  files = datasets.find_files(dataset, split, str(directory))
-  assert datasets.check_files(dataset, split, files)[1] > 0
+  paths = datasets.find_files(dataset, split, str(directory))
   return [tf.train.Example.FromString(record).features.feature
-          for path in files for record in tf.python_io.tf_record_iterator(path)]
+          for path in paths for record in tf.python_io.tf_record_iterator(path)]
 
 
 def column(examples, key):
@@ -95,20 +91,18 @@ def test_read_back(tmp_path, dataset_name, capsys):
                                 archive=archive, seed=5))
   count = len(clean.train_labels)
 
-  train = records(dataset_name, 'train', tmp_path / 'out' / '0.4')
+  level = tmp_path / 'out' / '0.4'
+  train = records(dataset_name, 'train', level)
   order = prepare_data.record_order(count, 5)
-  assert len(train) == count
   np.testing.assert_array_equal(decode(train), clean.train_images[order])
   clean_labels = column(train, datasets.CLEAN_LABEL)
   np.testing.assert_array_equal(clean_labels, clean.train_labels[order])
   assert source_ids(train) == [str(i) for i in order]
   given = column(train, datasets.LABEL)
   by_source = given[np.argsort(order)].tolist()
-  level = tmp_path / 'out' / '0.4'
   assert json.loads((level / 'labels.json').read_text()) == by_source
   assert (level / 'labels.csv').read_text().splitlines()[1:] == [
-      '%d,%d,%d,%d' % (i, by_source[i], clean.train_labels[i], i)
-      for i in range(count)]
+      f'{i},{by_source[i]},{clean.train_labels[i]},{i}' for i in range(count)]
   changed = given != clean_labels
   assert changed.sum() == round(0.4 * count)
   # Spread over the files, although records and noise have one seed.
@@ -120,18 +114,13 @@ def test_read_back(tmp_path, dataset_name, capsys):
   assert source_ids(test) == [str(i) for i in range(len(clean.test_labels))]
   for key in (datasets.LABEL, datasets.CLEAN_LABEL):
     np.testing.assert_array_equal(column(test, key), clean.test_labels)
-  if dataset_name == 'cifar100':
-    np.testing.assert_array_equal(column(train, datasets.FINE_LABEL),
-                                  clean_labels)
-    np.testing.assert_array_equal(column(test, datasets.FINE_LABEL),
-                                  clean.test_labels)
-  else:
-    assert datasets.FINE_LABEL not in train[0]
-    assert datasets.FINE_LABEL not in test[0]
-
-  lines = capsys.readouterr().out.splitlines()
-  assert '%s: %d examples, symmetric_others noise, 0.4 asked, 0.' % (
-      tmp_path / 'out' / '0.4', count) in lines[-2]
+  for split, labels in ((train, clean_labels), (test, clean.test_labels)):
+    if dataset_name == 'cifar100':
+      np.testing.assert_array_equal(column(split, datasets.FINE_LABEL), labels)
+    else:
+      assert datasets.FINE_LABEL not in split[0]
+  assert (f'{level}: {count} examples, symmetric_others noise, 0.4 asked, 0.'
+          in capsys.readouterr().out.splitlines()[-2])
 
 
 def test_noise_file_says_what_was_done(tmp_path):
@@ -149,7 +138,7 @@ def test_noise_file_says_what_was_done(tmp_path):
       if name != 'noise.json'}
   assert 'mapped' in found.pop('definition')
   assert found == {
-      'archive': 'a.tar.gz', 'archive_md5': archives.md5_of(archive),
+      'archive': 'a.tar.gz', 'archive_md5': files.md5_of(archive),
       'class_names': list(clean.class_names), 'dataset_name': 'cifar100',
       'format_version': 2, 'image_size': 32, 'noise_type': 'asymmetric',
       'num_changed': 200, 'num_classes': 100, 'num_examples': 500,
@@ -195,19 +184,11 @@ def test_png_is_stored_and_valid(size):
   image = np.random.RandomState(0).randint(
       0, 256, size=[size, size, 3]).astype(np.uint8)
   png = prepare_data.encode_png(image)
-  kinds, position = [], 8
-  while position < len(png):
-    length, kind = struct.unpack('>I4s', png[position:position + 8])
-    data = png[position + 8:position + 8 + length]
-    checksum, = struct.unpack('>I', png[position + 8 + length:][:4])
-    assert zlib.crc32(kind + data) == checksum
-    kinds.append(kind)
-    if kind == b'IDAT':
-      rows = np.frombuffer(zlib.decompress(data), np.uint8).reshape(size, -1)
-      assert not rows[:, 0].any()
-      np.testing.assert_array_equal(rows[:, 1:].reshape(image.shape), image)
-    position += 12 + length
-  assert kinds == [b'IHDR', b'IDAT', b'IEND']
+  np.testing.assert_array_equal(Image.open(io.BytesIO(png)), image)
+  # Filter 0 in every row, and nothing compressed.
+  length, = struct.unpack('>I', png[33:37])
+  rows = np.frombuffer(zlib.decompress(png[41:41 + length]), np.uint8)
+  assert not rows.reshape(size, -1)[:, 0].any()
   blocks = -(-size * (1 + 3 * size) // 65535)
   assert len(png) == size * (1 + 3 * size) + 5 * blocks + 63
 
@@ -215,46 +196,47 @@ def test_png_is_stored_and_valid(size):
 # A part of the training images.
 
 
-def test_the_first_training_images(tmp_path):
-  prepare_data.prepare(settings(tmp_path, num_train=50))
+@pytest.mark.parametrize('change, rows', [
+    ({'num_train': 50}, range(50)), ({'skip_train': 150}, range(150, 200)),
+    ({'num_train': 20, 'skip_train': 10}, range(10, 30))])
+def test_a_part_of_the_training_images(tmp_path, change, rows):
+  prepare_data.prepare(settings(tmp_path, **change))
   clean = archives.read(str(tmp_path / 'a.tar.gz'), 'cifar10')
   train = records('cifar10', 'train', tmp_path / 'out' / '0.4')
   order = [int(i) for i in source_ids(train)]
-  assert sorted(order) == list(range(50))
+  assert sorted(order) == list(rows)
   np.testing.assert_array_equal(decode(train), clean.train_images[order])
-  found = facts(tmp_path)
-  assert (found['num_train'], found['num_examples'], found['num_changed']) == (
-      50, 50, 20)
-  val = facts(tmp_path, 'val')
+  found, val = facts(tmp_path), facts(tmp_path, 'val')
+  assert (found['num_examples'], found['num_changed']) == (
+      len(rows), 0.4 * len(rows))
+  assert (found['num_train'], found.get('skip_train')) == (
+      change.get('num_train'), change.get('skip_train'))
   assert (val['num_train'], val['num_examples']) == (None, 40)
-
-
-def test_a_set_apart_from_the_first_images(tmp_path):
-  prepare_data.prepare(settings(tmp_path, skip_train=150))
-  clean = archives.read(str(tmp_path / 'a.tar.gz'), 'cifar10')
-  train = records('cifar10', 'train', tmp_path / 'out' / '0.4')
-  order = [int(i) for i in source_ids(train)]
-  assert sorted(order) == list(range(150, 200))
-  np.testing.assert_array_equal(decode(train), clean.train_images[order])
-  assert facts(tmp_path)['skip_train'] == 150
-  assert 'skip_train' not in facts(tmp_path, 'val')
+  assert 'skip_train' not in val
 
 
 # Labels of a file.
 
 
-def noisy_labels(count):
-  """The labels of the small archive, 30% of them moved on by one."""
-  clean = archives.read('a.tar.gz', 'cifar10').train_labels
-  return clean, np.where(np.arange(count) % 10 < 3, (clean + 1) % 10, clean)
-
-
-def test_labels_of_a_file(tmp_path, capsys, monkeypatch):
+@pytest.fixture(name='labelled')
+def fixture_labelled(tmp_path, monkeypatch):
+  """Settings with 30% wrong labels in x.npz; the labels; all in tmp_path."""
   monkeypatch.chdir(tmp_path)
   values = settings(tmp_path, noise_levels=(None,), noise_type=noise.FILE,
                     noise_file='x.npz', noise_key='worse')
-  clean, worse = noisy_labels(200)
+  clean = archives.read('a.tar.gz', 'cifar10').train_labels
+  worse = np.where(np.arange(200) % 10 < 3, (clean + 1) % 10, clean)
   np.savez('x.npz', clean=clean, worse_label=worse)
+  return values, clean, worse
+
+
+def written_labels(directory):
+  with open(os.path.join(directory, 'labels.json')) as stream:
+    return json.load(stream)
+
+
+def test_labels_of_a_file(tmp_path, capsys, labelled):
+  values, clean, worse = labelled
   prepare_data.prepare(values)
   assert 'labels of x.npz, 0.3000 realised' in capsys.readouterr().out
   assert sorted(os.listdir('out')) == ['val', 'worse']
@@ -265,12 +247,10 @@ def test_labels_of_a_file(tmp_path, capsys, monkeypatch):
                                 clean[order])
   found = facts(tmp_path, 'worse')
   assert found['definition'] == 'the labels are those of a file'
-  assert {key: found[key] for key in (
+  assert [found[key] for key in (
       'noise_type', 'rate_asked', 'rate_realised', 'noise_file', 'noise_key',
-      'noise_file_md5')} == {
-          'noise_type': 'file', 'rate_asked': None, 'rate_realised': 0.3,
-          'noise_file': 'x.npz', 'noise_key': 'worse',
-          'noise_file_md5': archives.md5_of('x.npz')}
+      'noise_file_md5')] == [
+          'file', None, 0.3, 'x.npz', 'worse', files.md5_of('x.npz')]
 
   prepare_data.prepare(values)
   assert capsys.readouterr().out.count('kept') == 2
@@ -283,32 +263,25 @@ def test_labels_of_a_file(tmp_path, capsys, monkeypatch):
   again = values._replace(noise_file='again.csv', noise_key=None, num_train=50,
                           output_dir='part')
   prepare_data.prepare(again)
-  assert json.loads((tmp_path / 'part' / 'again' / 'labels.json').read_text()
-                    ) == json.loads((tmp_path / 'out' / 'worse' / 'labels.json'
-                                     ).read_text())[:50]
+  assert written_labels('part/again') == written_labels('out/worse')[:50]
   with pytest.raises(UserError, match='50 labels; there are 200'):
     prepare_data.prepare(again._replace(
         noise_file='part/again/labels.json', output_dir='other'))
   assert not os.path.exists('other')
 
 
-def test_labels_in_another_order_are_refused_before_writing(
-    tmp_path, monkeypatch):
-  monkeypatch.chdir(tmp_path)
-  values = settings(tmp_path, noise_levels=(None,), noise_type=noise.FILE,
-                    noise_file='x.npz', noise_key='worse')
-  clean, worse = noisy_labels(200)
+def test_labels_in_another_order_are_refused_before_writing(labelled):
+  values, clean, worse = labelled
   np.savez('x.npz', clean=clean[::-1], worse=worse[::-1])
   with pytest.raises(UserError, match='pass --noise_index'):
     prepare_data.prepare(values)
   assert not os.path.exists('out')
   np.save('index.npy', np.arange(200)[::-1])
   prepare_data.prepare(values._replace(noise_index='index.npy'))
-  assert json.loads((tmp_path / 'out' / 'worse' / 'labels.json').read_text()
-                    ) == worse.tolist()
+  assert written_labels('out/worse') == worse.tolist()
 
 
-# Images of one's own.
+# Custom images.
 
 
 def image_folder(directory, num_classes=2, count=20, size=40):
@@ -323,17 +296,17 @@ def image_folder(directory, num_classes=2, count=20, size=40):
   return str(directory)
 
 
-def own(tmp_path, **changes):
-  """Settings for images of one's own."""
+def custom(tmp_path, **changes):
+  """Settings for custom images."""
   values = dict(dataset_name='own', archive=None, noise_levels=(0.0,),
                 noise_type=noise.FOLDERS, image_dir=str(tmp_path / 'images'))
   values.update(changes)
   return settings(tmp_path, **values)
 
 
-def test_own_images(tmp_path, capsys):
+def test_custom_images(tmp_path, capsys):
   image_folder(tmp_path / 'images')
-  prepare_data.prepare(own(tmp_path, image_size=24))
+  prepare_data.prepare(custom(tmp_path, image_size=24))
   assert '0: 40 examples, labels as in the folders' in capsys.readouterr().out
   train = records('own', 'train', tmp_path / 'out' / '0')
   assert datasets.CLEAN_LABEL not in train[0]
@@ -351,20 +324,21 @@ def test_own_images(tmp_path, capsys):
       'rate_asked', 'rate_realised', 'num_changed', 'clean_label_counts',
       'num_classes', 'image_size', 'class_names', 'noise_type')] == [
           None, None, None, None, 2, 24, ['class 0', 'class 1'], 'folders']
-  prepare_data.prepare(own(tmp_path, image_size=24))
+  prepare_data.prepare(custom(tmp_path, image_size=24))
   assert capsys.readouterr().out.count('kept') == 2
   with pytest.raises(UserError, match='image_size 24, not 32'):
-    prepare_data.prepare(own(tmp_path))
+    prepare_data.prepare(custom(tmp_path))
   (tmp_path / 'images' / 'val' / 'class 1' / '009.png').unlink()
   with pytest.raises(UserError, match='archive_md5'):
-    prepare_data.prepare(own(tmp_path, image_size=24))
+    prepare_data.prepare(custom(tmp_path, image_size=24))
 
 
-def test_noise_on_own_images(tmp_path):
+def test_noise_on_custom_images(tmp_path):
   """A part takes every class alike; the folders' labels count as clean."""
   image_folder(tmp_path / 'images', num_classes=3)
-  prepare_data.prepare(own(tmp_path, noise_type='symmetric_others', num_train=9,
-                           noise_levels=(0.0, 0.34)))
+  prepare_data.prepare(custom(
+      tmp_path, noise_type='symmetric_others', num_train=9,
+      noise_levels=(0.0, 0.34)))
   train = records('own', 'train', tmp_path / 'out' / '0.34')
   assert sorted(source_ids(train)) == [
       'train/class %d/00%d.png' % (k, i) for k in range(3) for i in range(3)]
@@ -373,7 +347,7 @@ def test_noise_on_own_images(tmp_path):
   assert np.sum(clean != column(train, datasets.LABEL)) == 3
   assert facts(tmp_path, '0')['rate_realised'] == 0
   with pytest.raises(UserError, match='asymmetric is not defined'):
-    prepare_data.prepare(own(tmp_path, noise_type='asymmetric',
+    prepare_data.prepare(custom(tmp_path, noise_type='asymmetric',
                              noise_levels=(0.1,)))
 
 
@@ -381,53 +355,42 @@ def test_unreadable_images_are_found_before_writing(tmp_path):
   image_folder(tmp_path / 'images')
   (tmp_path / 'images' / 'val' / 'class 1' / '005.png').write_bytes(b'x')
   with pytest.raises(UserError, match='val/class 1/005.png cannot be read'):
-    prepare_data.prepare(own(tmp_path))
+    prepare_data.prepare(custom(tmp_path))
   assert not (tmp_path / 'out').exists()
 
 
-@pytest.mark.parametrize('num_classes, size', [(2, 24), (5, 32)])
-def test_own_images_are_trained_and_evaluated_on(tmp_path, num_classes, size):
-  image_folder(tmp_path / 'images', num_classes)
-  prepare_data.prepare(own(tmp_path, image_size=size))
-  environment = dict(os.environ, PYTHONPATH='')
-
-  def run_script(name, **arguments):
-    done = subprocess.run(
-        [sys.executable, os.path.join(CODE, name), '--dataset_name=own',
-         '--studentnet=resnet8_thin', '--batch_size=8'] + [
-             '--%s=%s' % item for item in sorted(arguments.items())],
-        cwd=str(tmp_path), env=environment, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, universal_newlines=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-  run_script('cifar_train_mentormix.py', data_dir='out/0', train_log_dir='run',
-             trained_mentornet_dir='threshold', max_number_of_steps=2)
-  run_script('cifar_eval.py', data_dir='out/val', checkpoint_dir='run',
-             eval_dir='eval', once=True)
-  header, row = (tmp_path / 'eval' / 'results.csv').read_text().splitlines()[:2]
+def test_custom_images_are_trained_and_evaluated_on(tmp_path):
+  image_folder(tmp_path / 'images')
+  prepare_data.prepare(custom(tmp_path, image_size=24))
+  for module, flags in (
+      (cifar_train_mentormix, dict(
+          studentnet='resnet8_thin', data_dir='out/0', train_log_dir='run',
+          trained_mentornet_dir='threshold', max_number_of_steps=2)),
+      (cifar_eval, dict(
+          data_dir='out/val', checkpoint_dir='run', eval_dir='eval',
+          once=True))):
+    code, _, err = testing.run_command(module, *testing.to_flags(
+        dataset_name='own', batch_size=8, **flags), cwd=tmp_path)
+    assert code == 0, err
+  results = tmp_path / 'eval' / 'results.csv'
+  header, row = results.read_text().splitlines()[:2]
   found = dict(zip(header.split(','), row.split(',')))
-  assert found['count'] == str(10 * num_classes)
+  assert found['count'] == '20'
   assert float(found['top5']) == 1  # There are no more than five.
 
 
-# What is there already.
+# Directories that exist already.
 
 
 def test_finished_directories_are_kept(tmp_path, capsys, monkeypatch):
   prepare_data.prepare(settings(tmp_path))
   before = contents(tmp_path)
-  monkeypatch.setattr(prepare_data, '_read', None)  # Not even read.
-  prepare_data.prepare(settings(tmp_path))
+  with monkeypatch.context() as patch:
+    patch.setattr(prepare_data, '_read', None)  # The images are not even read.
+    prepare_data.prepare(settings(tmp_path))
   assert contents(tmp_path) == before
-  assert capsys.readouterr().out.count('kept') == 2
-
-
-def test_further_levels_join(tmp_path, capsys):
-  prepare_data.prepare(settings(tmp_path))
-  capsys.readouterr()
-  prepare_data.prepare(settings(tmp_path, noise_levels=(0.1, 0.4),
-                                noise_type='symmetric_others'))
-  assert capsys.readouterr().out.count('kept') == 2
+  prepare_data.prepare(settings(tmp_path, noise_levels=(0.1, 0.4)))
+  assert capsys.readouterr().out.count('kept') == 4
   assert sorted(os.listdir(str(tmp_path / 'out'))) == ['0.1', '0.4', 'val']
 
 
@@ -440,12 +403,12 @@ def test_other_settings_are_refused_before_writing(tmp_path, change):
   wanted = settings(tmp_path, noise_levels=(0.1, 0.4), **change)
   with pytest.raises(UserError, match='--overwrite') as caught:
     prepare_data.prepare(wanted)
-  assert '%s %s, not %s' % ((list(change)[0],) + (
-      getattr(settings(tmp_path), list(change)[0]),
-      list(change.values())[0])) in str(caught.value)
+  (name, value), = change.items()
+  assert (f'{name} {getattr(settings(tmp_path), name)}, not {value}'
+          in str(caught.value))
   assert contents(tmp_path) == before
   prepare_data.prepare(wanted._replace(overwrite=True))
-  assert facts(tmp_path)[list(change)[0]] == list(change.values())[0]
+  assert facts(tmp_path)[name] == value
   assert sorted(os.listdir(str(tmp_path / 'out'))) == ['0.1', '0.4', 'val']
 
 
@@ -479,7 +442,7 @@ def test_damaged_directories_are_refused(tmp_path, damage):
   assert len(facts(tmp_path)['sha256']) == 5
 
 
-def test_what_is_not_ours_is_never_replaced(tmp_path):
+def test_other_files_are_never_replaced(tmp_path):
   level = tmp_path / 'out' / '0.4'
   level.mkdir(parents=True)
   (level / 'thesis.tex').write_text('x')
@@ -493,13 +456,12 @@ def test_what_is_not_ours_is_never_replaced(tmp_path):
 
 def test_file_or_link_in_the_way(tmp_path):
   (tmp_path / 'out').mkdir()
-  (tmp_path / 'out' / '0.4').write_text('x')
-  with pytest.raises(UserError, match='not a directory'):
-    prepare_data.prepare(settings(tmp_path, overwrite=True))
-  (tmp_path / 'out' / '0.4').unlink()
-  (tmp_path / 'out' / '0.4').symlink_to(tmp_path / 'nowhere')
-  with pytest.raises(UserError, match='not a directory'):
-    prepare_data.prepare(settings(tmp_path, overwrite=True))
+  level = tmp_path / 'out' / '0.4'
+  for make in (level.touch, lambda: level.symlink_to(tmp_path / 'nowhere')):
+    make()
+    with pytest.raises(UserError, match='not a directory'):
+      prepare_data.prepare(settings(tmp_path, overwrite=True))
+    level.unlink()
 
 
 # Interruptions.
@@ -536,7 +498,7 @@ def test_interrupted_run_leaves_nothing(tmp_path, monkeypatch, number, capsys):
   assert 'Stopped by signal %d' % number in capsys.readouterr().err
   assert os.listdir(str(tmp_path / 'out')) == ['val']  # That was finished.
   assert signal.getsignal(number) is handler
-  prepare_data.prepare(settings(tmp_path))  # Goes on where it stopped.
+  prepare_data.prepare(settings(tmp_path))  # Continues where it stopped.
   assert len(facts(tmp_path)['sha256']) == 5
 
 
@@ -565,52 +527,13 @@ def test_failed_overwrite_keeps_the_old(tmp_path, monkeypatch):
   assert contents(tmp_path) == before
 
 
-def test_failed_rename_keeps_the_old(tmp_path, monkeypatch):
-  prepare_data.prepare(settings(tmp_path))
-  before = contents(tmp_path)
-  original = os.rename
-
-  def rename(source, target):
-    if '.tmp-' in source:
-      raise OSError(5, 'Input/output error')
-    original(source, target)
-
-  monkeypatch.setattr(os, 'rename', rename)
-  with pytest.raises(RunError):
-    prepare_data.prepare(settings(tmp_path, seed=1, overwrite=True))
-  assert contents(tmp_path) == before
-
-
-def test_stale_directories_do_not_disturb(tmp_path):
-  stale = tmp_path / 'out' / ('.0.4.tmp-%d' % os.getpid())
-  stale.mkdir(parents=True)
-  (stale / 'cifar10_train-00000-of-00003').write_bytes(b'half')
-  prepare_data.prepare(settings(tmp_path))
-  assert len(facts(tmp_path)['sha256']) == 5
-
-
 # The command.
 
 
-def run(arguments, directory, with_tensorflow=False):
-  """Runs the script; returns exit code, output, errors."""
-  environment = dict(os.environ)
-  environment.pop('PYTHONPATH', None)
-  if not with_tensorflow:  # Bad input shows before TensorFlow is imported.
-    trap = directory / 'trap'
-    trap.mkdir(exist_ok=True)
-    (trap / 'tensorflow.py').write_text('raise ImportError("too early")')
-    environment['PYTHONPATH'] = str(trap)
-  done = subprocess.run(
-      [sys.executable, SCRIPT] + list(arguments), cwd=str(directory),
-      env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-      universal_newlines=True, check=False)
-  return done.returncode, done.stdout, done.stderr
-
-
 def test_command(tmp_path):
-  code, out, err = run(['--dataset_name=digits', '--noise_levels=0.2',
-                        '--noise_type=asymmetric'], tmp_path, True)
+  code, out, err = testing.run_command(
+      prepare_data, '--dataset_name=digits', '--noise_levels=0.2',
+      '--noise_type=asymmetric', cwd=tmp_path)
   assert (code, err) == (0, '')
   assert re.search(r'^data/digits/0.2: 1397 examples, asymmetric noise, '
                    r'0.2 asked, 0.\d{4} realised$', out, re.MULTILINE)
@@ -620,27 +543,29 @@ def test_command(tmp_path):
   assert len(contents(tmp_path / 'data' / 'digits' / '0.2')) == 13
 
 
-def test_help_is_instant(tmp_path):
-  code, out, _ = run(['--help'], tmp_path)
-  assert code == 1  # As absl does it.
-  assert '--noise_levels' in out and 'K - 1 classes' in out
+@pytest.mark.parametrize('arguments, code, words', [
+    (['--help'], 1, '--noise_levels'),  # absl exits with 1.
+    (['--dataset_name=digits', '--num_train=1398'], 2, 'num_train=1398')])
+def test_help_and_bad_input_do_not_load_slow_libraries(
+    tmp_path, monkeypatch, arguments, code, words):
+  for name in ('tensorflow', 'pooch', 'requests'):
+    (tmp_path / f'{name}.py').write_text('raise ImportError("too early")')
+  monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+  found, out, err = testing.run(prepare_data.__file__, tmp_path, *arguments)
+  assert found == code and words in out + err
 
 
-@pytest.fixture(name='files', scope='module')
-def fixture_files(tmp_path_factory):
+@pytest.fixture(name='inputs', scope='module')
+def fixture_inputs(tmp_path_factory):
   """Archives good and bad; returns their directory."""
   directory = tmp_path_factory.mktemp('files')
   testing.write_cifar_archive(str(directory / 'ten.tar.gz'), 'cifar10')
-  testing.write_cifar_archive(str(directory / 'hundred.tar.gz'), 'cifar100')
   whole = (directory / 'ten.tar.gz').read_bytes()
   (directory / 'half.tar.gz').write_bytes(whole[:len(whole) // 2])
-  (directory / 'page.tar.gz').write_bytes(b'<html>Sign in</html>')
   (directory / 'folder').mkdir()
   image_folder(directory / 'images')
   (directory / 'labels.json').write_text('[0, 1]')
-  (directory / 'bool.json').write_text('[0, true]')
   (directory / 'val.json').write_text('[0, 1]')
-  np.savez(str(directory / 'keys.npz'), worse=np.zeros(9, int))
   return directory
 
 
@@ -677,10 +602,7 @@ FROM_FILE = DIGITS + ['--noise_file=labels.json']
     (DIGITS + ['--output_dir=/dev/null/x'], 'output_dir.*/dev/null'),
     (CIFAR10 + ['--archive='], '--archive is empty'),
     (CIFAR10 + ['--archive=none.tar.gz'], 'none.tar.gz does not exist'),
-    (CIFAR10 + ['--archive=folder'], 'folder is not a file'),
     (CIFAR10 + ['--archive=half.tar.gz'], 'half.tar.gz is truncated'),
-    (CIFAR10 + ['--archive=page.tar.gz'], 'page.tar.gz.*html'),
-    (CIFAR10 + ['--archive=hundred.tar.gz'], 'holds cifar100'),
     (CIFAR10 + ['--archive=ftp://x/y.tar.gz'], 'http'),
     (CIFAR10 + ['--archive=http://127.0.0.1:1/'], 'http'),
     (CIFAR10 + ['--archive=http://[bad'], 'http://.bad is neither'),
@@ -693,10 +615,7 @@ FROM_FILE = DIGITS + ['--noise_file=labels.json']
     (FROM_FILE + ['--noise_key=worse'], 'has no keys.*--noise_key'),
     (FROM_FILE + ['--noise_index=none.npy'], 'none.npy is not a file'),
     (DIGITS + ['--noise_file='], 'noise_file is empty'),
-    (DIGITS + ['--noise_file=none'], '--noise_file=none is not a file'),
-    (DIGITS + ['--noise_file=bool.json'], 'entry 1.*True'),
     (DIGITS + ['--noise_file=val.json'], 'cannot name.*val.json'),
-    (DIGITS + ['--noise_file=keys.npz'], 'holds 9 labels; there are 1397'),
     (DIGITS + ['--noise_key=worse'], 'noise_key needs --noise_file'),
     (DIGITS + ['--noise_index=x'], 'noise_index needs --noise_file'),
     (DIGITS + ['--image_size=24'], 'image_size needs --image_dir'),
@@ -712,40 +631,38 @@ FROM_FILE = DIGITS + ['--noise_file=labels.json']
     (OWN + ['--num_shards=21'], 'num_shards=21.*20 images'),
     (['--dataset_name=own', '--image_dir=folder'], 'has no folder train'),
 ])
-def test_bad_input_is_one_line(files, arguments, words):
-  before = sorted(contents(files))
-  code, _, err = run(arguments, files)
+def test_bad_input_is_one_line(inputs, arguments, words):
+  before = sorted(contents(inputs))
+  code, _, err = testing.run_command(prepare_data, *arguments, cwd=inputs)
   assert code == 2, err
   assert re.search(words, err), err
   assert ' prepare_data.py: error: ' in err and err.count('\n') == 1
-  assert [name for name in sorted(contents(files))
-          if not name.startswith('trap')] == [
-              name for name in before if not name.startswith('trap')]
-  assert not (files / 'data').exists()
+  assert sorted(contents(inputs)) == before
+  assert not (inputs / 'data').exists()
 
 
-def test_unofficial_archive_is_noted(files, tmp_path, capsys):
-  archive = str(files / 'ten.tar.gz')
+def test_unofficial_archive_is_noted(inputs, tmp_path, capsys):
+  archive = str(inputs / 'ten.tar.gz')
   values = settings(tmp_path, archive=archive)
   prepare_data.prepare(values)
   assert 'is not the official archive' in capsys.readouterr().out
-  prepare_data.prepare(values._replace(md5=archives.md5_of(archive)))
+  prepare_data.prepare(values._replace(md5=files.md5_of(archive)))
   assert 'Note' not in capsys.readouterr().out
 
 
-def test_download(tmp_path, monkeypatch, files, capsys):
+def test_download(tmp_path, monkeypatch, inputs, capsys):
   """The official address by default; its checksum unless told otherwise."""
   fetched = []
 
   def download(url, path, md5):
     fetched.append((url, path, md5))
-    with open(path, 'wb') as stream:
-      stream.write((files / 'ten.tar.gz').read_bytes())
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    shutil.copy(str(inputs / 'ten.tar.gz'), path)
 
   monkeypatch.chdir(tmp_path)
   monkeypatch.setattr(archives, 'download', download)
   official = archives.OFFICIAL['cifar10']._replace(
-      md5=archives.md5_of(str(files / 'ten.tar.gz')))
+      md5=files.md5_of(str(inputs / 'ten.tar.gz')))
   monkeypatch.setitem(archives.OFFICIAL, 'cifar10', official)
   values = settings(tmp_path, archive=None)
   target = os.path.join('data', 'cifar-10-python.tar.gz')

@@ -2,6 +2,7 @@
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import shutil
 import socket
@@ -14,6 +15,7 @@ LOCK_FILE = '.lock'
 _MAX_NAME = 220  # Bytes; `new_directory` adds some 30, and 255 is the end.
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO,
                 errno.EACCES, errno.EPERM, errno.EFBIG)
+_CHUNK = 1 << 20
 _PATIENCE_SECS = 3  # A process that was killed lets go when it is taken apart.
 
 
@@ -55,6 +57,23 @@ def replaced(path, mode='w'):
     if isinstance(error, OSError) and not error.filename:
       error.filename = path
     raise
+
+
+def md5_of(path):
+  """The md5 of a file, in hexadecimal."""
+  return _checksum(path, hashlib.md5())
+
+
+def sha256_of(path):
+  """The SHA-256 of a file, in hexadecimal."""
+  return _checksum(path, hashlib.sha256())
+
+
+def _checksum(path, digest):
+  with open(path, 'rb') as f:
+    for chunk in iter(lambda: f.read(_CHUNK), b''):
+      digest.update(chunk)
+  return digest.hexdigest()
 
 
 def contents(path, most):

@@ -46,6 +46,23 @@ def test_a_failure_leaves_what_was_there(tmp_path):
   assert os.listdir(str(tmp_path)) == ['new']
 
 
+def test_a_failed_rename_leaves_what_was_there(tmp_path, monkeypatch):
+  path = str(tmp_path / 'new')
+  _fill(path, 'first')
+  rename = os.rename
+
+  def fail(source, target):
+    if '.tmp-' in source:
+      raise OSError(5, 'Input/output error')
+    rename(source, target)
+
+  monkeypatch.setattr(os, 'rename', fail)
+  with pytest.raises(OSError):
+    _fill(path, 'second')
+  assert (tmp_path / 'new' / 'file').read_text() == 'first'
+  assert os.listdir(str(tmp_path)) == ['new']
+
+
 def test_what_may_be_replaced(tmp_path):
   path = tmp_path / 'new'
   files.check_output(str(path), {'file'}, overwrite=False)

@@ -71,7 +71,7 @@ def find(path):
   digest = hashlib.md5()
   for relative, _ in train + val:
     # A checksum has a fixed length, so no file can pass for two.
-    digest.update(relative.encode('utf-8') + b'\0' + archives.md5_of(
+    digest.update(relative.encode('utf-8') + b'\0' + files.md5_of(
         os.path.join(path, relative)).encode('ascii'))
   return Folder(path, digest.hexdigest(), class_names, train, val)
 

@@ -1,13 +1,12 @@
-"""Label noise: three definitions that share a name in the literature.
+"""Label noise: three definitions that the literature does not keep apart.
 
-"20% symmetric noise" is not one thing. Of 50,000 labels of ten classes,
-`symmetric` changes about 9,000 and `symmetric_others` exactly 10,000; a figure
-means little without the definition, so it is always written down with the data.
+"20% symmetric noise" has two meanings. Of 50,000 labels of ten classes,
+`symmetric` changes about 9,000 and `symmetric_others` exactly 10,000. A rate
+means little without the definition, so both are always stored with the data.
 
-Every definition first picks exactly round(rate * N) examples at random. What
-differs is the label they are given.
+Every definition first picks exactly round(rate * N) examples at random. They
+differ in the labels that these examples get.
 """
-import collections
 import json
 import os
 
@@ -16,29 +15,29 @@ import numpy as np
 from mentormix import files
 from mentormix.command import UserError
 
-FACTS_FILE = 'noise.json'  # Beside every data set: how it came to be.
+FACTS_FILE = 'noise.json'  # In every data set: how it was made.
 
 SYMMETRIC = 'symmetric'
 SYMMETRIC_OTHERS = 'symmetric_others'
 ASYMMETRIC = 'asymmetric'
 
-NOISE_TYPES = collections.OrderedDict((
-    (SYMMETRIC_OTHERS,
-     'round(rate * N) examples picked at random are each given a label drawn '
-     'uniformly from the other K - 1 classes, so the realised rate is the rate '
-     'asked (MentorMix paper)'),
-    (SYMMETRIC,
-     'round(rate * N) examples picked at random are each given a label drawn '
-     'uniformly from all K classes, the true one included, so the realised '
-     'rate is about rate * (K - 1) / K (DivideMix and others)'),
-    (ASYMMETRIC,
-     'round(rate * N) examples picked at random are each given the class that '
-     'theirs is mapped to; classes without a target keep their label, so the '
-     'realised rate is the rate asked times the share of mapped classes '
-     '(Patrini et al. 2017)'),
-))
+NOISE_TYPES = {
+    SYMMETRIC_OTHERS:
+        'round(rate * N) examples picked at random are each given a label '
+        'drawn uniformly from the other K - 1 classes, so the realised rate is '
+        'the rate asked (MentorMix paper)',
+    SYMMETRIC:
+        'round(rate * N) examples picked at random are each given a label '
+        'drawn uniformly from all K classes, the true one included, so the '
+        'realised rate is about rate * (K - 1) / K (DivideMix and others)',
+    ASYMMETRIC:
+        'round(rate * N) examples picked at random are each given the class '
+        'that theirs is mapped to; classes without a target keep their label, '
+        'so the realised rate is the rate asked times the share of mapped '
+        'classes (Patrini et al. 2017)',
+}
 
-# Labels that come with the images instead.
+# Labels that are not generated.
 FILE = 'file'
 FOLDERS = 'folders'
 
@@ -61,19 +60,19 @@ MAX_SEED = 2**32 - 1  # What numpy.random.RandomState takes.
 
 _MAX_BYTES = 4 << 20  # Of a JSON file.
 _MAX_DIGITS = 18  # What an int64 holds.
-# Fact -> (least, most): what a network and memory are sized by.
+# Fact -> (least, most), for the facts that set the size of tensors.
 _SIZES = {'num_classes': (2, 10**6), 'image_size': (1, 10**4)}
 
 
 def transition(dataset_name, superclass=None):
-  """The class that asymmetric noise maps each class to.
+  """Returns the class that asymmetric noise maps each class to.
 
   Args:
     dataset_name: cifar10, cifar100 or digits.
     superclass: for cifar100, the superclass of every class, ints [K].
 
   Returns:
-    int64 [K]; a class without a target is its own.
+    int64 [K]; a class without a target is mapped to itself.
 
   Raises:
     UserError: no map is defined for this data set.
@@ -84,8 +83,8 @@ def transition(dataset_name, superclass=None):
     return _targets(10, _DIGITS_TARGETS)
   if dataset_name == 'cifar100' and superclass is not None:
     return _next_within_superclass(superclass)
-  raise UserError('--noise_type=%s is not defined for --dataset_name=%s; take '
-                  'another noise type' % (ASYMMETRIC, dataset_name))
+  raise UserError(f'--noise_type={ASYMMETRIC} is not defined for '
+                  f'--dataset_name={dataset_name}; use another noise type')
 
 
 def _targets(num_classes, pairs):
@@ -106,11 +105,11 @@ def _next_within_superclass(superclass):
 
 
 def corrupt(labels, rate, noise_type, num_classes, seed, transition=None):  # pylint: disable=redefined-outer-name
-  """Gives a share of the examples another label.
+  """Corrupts the labels of a share of the examples.
 
-  The same arguments give the same labels on every numpy version: only methods
-  of RandomState whose streams numpy has frozen are used. Under one seed the
-  examples picked for a low rate are picked for every higher rate, too.
+  The same arguments give the same labels on every NumPy version, because NumPy
+  has frozen the random streams that are used here. With the same seed, the
+  examples picked for a low rate are also picked for every higher rate.
 
   Args:
     labels: the clean labels, ints [N] in 0..num_classes-1.
@@ -122,26 +121,24 @@ def corrupt(labels, rate, noise_type, num_classes, seed, transition=None):  # py
       ints [K]; see `transition`.
 
   Returns:
-    The labels given, int64 [N].
+    The given labels, int64 [N].
 
   Raises:
-    UserError: an argument is out of its range.
+    UserError: an argument is out of range.
   """
   labels = np.array(labels, dtype=np.int64)  # A copy.
   if not 0 <= rate <= 1:  # Also refuses nan.
-    raise UserError('noise level %s is not between 0 and 1' % rate)
+    raise UserError(f'noise level {rate} is not between 0 and 1')
   if noise_type not in NOISE_TYPES:
-    raise UserError('noise type %s is unknown; known are %s'
-                    % (noise_type, ', '.join(NOISE_TYPES)))
+    raise UserError(f'noise type {noise_type} is unknown; known are '
+                    + ', '.join(NOISE_TYPES))
   if not 0 <= seed <= MAX_SEED:
-    raise UserError('seed %s is not between 0 and %d' % (seed, MAX_SEED))
+    raise UserError(f'seed {seed} is not between 0 and {MAX_SEED}')
   if num_classes < 2:
-    raise UserError('label noise needs at least 2 classes, not %d'
-                    % num_classes)
+    raise UserError(f'label noise needs at least 2 classes, not {num_classes}')
   if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
-    raise UserError('labels go from %d to %d; %d classes are 0 to %d'
-                    % (labels.min(), labels.max(), num_classes,
-                       num_classes - 1))
+    raise UserError(f'labels go from {labels.min()} to {labels.max()}; '
+                    f'{num_classes} classes are 0 to {num_classes - 1}')
 
   random = np.random.RandomState(seed)
   count = int(round(rate * len(labels)))
@@ -156,13 +153,13 @@ def corrupt(labels, rate, noise_type, num_classes, seed, transition=None):  # py
     if targets.shape != (num_classes,) or not np.all(
         (targets >= 0) & (targets < num_classes)):
       raise UserError('asymmetric noise needs a target class for each of the '
-                      '%d classes' % num_classes)
+                      f'{num_classes} classes')
     labels[picked] = targets[labels[picked]]
   return labels
 
 
 def realised_rate(clean_labels, given_labels):
-  """The share of examples whose label given is not the clean one.
+  """Returns the share of examples whose given label is not the clean one.
 
   Args:
     clean_labels: ints [N].
@@ -176,28 +173,28 @@ def realised_rate(clean_labels, given_labels):
 
 
 def parse_levels(texts):
-  """Noise levels as numbers.
+  """Parses noise levels.
 
   Args:
     texts: strings.
 
   Returns:
-    A tuple of floats, 0 to 1, with distinct directory names.
+    A tuple of floats from 0 to 1, with distinct directory names.
 
   Raises:
     UserError: a level is not such a number, or there is none.
   """
-  levels = collections.OrderedDict()
+  levels = {}
   for text in texts:
     try:
       level = float(text)
     except ValueError:
       level = -1
     if not 0 <= level <= 1:
-      raise UserError('--noise_levels: %r is not a number from 0 to 1; write '
-                      'for example --noise_levels=0.2,0.4' % text)
+      raise UserError(f'--noise_levels: {text!r} is not a number from 0 to 1; '
+                      'write for example --noise_levels=0.2,0.4')
     if level_name(level) in levels:
-      raise UserError('--noise_levels: %s is there twice' % level_name(level))
+      raise UserError(f'--noise_levels: {level_name(level)} is there twice')
     levels[level_name(level)] = level
   if not levels:
     raise UserError('--noise_levels is empty; write for example '
@@ -207,20 +204,20 @@ def parse_levels(texts):
 
 def level_name(level):
   """The directory of a noise level."""
-  return '%g' % (level + 0.)  # -0.0 is 0.
+  return f'{level + 0.:g}'  # -0.0 is 0.
 
 
 def association(first_labels, second_labels):
-  """How far two labellings of the same examples are from independence.
+  """Measures how strongly two labellings of the same examples are related.
 
   Args:
     first_labels: ints [N].
     second_labels: ints [N].
 
   Returns:
-    Pearson's chi-square of their table in standard deviations above what chance
-    gives: within a few of 0 for independent labels. 0 where one of the two has
-    a single class.
+    Pearson's chi-square of their table, in standard deviations above its mean
+    for independent labels: these give a value near 0. 0 if one of the two has a
+    single class.
   """
   rows, row_counts = np.unique(first_labels, return_inverse=True,
                                return_counts=True)[1:]
@@ -236,7 +233,10 @@ def association(first_labels, second_labels):
 
 
 def read_facts(directory):
-  """What the noise.json of a data set says, a dict; None where there is none.
+  """Reads the noise.json of a data set.
+
+  Returns:
+    A dict; None if there is no such file.
 
   Raises:
     UserError: the file is damaged, or its sizes are out of range.
@@ -248,22 +248,24 @@ def read_facts(directory):
     # A bool is an int, but not a size.
     if type(size) is not int or not least <= size <= most:  # pylint: disable=unidiomatic-typecheck
       simple = isinstance(size, (int, float, str, type(None)))
-      raise UserError('%s: %s is %.40r, not a whole number from %d to %d; make '
-                      'the data set again' % (
-                          path, name, size if simple else type(size).__name__,
-                          least, most))
+      shown = size if simple else type(size).__name__
+      raise UserError(f'{path}: {name} is {shown!r:.40}, not a whole number '
+                      f'from {least} to {most}; make the data set again')
   return facts
 
 
 def read_object(path, what):
-  """The object in a JSON file, a dict; None where there is no file.
+  """Reads a JSON file that holds an object.
 
   Args:
     path: of the file.
-    what: it is to hold, for the error.
+    what: the object is, for the error message.
+
+  Returns:
+    A dict; None if there is no file.
 
   Raises:
-    UserError: it holds something else, or a number without bounds.
+    UserError: the file holds something else, or a number that is too large.
   """
   if not os.path.isfile(path):
     return None
@@ -272,49 +274,50 @@ def read_object(path, what):
                        parse_int=_integer, parse_float=_finite,
                        parse_constant=_finite)
   except (OSError, ValueError, RecursionError) as error:
-    raise UserError('%s cannot be read: %s' % (path, error))
+    raise UserError(f'{path} cannot be read: {error}')
   if not isinstance(found, dict):
-    raise UserError('%s does not hold %s' % (path, what))
+    raise UserError(f'{path} does not hold {what}')
   return found
 
 
 def _integer(digits):
-  # One of a million digits would take hours.
+  # Python would take hours for a million digits.
   if len(digits) > _MAX_DIGITS:
-    raise ValueError('the number %.40s is too large' % digits)
+    raise ValueError(f'the number {digits:.40} is too large')
   return int(digits)
 
 
 def _finite(digits):
   value = float(digits)
   if not abs(value) < np.inf:  # NaN, too.
-    raise ValueError('the number %.40s is not finite' % digits)
+    raise ValueError(f'the number {digits:.40} is not finite')
   return value
 
 
 def check_same(data_dir, directory):
-  """Refuses to go on in `directory` with data that were made anew.
+  """Checks that a run is resumed with the data that it began with.
 
   Args:
-    data_dir: of the data.
-    directory: of a run that `copy_facts` was called for, or any.
+    data_dir: the directory of the data.
+    directory: the directory of the run, with what `copy_facts` wrote if it was
+      called.
 
   Raises:
-    UserError: noise.json says something else in one than in the other.
+    UserError: both have a noise.json, and the two differ.
   """
   here, there = read_facts(data_dir), read_facts(directory)
   if here is not None and there is not None and here != there:
     differing = sorted(key for key in set(here) | set(there)
                        if here.get(key) != there.get(key))
     raise UserError(
-        'the data in --data_dir=%s are not those that the run in %s began '
-        'with: %s differs in %s; restore them, or name another '
-        '--train_log_dir' % (data_dir, directory, FACTS_FILE,
-                             ', '.join(differing[:5])))
+        f'the data in --data_dir={data_dir} are not those that the run in '
+        f'{directory} began with: {FACTS_FILE} differs in '
+        f'{", ".join(differing[:5])}; restore them, or name another '
+        '--train_log_dir')
 
 
 def copy_facts(data_dir, directory):
-  """Puts the noise.json of a data set, if it has one, beside what uses it."""
+  """Copies the noise.json of a data set, if it has one, to a directory."""
   facts = read_facts(data_dir)
   if facts is not None:
     with files.replaced(os.path.join(directory, FACTS_FILE)) as f:

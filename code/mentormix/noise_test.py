@@ -200,11 +200,11 @@ def test_facts_are_read(tmp_path):
   assert noise.read_facts(str(tmp_path)) == facts
 
 
-def test_a_run_goes_on_only_with_its_data(tmp_path):
+def test_a_run_is_resumed_only_with_its_data(tmp_path):
   data_dir, run = str(tmp_path / 'data'), str(tmp_path / 'run')
   os.mkdir(data_dir)
   os.mkdir(run)
-  noise.check_same(data_dir, run)  # Data of other people's.
+  noise.check_same(data_dir, run)  # Data without a noise.json.
   for seed in (0, 1):
     (tmp_path / 'data' / 'noise.json').write_text(
         json.dumps({'seed': seed, 'rate_asked': 0.4}))
