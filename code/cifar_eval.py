@@ -38,8 +38,11 @@ def define_flags():
       once='Evaluate the checkpoints that are there, then end.',
       timeout='Seconds without a new checkpoint after which to give up; 0 for '
               'none.',
-      max_bad_records='How many damaged records of --data_dir to leave out; '
-                      'with more, and by default with any, nothing starts.',
+      max_bad_records='How many bad records of --data_dir to skip: not an '
+                      'example of the data set, label out of range, image '
+                      'that cannot be decoded. If there are more, nothing '
+                      'starts. A file that is damaged or cut off is always an '
+                      'error, because what follows the damage cannot be read.',
   ))
 
 

@@ -83,8 +83,11 @@ def define_flags():
                 'Turing); weights, losses, weighting and averages stay '
                 'float32.',
       xla='Whether XLA compiles the step.',
-      max_bad_records='How many damaged records of --data_dir to leave out; '
-                      'with more, and by default with any, nothing starts.',
+      max_bad_records='How many bad records of --data_dir to skip: not an '
+                      'example of the data set, label out of range, image '
+                      'that cannot be decoded. If there are more, nothing '
+                      'starts. A file that is damaged or cut off is always an '
+                      'error, because what follows the damage cannot be read.',
       warmup_steps='Steps over which the learning rate grows to its value.',
       job_name='What this task of a cluster is: worker, ps (parameter server), '
                'or evaluator, which does the work of cifar_eval.py on the '
@@ -139,7 +142,7 @@ def main():
     return
   if config.sync_replicas and not cluster.jobs:
     raise UserError('--sync_replicas needs a cluster: see --worker_hosts')
-  if cluster.is_chief or config.max_bad_records:
+  if cluster.is_chief:
     files.writable_directory(config.train_log_dir, 'train_log_dir')
   if config.loss_csv_file:
     files.writable_directory(os.path.dirname(config.loss_csv_file) or '.',

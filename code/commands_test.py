@@ -456,13 +456,16 @@ def test_damaged_data(digits, tmp_path):
   shutil.copytree(digits + '/0.4', str(data_dir))
   name = sorted(os.listdir(str(data_dir)))[0]
   assert name.startswith('digits_train-')
-  os.truncate(str(data_dir / name), 5000)
+  testing.replace_record(data_dir / name, 1, b'bad')
   train = lambda *args: _run('cifar_train_mentormix.py', *_train(
       data_dir=data_dir, train_log_dir=tmp_path / 'train'), *args)
-  _one_line(*train(), message=name + ': record 1 cannot be read')
+  _one_line(*train(), message=name + ': record 1 is not a tf.Example')
   code, out, _ = train('--max_bad_records=1')
   assert code == 0, out
-  assert name + ': record 1' in out
+  assert name + ': record 1 is' in out
+  os.truncate(str(data_dir / name), 5000)
+  _one_line(*train('--max_bad_records=1'),
+            message=name + ': record 2 cannot be read')
   (data_dir / name).unlink()
   _one_line(*train('--max_bad_records=1'), message=name)
 

@@ -20,7 +20,6 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
 
 from absl import flags
 import numpy as np
@@ -106,13 +105,12 @@ def export(config, directory):
     network = mentornet.load(config.trained_mentornet_dir,
                              config.loss_p_percentile)
   paths = datasets.find_files(dataset, 'train', config.data_dir)
-  with tempfile.TemporaryDirectory() as good_records:
-    paths, count = datasets.check_files(
-        dataset, 'train', paths, config.max_bad_records, good_records)
-    if count < config.batch_size:
-      raise UserError('--batch_size=%d: --data_dir=%s has %d examples only'
-                      % (config.batch_size, config.data_dir, count))
-    records = datasets.decode(dataset, 'train', paths, count)
+  shards, count = datasets.check_files(dataset, 'train', paths,
+                                       config.max_bad_records)
+  if count < config.batch_size:
+    raise UserError('--batch_size=%d: --data_dir=%s has %d examples only'
+                    % (config.batch_size, config.data_dir, count))
+  records = datasets.decode(dataset, 'train', shards, count)
   log('TensorFlow %s: exporting %s of %s on %s, %d examples' % (
       runtime.VERSION, config.method, config.studentnet, config.data_dir,
       count))

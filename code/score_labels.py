@@ -93,16 +93,14 @@ def main():
   if noise.read_facts(args.checkpoint_dir) not in (None, facts):
     log('note: by its %s, --data_dir=%s is not what the run was trained on'
         % (noise.FACTS_FILE, args.data_dir))
-  with tempfile.TemporaryDirectory(dir=args.output_dir) as good_records:
-    paths, count = datasets.check_files(
-        dataset, 'train', paths, run.max_bad_records, good_records)
-    datasets.check_images(dataset, 'train', paths)
-    log('TensorFlow %s: scoring the labels of %s, %d examples, with %s at step '
-        '%d' % (runtime.VERSION, args.data_dir, count, args.checkpoint_dir,
-                step))
-    scores, images = label_scores.collect(
-        run.studentnet, dataset, paths, count, prefix, args.batch_size,
-        args.num_images)
+  shards, count = datasets.check_files(dataset, 'train', paths,
+                                       run.max_bad_records)
+  datasets.check_images(dataset, 'train', shards)
+  log('TensorFlow %s: scoring the labels of %s, %d examples, with %s at step '
+      '%d' % (runtime.VERSION, args.data_dir, count, args.checkpoint_dir, step))
+  scores, images = label_scores.collect(
+      run.studentnet, dataset, shards, count, prefix, args.batch_size,
+      args.num_images)
   v = None
   if network:
     v = label_scores.weigh(network, scores.loss, run.loss_p_percentile, step,

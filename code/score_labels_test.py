@@ -12,6 +12,7 @@ import pytest
 
 from mentormix import config as config_lib
 from mentormix import datasets
+from mentormix import testing
 from mentormix.command import UserError
 from mentormix.runtime import tf
 import score_labels
@@ -237,9 +238,9 @@ def test_damaged_data(digits, trained, tmp_path):
   name = 'digits_train-00000-of-00010'
   data_dir, run = tmp_path / 'data', tmp_path / 'run'
   shutil.copytree(os.path.join(digits, '0.4'), str(data_dir))
-  os.truncate(str(data_dir / name), 5000)
+  testing.replace_record(data_dir / name, 1, b'bad')
   code, _, err = _score(data_dir, trained('mentormix'), tmp_path / 'scores')
-  _one_line(code, err, name + ': record 1 cannot be read')
+  _one_line(code, err, name + ': record 1 is not a tf.Example')
   shutil.copytree(trained('mentormix'), str(run))
   config_lib.save(config_lib.restore(str(run))._replace(max_bad_records=1),
                   str(run))

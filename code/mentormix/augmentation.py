@@ -1,9 +1,9 @@
 """The published augmentation of training images, for a whole batch at a time.
 
-The random numbers are drawn apart from what is done with them, so that a step
-can be told them. B is the batch size; images are [B, H, W, 3].
+The random numbers are drawn in one function and used in another, so that a
+caller can provide them. B is the batch size; images are [B, H, W, 3].
 """
-import collections
+import typing
 
 from mentormix.runtime import tf
 
@@ -15,21 +15,16 @@ _CONTRAST = (0.5, 1.5)
 _AT_A_TIME = 16  # Images, at most.
 
 
-class Draws(collections.namedtuple(
-    'Draws', 'y x flip brightness saturation hue contrast contrast_first')):
-  """The random numbers of one batch, each [B].
-
-  Attributes:
-    y: int32, first row of the crop, -2 to 2.
-    x: int32, its first column.
-    flip: bool, whether left and right change places.
-    brightness: float32, what is added.
-    saturation: float32, factor.
-    hue: float32, what is added, in turns.
-    contrast: float32, factor.
-    contrast_first: bool, whether contrast comes before saturation and hue.
-  """
-  __slots__ = ()
+class Draws(typing.NamedTuple):
+  """The random numbers of one batch, each [B]."""
+  y: tf.Tensor  # int32, first row of the crop, -2 to 2.
+  x: tf.Tensor  # int32, its first column.
+  flip: tf.Tensor  # bool, whether to mirror left and right.
+  brightness: tf.Tensor  # float32, added to the pixels.
+  saturation: tf.Tensor  # float32, a factor.
+  hue: tf.Tensor  # float32, added to the hue, in turns.
+  contrast: tf.Tensor  # float32, a factor.
+  contrast_first: tf.Tensor  # bool: contrast before saturation and hue?
 
 
 def draw(batch_size, sampler):
@@ -44,10 +39,10 @@ def draw(batch_size, sampler):
 
 
 def augment_in_parts(images, draws):
-  """As `augment`, some images at a time, which is faster on a CPU.
+  """The same as `augment`, a few images at a time: faster on a CPU.
 
-  Operations on few images stay in its cache and in one thread; so several
-  batches can be augmented by several threads.
+  Operations on a few images stay in the cache and in one thread, so several
+  threads can augment several batches.
   """
   batch_size = images.shape[0].value
   part = max(size for size in range(1, _AT_A_TIME + 1) if not batch_size % size)
@@ -71,8 +66,8 @@ def augment(images, draws):
   """
   images = _crop_and_flip(images, draws)
   per_image = lambda x: x[:, tf.newaxis, tf.newaxis]  # [B, 1, 1]
-  # As planes [B, H, W] of red, green and blue: what the colours are mixed by
-  # then are wide operations, several times as fast as image by image.
+  # As planes [B, H, W] of red, green and blue: operations that mix the colours
+  # are then wide, and several times as fast as image by image.
   planes = tf.unstack(tf.cast(images, tf.float32) / 255.0, axis=3)
   planes = [x + per_image(draws.brightness) for x in planes]
   ones = tf.ones_like(draws.contrast)
@@ -85,18 +80,18 @@ def augment(images, draws):
 
 
 def _crop_and_flip(images, draws):
-  """The window at (y, x) of each image with a black rim; mirrored or not."""
+  """The window at (y, x) of each image padded with black, maybe mirrored."""
   height, width, channels = images.shape.as_list()[1:]
   images = tf.pad(
       images, [[0, 0], [_PADDING, _PADDING], [_PADDING, _PADDING], [0, 0]])
   rows, columns = height + 2 * _PADDING, width + 2 * _PADDING
   y = tf.range(height) + (draws.y + _PADDING)[:, tf.newaxis]  # [B, H]
-  # Column w of the result comes from w, or, mirrored, from width - 1 - w.
+  # Column w of the result is column w, or width - 1 - w if mirrored.
   x = tf.where(draws.flip[:, tf.newaxis] & tf.ones([width], tf.bool),
                tf.zeros_like(y[:, :1]) + tf.range(width - 1, -1, -1),
                tf.zeros_like(y[:, :1]) + tf.range(width))
   x += (draws.x + _PADDING)[:, tf.newaxis]  # [B, W]
-  first = rows * tf.range(tf.shape(images)[0])  # Row of each image in all rows.
+  first = rows * tf.range(tf.shape(images)[0])  # First row of each image.
   pixels = (columns * (first[:, tf.newaxis] + y)[:, :, tf.newaxis]
             + x[:, tf.newaxis, :])  # [B, H, W]
   return tf.gather(tf.reshape(images, [-1, channels]), pixels)
@@ -112,9 +107,9 @@ def _scale_contrast(planes, factor):
 def _turn_hue(planes, saturation, hue):
   """Scales the saturation and turns the hue, as in HSV space.
 
-  Without going there: with `top` the value V and `chroma` the product of S and
-  V, each colour is top - chroma * w, where w depends on how far the hue, 0 to 6
-  around the circle, is from the opposite of that colour.
+  It does so without converting: where `top` is the value V and `chroma` the
+  product of S and V, each colour is top - chroma * w, and w depends on the
+  distance of the hue, 0 to 6 around the circle, from the opposite colour.
 
   Args:
     planes: red, green and blue, each [B, H, W].
@@ -124,14 +119,14 @@ def _turn_hue(planes, saturation, hue):
   red, green, blue = planes
   top = tf.maximum(tf.maximum(red, green), blue)
   chroma = top - tf.minimum(tf.minimum(red, green), blue)
-  inverse = 1.0 / tf.maximum(chroma, 1e-20)  # Of grey, any hue is the same.
+  inverse = 1.0 / tf.maximum(chroma, 1e-20)  # Grey has no hue.
   angle = tf.where(
       tf.equal(top, red), (green - blue) * inverse,
       tf.where(tf.equal(top, green), 2.0 + (blue - red) * inverse,
                4.0 + (red - green) * inverse))
   angle += 6.0 * hue
   angle -= 6.0 * tf.floor(angle / 6.0)
-  # No colour is more saturated than pure, none below black has any.
+  # A pure colour is the most saturated; negative values have no saturation.
   chroma = tf.minimum(saturation * chroma, tf.maximum(top, 0.0))
   from_cyan = tf.abs(angle - 3.0)
   from_magenta = 3.0 - tf.abs(3.0 - tf.abs(angle - 5.0))

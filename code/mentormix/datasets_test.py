@@ -1,15 +1,17 @@
-"""Records and files: what is accepted, and what each fault is called."""
+"""Records and files: what is accepted, and how each fault is reported."""
 import io
 import os
-import struct
+import tempfile
 
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies
 import numpy as np
 from PIL import Image
 import pytest
 
 from mentormix import archives
 from mentormix import datasets
-from mentormix import records
 from mentormix.command import UserError
 from mentormix.runtime import slim
 from mentormix.runtime import tf
@@ -37,7 +39,8 @@ def _count(path, name='cifar10', split='train'):
 def _read_one(path, name, split):
   with tf.Graph().as_default(), tf.Session() as session:
     provider = slim.dataset_data_provider.DatasetDataProvider(
-        datasets.slim_dataset(datasets.get(name), split, [path], 1),
+        datasets.slim_dataset(datasets.get(name), split,
+                              [datasets.Shard(path)], 1),
         shuffle=False)
     items = provider.get(['image', 'label', 'clean_label'])
     coordinator = tf.train.Coordinator()
@@ -53,7 +56,7 @@ def _read_one(path, name, split):
 def test_a_record_reads_back(tmp_path):
   path = _write(tmp_path / 'x', [_record()])
   assert _count(path) == 1
-  assert datasets.has_clean_labels([path])
+  assert datasets.has_clean_labels([datasets.Shard(path)])
   image, label, clean_label = _read_one(path, 'cifar10', 'train')
   np.testing.assert_array_equal(image, PIXELS)
   assert (label, clean_label) == (3, 1)
@@ -70,7 +73,7 @@ def test_data_prepared_elsewhere_has_no_clean_label(tmp_path):
   del example.features.feature[datasets.CLEAN_LABEL]
   path = _write(tmp_path / 'x', [example.SerializeToString()])
   assert _count(path) == 1
-  assert not datasets.has_clean_labels([path])
+  assert not datasets.has_clean_labels([datasets.Shard(path)])
   assert _read_one(path, 'cifar10', 'train')[2] == datasets.UNKNOWN_LABEL
 
 
@@ -133,9 +136,9 @@ def test_complete_files(tmp_path):
   assert len(find('test')) == 1
 
 
-# Files with three records, of labels 0, 1 and 2, of which the second (or, where
-# something is cut off, the third) is damaged: what is done to their bytes, with
-# where the records begin; then which labels are left, and what is said.
+# Files with three records, of which the last or the middle one is damaged: what
+# is done to their bytes, given where the records begin; at which record reading
+# fails.
 def _flip(at):
   def damage(data, starts):
     data = bytearray(data)
@@ -144,29 +147,33 @@ def _flip(at):
   return damage
 
 
-def _asks_for_too_much(data, starts):
-  length = struct.pack('<Q', 2**60)
-  header = length + struct.pack('<I', records.masked_crc32c(length))
-  return data[:starts[1]] + header + data[starts[1] + 12:]
+# With their checksums, from the definition of the format.
+HUGE_LENGTHS = [bytes.fromhex(x) for x in (
+    '0000000000000010c4234e8e', 'ffffffffffffffffa67b113a')]
 
 
+def _with_length(header):
+  return lambda data, starts: data[:starts[1]] + header + data[starts[1] + 12:]
+
+
+CUT = 'the file is cut off'
 DAMAGES = {
-    'cut in header': (lambda data, starts: data[:starts[2] + 7], [0, 1],
-                      'record 2 cannot be read .the file ends within it'),
-    'cut in data': (lambda data, starts: data[:starts[2] + 100], [0, 1],
-                    'record 2 cannot be read .the file ends within it'),
-    'cut in checksum': (lambda data, starts: data[:-1], [0, 1],
-                        'record 2 cannot be read .the file ends within it'),
-    'flipped length': (_flip(0), [0, 2],
-                       'record 1 cannot be read .its header is damaged'),
-    'flipped header checksum': (
-        _flip(9), [0, 2], 'record 1 cannot be read .its header is damaged'),
-    'flipped data': (_flip(200), [0, 2], 'record 1 cannot be read'),
-    'flipped checksum': (_flip(-1), [1, 2], 'record 0 cannot be read'),
-    'huge length': (_asks_for_too_much, [0, 2], 'record 1 cannot be read .its '
-                    'header asks for 1152921504606846976 bytes'),
-    'zeros at the end': (lambda data, starts: data + bytes(5000), [0, 1, 2],
-                         'record 3 cannot be read .its header is damaged'),
+    'cut in length': (lambda data, starts: data[:starts[2] + 7], 2, CUT),
+    'cut after length': (lambda data, starts: data[:starts[2] + 8], 2, CUT),
+    'cut in data': (lambda data, starts: data[:starts[2] + 100], 2, CUT),
+    'cut in checksum': (lambda data, starts: data[:-1], 2, CUT),
+    'flipped length': (_flip(0), 1, 'corrupted record'),
+    'flipped high byte of length': (_flip(5), 1, CUT),
+    'flipped header checksum': (_flip(9), 1, 'corrupted record'),
+    'flipped data': (_flip(200), 1, 'corrupted record'),
+    'flipped checksum': (_flip(-1), 0, 'corrupted record'),
+    'huge length': (_with_length(HUGE_LENGTHS[0]), 1, CUT),
+    'largest length': (_with_length(HUGE_LENGTHS[1]), 1, CUT),
+    'a few zeros at the end': (lambda data, starts: data + bytes(5), 3, CUT),
+    'zeros at the end': (
+        lambda data, starts: data + bytes(5000), 3, 'corrupted record'),
+    'text': (lambda data, starts: b'not a TFRecord', 0, CUT),
+    'gzip': (lambda data, starts: b'\x1f\x8b\x08' + bytes(1000), 0, CUT),
 }
 
 
@@ -176,59 +183,70 @@ def three(tmp_path):
   path = _write(tmp_path / 'three', [_record(label) for label in range(3)])
   with open(path, 'rb') as f:
     data = f.read()
-  return path, data, [frame.offset for frame in records.walk(path)]
+  return path, data, [offset for offset, _ in datasets.read_records(path)]
 
 
-def _leave_out(paths, tmp_path, most=1):
-  return datasets.check_files(datasets.get('cifar10'), 'train', paths, most,
-                              str(tmp_path / 'run' / 'good_records'))
+def _skip(paths, most=1):
+  return datasets.check_files(datasets.get('cifar10'), 'train', paths, most)
 
 
-def _labels(paths, count):
-  return datasets.decode(datasets.get('cifar10'), 'train', paths,
+def _labels(shards, count):
+  return datasets.decode(datasets.get('cifar10'), 'train', shards,
                          count)['label'].tolist()
 
 
 @pytest.mark.parametrize('damage', sorted(DAMAGES))
-def test_damaged_files(tmp_path, three, capsys, damage):
-  sound, data, starts = three
-  change, left, message = DAMAGES[damage]
+def test_damaged_files(tmp_path, three, damage):
+  valid, data, starts = three
+  change, index, reason = DAMAGES[damage]
   (tmp_path / 'hurt').write_bytes(change(data, starts))
-  hurt = str(tmp_path / 'hurt')
-  with pytest.raises(UserError, match='hurt: %s.*--max_bad_records' % message):
-    _count(hurt)
-
-  files, count = _leave_out([sound, hurt], tmp_path)
-  assert files == [sound, str(tmp_path / 'run' / 'good_records' / 'hurt')]
-  assert count == 3 + len(left)
-  assert _labels(files, count) == [0, 1, 2] + left
-  ends = starts + [len(data)]  # What is good is copied byte by byte.
-  with open(files[1], 'rb') as f:
-    assert f.read() == b''.join(data[ends[k]:ends[k + 1]] for k in left)
-  assert (tmp_path / 'hurt').read_bytes() == change(data, starts)
-  log = capsys.readouterr().out
-  assert 'hurt: ' + message.split(' .')[0] in log
-  assert '1 bad records of %d are left out' % (count + 1) in log
+  paths = [valid, str(tmp_path / 'hurt')]
+  for most in (0, 1000):  # Nobody knows how many records are lost.
+    with pytest.raises(UserError, match=f'hurt: record {index} cannot be read '
+                       f'.{reason}.*make the file again'):
+      _skip(paths, most)
 
 
-@pytest.mark.parametrize('data', [
-    b'no TFRecord', b'\x1f\x8b\x08' + bytes(1000), bytes(20)])
-def test_files_that_are_no_tfrecords(tmp_path, three, data):
-  (tmp_path / 'other').write_bytes(data)
-  with pytest.raises(UserError, match='other: record 0 cannot be read '):
-    _count(tmp_path / 'other')
-  paths = [three[0], str(tmp_path / 'other')]
-  assert _leave_out(paths, tmp_path) == ([three[0]], 3)
-  with pytest.raises(UserError, match='none of the records .*other: record 0'):
-    _leave_out(paths[1:], tmp_path)
+RECORDS = [_record(label, source_id=str(label)) for label in range(4)]
+
+
+@settings(max_examples=50, deadline=None)
+@given(flips=strategies.lists(strategies.tuples(
+    strategies.integers(0), strategies.integers(0, 7)), max_size=3),
+       cut=strategies.none() | strategies.integers(0, 50)
+       | strategies.integers(0))
+def test_random_damage_is_found_or_changes_nothing(flips, cut):
+  """Bits are flipped, or the end is cut off; a cut may fall between records."""
+  with tempfile.TemporaryDirectory() as directory:
+    path = _write(os.path.join(directory, 'hurt'), RECORDS)
+    with open(path, 'r+b') as f:
+      valid = f.read()
+      data = bytearray(valid)
+      for at, bit in flips:
+        data[at % len(data)] ^= 1 << bit
+      if cut is not None:
+        del data[len(data) - cut % (len(data) + 1):]
+      f.seek(0)
+      f.truncate()
+      f.write(data)
+    try:
+      _, count = datasets.check_files(datasets.get('cifar10'), 'train', [path])
+    except UserError as error:
+      assert str(error).startswith(path)
+      assert bytes(data) != valid
+      return
+    found = [record for _, record in datasets.read_records(path)]
+    assert len(found) == count > 0
+    assert found == RECORDS[:count]
+    assert bytes(data) == valid[:len(data)]
+    assert len(data) == sum(len(record) + 16 for record in found)
 
 
 def test_an_empty_file_is_never_passed_over(tmp_path, three):
   (tmp_path / 'none').write_bytes(b'')
-  with pytest.raises(UserError, match='none holds no record'):
-    _count(tmp_path / 'none')
-  with pytest.raises(UserError, match='none holds no record'):
-    _leave_out([three[0], str(tmp_path / 'none')], tmp_path)
+  for most in (0, 1):
+    with pytest.raises(UserError, match='none holds no record'):
+      _skip([three[0], str(tmp_path / 'none')], most)
 
 
 def _changed(*others, **values):
@@ -274,7 +292,7 @@ def _jpeg(height, width):
     (_changed(encoded=[b'a', b'b']), 'record 1 lacks .* or has several'),
     (_changed(class__clean_label=[10]), r'clean_label \[10\]; .* 0 to 9'),
     (_changed(class__clean_label=[1, 2]), r'clean_label \[1, 2\]'),
-    (_changed(source_id=[b'1', b'2']), 'not one string as image/source_id'),
+    (_changed(source_id=[b'1', b'2']), 'not have exactly one string as image'),
     (datasets.encode_example(archives.PNG_SIGNATURE, 1, 1),
      'record 1 has an image that is cut off'),
     (_record(size=28), 'record 1 has an image of 28 x 28 pixels'),
@@ -283,14 +301,14 @@ def test_record_of_something_else(tmp_path, record, message):
   path = _write(tmp_path / 'x', [_record(4), record, _record(5)])
   with pytest.raises(UserError, match=message):
     _count(path)
-  assert _labels(*_leave_out([path], tmp_path)) == [4, 5]
+  assert _labels(*_skip([path])) == [4, 5]
 
 
 PNG = prepare_data.encode_png(PIXELS)
 
 
 @pytest.mark.parametrize('image', [
-    PNG[:100], PNG[:60] + bytes([PNG[60] ^ 1]) + PNG[61:], b'', b'no image',
+    PNG[:100], PNG[:60] + bytes([PNG[60] ^ 1]) + PNG[61:], b'', b'not an image',
     _jpeg(28, 28), _jpeg(32, 32)[:-200],
     _jpeg(16, 64),  # As many pixels.
     bytes(32 * 32 * 3),
@@ -299,20 +317,21 @@ PNG = prepare_data.encode_png(PIXELS)
 def test_images_that_cannot_be_decoded(tmp_path, image):
   path = _write(tmp_path / 'x', [
       _record(4), _record(5), datasets.encode_example(image, 1), _record(6)])
-  assert _count(path) == 4  # Images are not looked at,
+  assert _count(path) == 4  # Images are not checked,
   message = ('x: record 2 has an image that cannot be decoded as 32 x 32 '
              'pixels .*--max_bad_records')
+  shards = [datasets.Shard(path)]
   with pytest.raises(UserError, match=message):
-    _labels([path], 4)  # but when they are decoded,
+    _labels(shards, 4)  # except when they are decoded,
   with pytest.raises(UserError, match=message):
-    datasets.check_images(datasets.get('cifar10'), 'train', [path])
+    datasets.check_images(datasets.get('cifar10'), 'train', shards)
   with pytest.raises(tf.errors.InvalidArgumentError):
     _read_one(_write(tmp_path / 'y', [datasets.encode_example(image, 1)]),
               'cifar10', 'train')
-  assert _labels(*_leave_out([path], tmp_path)) == [4, 5, 6]  # or left out.
+  assert _labels(*_skip([path])) == [4, 5, 6]  # or skipped.
 
 
-def test_a_jpeg_is_decoded_as_it_was(tmp_path):
+def test_a_jpeg_is_decoded_as_before(tmp_path):
   path = _write(tmp_path / 'x', [datasets.encode_example(_jpeg(32, 32), 1)])
   with tf.Session() as session:
     expected = session.run(tf.image.decode_jpeg(_jpeg(32, 32), channels=3))
@@ -326,31 +345,23 @@ def test_more_bad_records_than_allowed(tmp_path, capsys):
            _write(tmp_path / 'two', [bad] * 5 + [good] * 2)]
   with pytest.raises(UserError, match='^11 bad records of 14 are more than '
                      '--max_bad_records=10; .* first: .*one: record 1 has'):
-    _leave_out(paths, tmp_path, 10)
+    _skip(paths, 10)
   log = capsys.readouterr().out
   assert log.count('has label 77') == 10
   assert 'and 1 more' in log
-  assert not (tmp_path / 'run').exists()
-  files, count = _leave_out(paths, tmp_path, 11)
-  assert _labels(files, count) == [1, 1, 1]
+  assert 'skipped' not in log
+  assert _labels(*_skip(paths, 11)) == [1, 1, 1]
+  assert '11 bad records of 14 are skipped' in capsys.readouterr().out
 
 
-def test_what_an_earlier_start_left_is_replaced(tmp_path, three):
-  path = _write(tmp_path / 'x', [_record(3), b'bad', _record(4)])
-  directory = tmp_path / 'run' / 'good_records'
-  directory.mkdir(parents=True)
-  (directory / 'x').write_bytes(b'older')
-  (directory / 'x.tmp').write_bytes(b'was being written')
-  files, count = _leave_out([path], tmp_path)
-  assert files == [str(directory / 'x')]
-  assert _labels(files, count) == [3, 4]
-  assert os.listdir(str(directory)) == ['x']
-  assert _leave_out([three[0]], tmp_path) == ([three[0]], 3)
-
-
-def test_where_all_is_good_nothing_is_written(tmp_path, three):
-  assert _leave_out([three[0]], tmp_path) == ([three[0]], 3)
-  assert not (tmp_path / 'run').exists()
+def test_clean_labels_are_those_of_the_first_good_record(tmp_path):
+  paths = [_write(tmp_path / 'one', [b'bad'] * 2),
+           _write(tmp_path / 'two', [_record(1)])]
+  shards, count = _skip(paths, 2)
+  assert count == 1 and [len(shard.skipped) for shard in shards] == [2, 0]
+  assert datasets.has_clean_labels(shards)
+  with pytest.raises(UserError, match='none of the records .*one: record 0 is'):
+    _skip(paths[:1], 2)
 
 
 def test_many_records_and_a_bad_one_of_each_kind(tmp_path):
@@ -360,6 +371,5 @@ def test_many_records_and_a_bad_one_of_each_kind(tmp_path):
   each[1500] = datasets.encode_example(PNG[:100], 1)
   each[2299] = _record(11)
   path = _write(tmp_path / 'x', each)
-  files, count = _leave_out([path], tmp_path, 3)
-  assert _labels(files, count) == [
+  assert _labels(*_skip([path], 3)) == [
       k % 10 for k in range(2300) if k not in (7, 1500, 2299)]

@@ -57,12 +57,11 @@ def evaluate(config):
   config, _ = config_lib.resolve_eval(asked)
   dataset = datasets.get(config.dataset_name, config.data_dir)
   students.get(config.studentnet)  # Unknown names end here.
-  files, count = datasets.check_files(
+  shards, count = datasets.check_files(
       dataset, config.split_name,
       datasets.find_files(dataset, config.split_name, config.data_dir),
-      config.max_bad_records,
-      os.path.join(config.eval_dir, datasets.GOOD_RECORDS))
-  datasets.check_images(dataset, config.split_name, files)
+      config.max_bad_records)
+  datasets.check_images(dataset, config.split_name, shards)
   log('TensorFlow %s: evaluating %s on %s, %d images, checkpoints from %s' % (
       runtime.VERSION, config.studentnet, config.data_dir, count,
       config.checkpoint_dir))
@@ -71,7 +70,7 @@ def evaluate(config):
                                                 results_lib.FILE)
   with tf.Graph().as_default(), _writing(path):
     batch = input_pipeline.eval_batch(
-        dataset, config.split_name, files, count, config.batch_size)
+        dataset, config.split_name, shards, count, config.batch_size)
     evaluator = _Evaluator(config, dataset, batch, count)
     writer = summaries.Writer(config.eval_dir)
     while True:

@@ -1,12 +1,13 @@
 """Files -> queue -> batch.
 
-Training: a set that fits into memory is decoded once; a queue of shuffled indices
-says which records come next. A larger one is read through tf-slim's provider,
-every epoch anew, by several readers into a shuffling queue. Either way whole
-batches are augmented at a time and wait in a queue for the step. Evaluation:
-one reader, in order, every image exactly once. B is the batch size.
+Training: a set that fits into memory is decoded once, and a queue of shuffled
+indices decides which records come next. A larger set is read again in every
+epoch through tf-slim's provider, by several readers into a shuffling queue. In
+both cases whole batches are augmented at a time and wait in a queue for the
+step. Evaluation: one reader, in order, every image exactly once. B is the batch
+size.
 """
-import collections
+import typing
 
 from mentormix import augmentation
 from mentormix import datasets
@@ -16,81 +17,77 @@ from mentormix.command import UserError
 from mentormix.runtime import slim
 from mentormix.runtime import tf
 
-# Decoded images of up to so many bytes are kept in memory (twice: as they were
-# read, for a session that has to start again, and where the graph finds them).
-# CIFAR has 154 million bytes, a million images of 32 x 32 three billion.
+# Decoded images of up to this many bytes are kept in memory, twice: as they
+# were read, for a session that restarts, and in a variable of the graph. CIFAR
+# has 154 million bytes, a million images of 32 x 32 pixels three billion.
 MOST_IN_MEMORY = 2 ** 31
 _BATCHES_AHEAD = 4  # In the queue before the step.
-_ORDER_STREAM = 31  # Of random numbers; the augmentation has those from 0 on.
+_ORDER_STREAM = 31  # Of random numbers; the augmentation uses those from 0 on.
 
-# What is larger: the shuffling queue holds this share of an epoch, at most so
-# many records (of about 3 kB), at least B.
+# For a larger set the shuffling queue holds an epoch divided by the first
+# number, at most as many records (of about 3 kB) as the second, at least B.
 _SHUFFLED_SHARE = 4
 _MAX_SHUFFLED = 8192
 
 
-class Batch(collections.namedtuple(
-    'Batch', 'images labels clean_labels source_ids')):
-  """A batch.
-
-  Attributes:
-    images: float32 [B, H, W, 3] in [-1, 1].
-    labels: int64 [B], as given.
-    clean_labels: int64 [B], datasets.UNKNOWN_LABEL where not known.
-    source_ids: string [B], empty where not known.
-  """
-  __slots__ = ()
+class Batch(typing.NamedTuple):
+  """A batch."""
+  images: tf.Tensor  # float32 [B, H, W, 3] in [-1, 1].
+  labels: tf.Tensor  # int64 [B], as given.
+  clean_labels: tf.Tensor  # int64 [B], datasets.UNKNOWN_LABEL where not known.
+  source_ids: tf.Tensor  # string [B], empty where not known.
 
 
-def train_batch(dataset, files, num_examples, batch_size, seed=0, start=0,
+def train_batch(dataset, shards, num_examples, batch_size, seed=0, start=0,
                 num_readers=4, num_threads=1, worker=0, num_workers=1,
                 device='', in_memory=True):
   """An endless, shuffled, augmented stream of batches.
 
-  From memory, every image comes exactly once an epoch, in an order drawn anew
-  (published: nearly the order on disk). With one thread, order and augmentation
-  of the n-th batch then follow from the seed and n; from files, only the
-  augmentation does.
+  From memory, every image comes exactly once per epoch, in a new random order
+  for each epoch (published: nearly the order on disk). With one thread, the
+  seed and n determine order and augmentation of the n-th batch; from files,
+  they determine only the augmentation.
 
-  Several workers are dealt the order of each epoch, so that an image comes to
-  one of them, and to another one in the next epoch: if a worker dies, nothing is
-  left out for good. From files, each reads all of them in an order of its own.
+  Several workers share the order of each epoch: an image goes to one of them,
+  and probably to another one in the next epoch, so if a worker dies, no image
+  is lost for good. From files, each worker reads all files in its own order.
 
   Args:
     dataset: a `datasets.Dataset`.
-    files: paths of the TFRecords of the training split.
-    num_examples: how many records they hold.
+    shards: the `datasets.Shard`s of the training split.
+    num_examples: how many records they hold, without the skipped ones.
     batch_size: B.
     seed: an int, at least 0.
     start: int64 scalar or int, read when a session starts: how many batches
-      have been used before. The stream goes on there.
+      have been used before. The stream resumes there.
     num_readers: threads that read the files of a set too large for memory.
-    num_threads: threads that augment and, for such a set, that decode.
+    num_threads: threads that augment and, for such a set, decode.
     worker: index of this worker.
-    num_workers: W; what remains of an epoch of N examples after W times
-      N // W is left out.
+    num_workers: W; each gets N // W of the N examples of an epoch, and the
+      rest is left out of that epoch.
     device: of this worker.
-    in_memory: whether a set may be kept in memory, for which the session has
-      to be of this process.
+    in_memory: whether a set may be kept in memory; the session then must
+      belong to this process.
 
   Returns:
     A `Batch`.
 
   Raises:
-    UserError: an image cannot be decoded, or there are fewer than workers.
+    UserError: an image cannot be decoded, or there are fewer examples than
+      workers.
   """
   if num_examples < num_workers:
-    raise UserError('%d examples are too few for %d workers'
-                    % (num_examples, num_workers))
+    raise UserError(f'{num_examples} examples are too few for {num_workers} '
+                    'workers')
   image_bytes = 3 * dataset.image_size ** 2
   with tf.device(device + '/cpu:0'), tf.name_scope('input'), \
       runtime.without_xla():
     if in_memory and num_examples * image_bytes <= MOST_IN_MEMORY:
-      batch = _from_memory(dataset, files, num_examples, batch_size, seed,
+      batch = _from_memory(dataset, shards, num_examples, batch_size, seed,
                            start, worker, num_workers)
     else:
-      batch = _from_files(dataset, files, num_examples, batch_size, num_readers,
-                          num_threads)
+      batch = _from_files(dataset, shards, num_examples, batch_size,
+                          num_readers, num_threads)
     batch = batch._replace(images=augmentation.augment_in_parts(
         batch.images, augmentation.draw(
             batch_size, sampling.Sampler(
@@ -103,26 +100,26 @@ def train_batch(dataset, files, num_examples, batch_size, seed=0, start=0,
 
 
 def _count(start):
-  """start, start + 1, ...: one more each time that it is evaluated."""
+  """start, start + 1, ...: each evaluation gives the next one."""
   return _local_variable('batch', tf.cast(start, tf.int64)).assign_add(1) - 1
 
 
 def _local_variable(name, value):
-  """A variable that no checkpoint holds: a session that starts sets it."""
+  """A variable that is set when a session starts, not saved in checkpoints."""
   return tf.Variable(value, trainable=False, name=name,
                      collections=[tf.GraphKeys.LOCAL_VARIABLES])
 
 
-def _from_memory(dataset, files, num_examples, batch_size, seed, start, worker,
+def _from_memory(dataset, shards, num_examples, batch_size, seed, start, worker,
                  num_workers):
-  """A `Batch` of uint8 images, taken by index from what was decoded once."""
-  arrays = datasets.decode(dataset, 'train', files, num_examples)
+  """A `Batch` of uint8 images, taken by index from arrays decoded once."""
+  arrays = datasets.decode(dataset, 'train', shards, num_examples)
   indices = _shuffled(num_examples, seed, start * batch_size, worker,
                       num_workers).dequeue_many(batch_size)  # [B]
 
   def take(item):
     array = arrays[item]
-    # Not as a constant: the graph is written to disk, with every constant.
+    # Not a constant: the graph is written to disk with all its constants.
     value = tf.py_func(lambda: array, [], tf.as_dtype(array.dtype))
     value.set_shape(array.shape)
     return tf.gather(_local_variable(item, value), indices)
@@ -134,10 +131,10 @@ def _shuffled(num_examples, seed, used, worker, num_workers):
 
   Args:
     num_examples: N.
-    seed: with the epoch, it decides the order.
-    used: scalar or int, how many of its share to leave out at the start.
-    worker: which one.
-    num_workers: W; the share is N // W an epoch.
+    seed: seed and epoch determine the order.
+    used: scalar or int, how many indices of its share the worker has used.
+    worker: its index.
+    num_workers: W; the share is N // W per epoch.
   """
   share = num_examples // num_workers
   queue = tf.FIFOQueue(share, [tf.int32], [[]])
@@ -148,7 +145,7 @@ def _shuffled(num_examples, seed, used, worker, num_workers):
       [num_examples]))
   if num_workers > 1:
     order = order[worker * share:(worker + 1) * share]
-  # From one thread: the next value of `position` is not needed before.
+  # One thread is enough: it needs `position` only after the assignment.
   with tf.control_dependencies(
       [queue.enqueue_many([order[begin % share:]])]):
     turn = position.assign((epoch + 1) * share)
@@ -156,33 +153,33 @@ def _shuffled(num_examples, seed, used, worker, num_workers):
   return queue
 
 
-def _from_files(dataset, files, num_examples, batch_size, num_readers,
+def _from_files(dataset, shards, num_examples, batch_size, num_readers,
                 num_threads):
   """A `Batch` of uint8 images, read and decoded as they are needed."""
   kept_back = max(batch_size, min(num_examples // _SHUFFLED_SHARE,
                                   _MAX_SHUFFLED))
   provider = slim.dataset_data_provider.DatasetDataProvider(
-      datasets.slim_dataset(dataset, 'train', files, num_examples),
-      num_readers=min(num_readers, len(files)), shuffle=True,
-      # Room for one more: each draw is then from as many records, whoever is
-      # faster, reader or consumer.
+      datasets.slim_dataset(dataset, 'train', shards, num_examples),
+      num_readers=min(num_readers, len(shards)), shuffle=True,
+      # Capacity for one more only, so each draw is from the same number of
+      # records, whether the readers or the step are faster.
       common_queue_capacity=kept_back + 1, common_queue_min=kept_back)
   return Batch(*tf.train.batch(
       provider.get(list(datasets.ITEMS)), batch_size, num_threads=num_threads,
       capacity=4 * batch_size))
 
 
-def eval_batch(dataset, split, files, num_examples, batch_size):
+def eval_batch(dataset, split, shards, num_examples, batch_size):
   """One pass in file order; then tf.errors.OutOfRangeError.
 
-  The last batch holds what is left. The pass is bounded by a local variable, so
-  run tf.local_variables_initializer before it.
+  The last batch holds what is left. A local variable counts the pass, so run
+  tf.local_variables_initializer before it.
 
   Args:
     dataset: a `datasets.Dataset`.
     split: 'train' or 'test'.
-    files: paths of the TFRecords of the split.
-    num_examples: how many records they hold.
+    shards: the `datasets.Shard`s of the split.
+    num_examples: how many records they hold, without the skipped ones.
     batch_size: B.
 
   Returns:
@@ -190,7 +187,7 @@ def eval_batch(dataset, split, files, num_examples, batch_size):
   """
   with tf.device('/cpu:0'), tf.name_scope('input'):
     provider = slim.dataset_data_provider.DatasetDataProvider(
-        datasets.slim_dataset(dataset, split, files, num_examples),
+        datasets.slim_dataset(dataset, split, shards, num_examples),
         num_readers=1, shuffle=False, num_epochs=1)
     image, *rest = provider.get(list(datasets.ITEMS))
     return Batch(*tf.train.batch(

@@ -37,7 +37,8 @@ class Scores(collections.namedtuple(
   __slots__ = ()
 
 
-def collect(studentnet, dataset, files, count, prefix, batch_size, num_images):
+def collect(studentnet, dataset, shards, count, prefix, batch_size,
+            num_images):
   """One pass over a training set, without augmentation.
 
   Only the images that are asked for are kept, so N may be large.
@@ -45,8 +46,8 @@ def collect(studentnet, dataset, files, count, prefix, batch_size, num_images):
   Args:
     studentnet: name of the student.
     dataset: a `datasets.Dataset`.
-    files: paths of the TFRecords of the training split.
-    count: how many records they hold, N.
+    shards: the `datasets.Shard`s of the training split.
+    count: how many records they hold without the skipped ones, N.
     prefix: of the checkpoint that the averaged weights come from.
     batch_size: images per batch.
     num_images: how many images to keep.
@@ -65,7 +66,7 @@ def collect(studentnet, dataset, files, count, prefix, batch_size, num_images):
                         np.uint8)
   with tf.Graph().as_default(), tqdm.tqdm(
       total=count, unit='image', leave=False, disable=None) as bar:
-    batch = input_pipeline.eval_batch(dataset, 'train', files, count,
+    batch = input_pipeline.eval_batch(dataset, 'train', shards, count,
                                       batch_size)
     student = evaluation.AveragedStudent(studentnet, dataset, batch.images)
     fetches = Scores(

@@ -160,7 +160,8 @@ def files(tmp_path):
 
 def _collect(files, prefix, **settings):
   settings = dict(dict(batch_size=7, num_images=4), **settings)
-  return label_scores.collect('nearest', DIGITS, files, COUNT, prefix,
+  shards = list(map(datasets.Shard, files))
+  return label_scores.collect('nearest', DIGITS, shards, COUNT, prefix,
                               **settings)
 
 
@@ -215,7 +216,8 @@ def test_an_image_that_cannot_be_decoded(files, save):
 
 def test_a_checkpoint_of_another_student(files, save):
   with pytest.raises(UserError, match='is not of --studentnet=resnet8_thin'):
-    label_scores.collect('resnet8_thin', DIGITS, files, COUNT, save(), 7, 4)
+    label_scores.collect('resnet8_thin', DIGITS,
+                         list(map(datasets.Shard, files)), COUNT, save(), 7, 4)
 
 
 def test_a_checkpoint_that_has_vanished(files, save, tmp_path):

@@ -67,13 +67,13 @@ def batch_norm(x, is_training, update_statistics, scope):
                                      ours.BATCH_NORM_EPSILON)
 
 
-def train_batch(dataset, files, num_examples, batch_size, num_readers=4,
+def train_batch(dataset, shards, num_examples, batch_size, num_readers=4,
                 num_threads=4):
   """As `input_pipeline.train_batch`: records decoded and augmented one by one.
 
   Args:
     dataset: a `datasets.Dataset`.
-    files: paths of the TFRecords of the training split.
+    shards: the `datasets.Shard`s of the training split.
     num_examples: how many records they hold.
     batch_size: B.
     num_readers: threads that read files.
@@ -84,8 +84,8 @@ def train_batch(dataset, files, num_examples, batch_size, num_readers=4,
   """
   with tf.device('/cpu:0'), tf.name_scope('input'):
     provider = slim.dataset_data_provider.DatasetDataProvider(
-        datasets.slim_dataset(dataset, 'train', files, num_examples),
-        num_readers=min(num_readers, len(files)), shuffle=True,
+        datasets.slim_dataset(dataset, 'train', shards, num_examples),
+        num_readers=min(num_readers, len(shards)), shuffle=True,
         common_queue_capacity=2 * batch_size, common_queue_min=batch_size)
     image, *rest = provider.get(list(datasets.ITEMS))
     return input_pipeline.Batch(*tf.train.batch(

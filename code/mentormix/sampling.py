@@ -1,17 +1,17 @@
-"""Random numbers that follow from a seed and a step, and from nothing before.
+"""Random numbers that depend only on a seed and a step.
 
-A run that goes on from a checkpoint so draws what it would have drawn without
-the break, which TensorFlow's ordinary random operations, with a state that is
-not saved, cannot do.
+A resumed run draws the same numbers as an uninterrupted one. TensorFlow's
+stateful random operations cannot do this, because their state is not saved in
+checkpoints.
 """
 from mentormix.runtime import tf
 
-_STREAMS = 64  # Draws of one step, of all samplers together.
-_ROUNDS = 16  # Of rejection; at least 95% are accepted in each.
+_STREAMS = 64  # Draws per step, in all samplers together.
+_ROUNDS = 16  # Of rejection sampling; each accepts at least 95%.
 
 
 def worker_seed(seed, worker):
-  """A seed for each worker of a run; that of the first is the run's own.
+  """The seed of a worker; worker 0 has the seed of the run.
 
   Args:
     seed: 0 to 2**32 - 1.
@@ -20,8 +20,8 @@ def worker_seed(seed, worker):
   return seed + (worker << 32)
 
 
-class Sampler(object):
-  """Draws for one step; each call gives numbers of its own."""
+class Sampler:
+  """Draws for one step; each call gives different numbers."""
 
   def __init__(self, seed, step, first_stream=0):
     """Creates a sampler.
@@ -29,8 +29,8 @@ class Sampler(object):
     Args:
       seed: an int, at least 0.
       step: int64 scalar.
-      first_stream: 0 to 63, from where on draws are counted: two samplers of
-        the same seed and step must not reach each other's.
+      first_stream: 0 to 63, the number of the first draw: two samplers of the
+        same seed and step must not use the same draws.
     """
     self._seed = seed
     self._step = tf.cast(step, tf.int64)
@@ -39,7 +39,7 @@ class Sampler(object):
   def _next_seed(self):
     self._stream += 1
     if self._stream > _STREAMS:
-      raise ValueError('more than %d draws in a step' % _STREAMS)
+      raise ValueError(f'more than {_STREAMS} draws in a step')
     return tf.stack([tf.constant(self._seed, tf.int64),
                      self._step * _STREAMS + self._stream - 1])
 
@@ -48,7 +48,7 @@ class Sampler(object):
     return tf.random.stateless_uniform(shape, self._next_seed(), low, high)
 
   def integers(self, shape, low, high):
-    """int32 draws from low to high, both of which may come."""
+    """int32 draws from low to high, both included."""
     return tf.random.stateless_uniform(shape, self._next_seed(), low, high + 1,
                                        tf.int32)
 
@@ -56,8 +56,8 @@ class Sampler(object):
     """Draws j ~ Categorical(softmax(v)), one for each example, [B] int32.
 
     With replacement and at temperature 1 (published code; the paper has a
-    temperature). A weight that is no number counts as 0: what has gone wrong is
-    to show in the loss, not in an index out of range here.
+    temperature). A NaN weight counts as 0, so that the fault shows in the loss
+    and not as an index out of range here.
     """
     logits = tf.where(tf.math.is_nan(v), tf.zeros_like(v), v)
     return tf.random.stateless_categorical(
@@ -74,8 +74,8 @@ class Sampler(object):
   def _gamma(self, alpha, shape):
     """Draws from Gamma(alpha), by Marsaglia and Tsang (ACM TOMS 26, 2000).
 
-    TensorFlow 1.15 has no stateless operation for it. The method is for alpha
-    of at least 1; below, Gamma(alpha + 1) * U^(1 / alpha) is Gamma(alpha).
+    TensorFlow 1.15 has no stateless operation for it. The method needs an alpha
+    of at least 1; for less, Gamma(alpha + 1) * U^(1 / alpha) is Gamma(alpha).
     """
     d = (alpha if alpha >= 1 else alpha + 1) - 1 / 3.0
     rounds = tf.concat([[_ROUNDS], shape], axis=0)
@@ -87,7 +87,7 @@ class Sampler(object):
     gamma = tf.ones(shape)
     for one, fits in zip(reversed(tf.unstack(cube)),
                          reversed(tf.unstack(accepted))):
-      gamma = tf.where(fits, one, gamma)  # In the end, the first that fits.
+      gamma = tf.where(fits, one, gamma)  # Finally, the first that fits.
     gamma *= d
     if alpha < 1:
       gamma *= self.uniform(shape) ** (1 / alpha)

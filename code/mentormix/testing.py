@@ -164,6 +164,21 @@ def write_records(path, images, labels, clean_labels=None):
                                            source_id=str(n)))
 
 
+def replace_record(path, index, record):
+  """Replaces a record of a TFRecord file.
+
+  Args:
+    path: of the file.
+    index: of the record.
+    record: bytes, the new one.
+  """
+  records = list(tf.python_io.tf_record_iterator(str(path)))
+  records[index] = record
+  with tf.python_io.TFRecordWriter(str(path)) as writer:
+    for each in records:
+      writer.write(each)
+
+
 @contextlib.contextmanager
 def small_disk(size='4m'):
   """Yields a directory on a disk of its own; skips the test if it may not.

@@ -308,12 +308,10 @@ def train(config, cluster=cluster_lib.ALONE):
   signals, server, watch = SignalHook(), None, None
   if cluster.jobs:  # The others are to know that it is there, before it reads.
     server, watch = servers.start(cluster, config)
-  good_records = datasets.GOOD_RECORDS + (
-      '' if cluster.is_chief else '-%d' % cluster.worker)
-  files, num_examples = datasets.check_files(
+  shards, num_examples = datasets.check_files(
       dataset, 'train', datasets.find_files(dataset, 'train', config.data_dir),
-      config.max_bad_records, os.path.join(config.train_log_dir, good_records))
-  has_clean_labels = datasets.has_clean_labels(files)
+      config.max_bad_records)
+  has_clean_labels = datasets.has_clean_labels(shards)
   if config.loss_csv_file and not has_clean_labels:
     raise UserError('--loss_csv_file=%s: the clean labels of --data_dir=%s are '
                     'not known' % (config.loss_csv_file, config.data_dir))
@@ -348,7 +346,7 @@ def train(config, cluster=cluster_lib.ALONE):
     if cluster.num_workers > 1 and not config.sync_replicas:
       used = used // cluster.num_workers
     batch = input_pipeline.train_batch(
-        dataset, list(map(os.path.abspath, files)), num_examples,
+        dataset, shards, num_examples,
         config.batch_size, config.seed, used,
         config.num_readers, config.num_preprocessing_threads, cluster.worker,
         cluster.num_workers, servers.device(cluster, config),
@@ -368,7 +366,7 @@ def train(config, cluster=cluster_lib.ALONE):
                     noise=noise.read_facts(config.data_dir))
       hooks.insert(0, servers.AgreementHook(
           cluster, agreed, lambda: signals.stop.received))
-    with _explained(config, dataset, files):
+    with _explained(config, dataset, shards):
       try:
         _run(config, hooks, saver, step, cluster, server, watch, signals.stop)
       except servers.Stopped:  # The line is below.
@@ -405,7 +403,7 @@ def _agreed(config):
 
 
 @contextlib.contextmanager
-def _explained(config, dataset, files):
+def _explained(config, dataset, shards):
   """Says of an error in the block, in a line, what it means and what to do."""
   try:
     yield
@@ -414,7 +412,7 @@ def _explained(config, dataset, files):
   except Exception as error:
     goes_on = 'then the same command goes on from step %d in %s' % (
         checkpoints.last_step(config.train_log_dir), config.train_log_dir)
-    cause = _cause(error, config, dataset, files)
+    cause = _cause(error, config, dataset, shards)
     if not cause:
       log('training ended by an error that nobody foresaw; mend it, %s'
           % goes_on)
@@ -422,7 +420,7 @@ def _explained(config, dataset, files):
     raise RunError('%s; %s' % (cause, goes_on))
 
 
-def _cause(error, config, dataset, files):
+def _cause(error, config, dataset, shards):
   """What an error in a step or a write means, and what to do; or None."""
   reason = runtime.reason(error)
   if files_lib.is_about_disk(reason):
@@ -444,8 +442,10 @@ def _cause(error, config, dataset, files):
   if isinstance(error, (tf.errors.DataLossError,
                         tf.errors.InvalidArgumentError)):
     try:  # As when a file too large for memory was changed meanwhile.
-      datasets.check_files(dataset, 'train', files)
-      datasets.check_images(dataset, 'train', files)
+      shards, _ = datasets.check_files(
+          dataset, 'train', [shard.path for shard in shards],
+          config.max_bad_records)
+      datasets.check_images(dataset, 'train', shards)
     except UserError as damage:
       return str(damage)
     return ('a step failed, as it does on a damaged file or image (%s): check '
