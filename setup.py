@@ -36,7 +36,7 @@ setuptools.setup(
     py_modules=['cifar_train_mentormix', 'cifar_eval', 'prepare_data',
                 'train_mentornet', 'show_mentornet', 'export_mentornet',
                 'export_step', 'run_exported', 'report', 'score_labels'],
-    package_data={'mentormix': ['digits.npz']},
+    package_data={'mentormix': ['digits.npz', 'templates/*']},
     install_requires=['absl-py', 'jinja2', 'matplotlib', 'numpy', 'pillow',
                       'pooch>=1.8', 'tf-slim==1.1.0', 'tqdm'],
     extras_require={

@@ -4,9 +4,9 @@ r"""Writes a MentorNet in another form: as a checkpoint, or frozen.
       --trained_mentornet_dir=mentornet_models/mentornet_pd
 
 writes model.ckpt.* and `checkpoint` with the published variable names, which
-the published code restores; with --form=frozen, mentornet.pb, which this
-project ships. What was written is loaded again and compared with the original.
-Exit codes: 0 finished, 1 failed, 2 bad input.
+the published code restores. With --form=frozen it writes mentornet.pb, the form
+that this project ships. It loads what it wrote and compares it with the
+original. Exit codes: 0 finished, 1 failed, 2 bad input.
 """
 import os
 
@@ -18,9 +18,9 @@ from mentormix import files
 from mentormix.command import RunError
 
 PREFIX = 'model.ckpt'
-FILES = {'mentornet.pb', 'checkpoint', PREFIX + '.index',
-         PREFIX + '.data-00000-of-00001'}
-TOLERANCE = 1e-6  # How far two weights of the same network may be apart.
+FILES = {'mentornet.pb', 'checkpoint', f'{PREFIX}.index',
+         f'{PREFIX}.data-00000-of-00001'}
+TOLERANCE = 1e-6  # Largest difference of two outputs of the same network.
 
 
 def define_flags():
@@ -33,10 +33,10 @@ def define_flags():
     flags.register_validator(name, bool, 'must be given')
   flags.DEFINE_enum(
       'form', 'checkpoint', ['checkpoint', 'frozen'],
-      'checkpoint: %s.*, which the published code reads; frozen: mentornet.pb.'
-      % PREFIX)
+      f'checkpoint: {PREFIX}.*, which the published code reads; frozen: '
+      'mentornet.pb.')
   flags.DEFINE_boolean('overwrite', False,
-                       'Replace what an earlier export has written.')
+                       'Replace the files of an earlier export.')
 
 
 def main():
@@ -63,11 +63,12 @@ def main():
     difference = np.abs(written - original).max()
     if not difference <= TOLERANCE:
       raise RunError(
-          '--trained_mentornet_dir=%s computes something else than a MentorNet '
-          'of its weights: they differ by up to %.1e; nothing was written'
-          % (args.trained_mentornet_dir, difference))
-  print('%s: %s; largest difference from %s on %d points: %.1e' % (
-      path, args.form, args.trained_mentornet_dir, len(points), difference))
+          f'--trained_mentornet_dir={args.trained_mentornet_dir} computes '
+          'something else than a MentorNet of its weights: they differ by up '
+          f'to {difference:.1e}; nothing was written')
+  print(f'{path}: {args.form}; largest difference from '
+        f'{args.trained_mentornet_dir} on {len(points)} points: '
+        f'{difference:.1e}')
 
 
 def cli():

@@ -2,21 +2,22 @@ r"""Puts training runs into tables and pictures.
 
     python code/report.py --runs=runs/cifar10,runs/cifar100 --output_dir=report
 
-reads every run in and below --runs and writes report.html (one page with all in
-it), report.md, report.csv (a row per group of runs that differ in their seed
-only), runs.csv (a row per run) and the pictures (PNG). What an earlier call has
-written is replaced, nothing else is touched. Exit codes: 0 written, 1 failed,
-2 bad input.
+reads every run in and below --runs and writes report.html (one page that
+includes the pictures), report.md, report.csv (a row for each group of runs that
+differ only in their seed), runs.csv (a row for each run) and the pictures
+(PNG). It replaces what an earlier call wrote and nothing else. Exit codes:
+0 written, 1 failed, 2 bad input.
 """
 import base64
 import collections
 import csv
-import html
 import io
 import os
 import re
+import typing
 
 from absl import flags
+import jinja2
 
 from mentormix import command
 from mentormix import config as config_lib
@@ -27,37 +28,42 @@ from mentormix import presets
 from mentormix import runs as runs_lib
 from mentormix.command import UserError
 
-_SMOOTHED = 0.05  # Share of the training that a running mean is taken over.
-_NONE = '–'  # In a table, where there is no figure.
+_SMOOTHED = 0.05  # Share of the training that a running mean covers.
+NO_FIGURE = '–'  # Stands in a table where there is no figure.
 
-_CAPTIONS = collections.OrderedDict((
-    ('accuracy_vs_step.png',
-     'Accuracy over training. Thin: single seeds; thick: their mean.'),
-    ('accuracy_vs_noise.png',
-     'Accuracy of the last checkpoint by noise level. Bars: standard deviation '
-     'over the seeds. Dashed, hollow: the paper, at full size.'),
-    ('weights.png',
-     'Mean weight v of the examples of a batch with a right and with a wrong '
-     'label. Running mean over 5% of the training.'),
-    ('selection.png',
-     'The examples of a batch with v ≥ 0.5. Precision: the share of them whose '
-     'label is right; recall: the share of the right labels that they are. '
-     'Running mean over 5% of the training.'),
-))
+_CAPTIONS = {
+    'accuracy_vs_step.png':
+        'Accuracy over training. Thin: single seeds; thick: their mean.',
+    'accuracy_vs_noise.png':
+        'Accuracy of the last checkpoint by noise level. Bars: standard '
+        'deviation over the seeds. Dashed, hollow: the paper, at full size.',
+    'weights.png':
+        'Mean weight v of the examples of a batch with a right and with a '
+        'wrong label. Running mean over 5% of the training.',
+    'selection.png':
+        'The examples of a batch with v ≥ 0.5. Precision: the share of them '
+        'whose label is right; recall: the share of the right labels that they '
+        'are. Running mean over 5% of the training.',
+}
 
-# What the page is made of; to_markdown() and to_html() each write it.
-Heading = collections.namedtuple('Heading', 'text')
-Text = collections.namedtuple('Text', 'text')
-Table = collections.namedtuple('Table', 'header rows')
-Picture = collections.namedtuple('Picture', 'name caption')
+
+class Block(typing.NamedTuple):
+  """A part of the page: a heading, a text, a table or a picture."""
+  heading: str = ''
+  text: str = ''
+  header: list = ()  # Of a table.
+  rows: list = ()  # Lists of cells; str() gives their text.
+  picture: str = ''  # Name of the file.
+  caption: str = ''
 
 
 def define_flags():
   """Defines the flags; called once, by the script."""
-  flags.DEFINE_list('runs', [], 'Directories of runs, or above runs.')
+  flags.DEFINE_list('runs', [],
+                    'Directories that are runs or have runs below them.')
   flags.DEFINE_string('output_dir', None, 'The directory to write to.')
   flags.DEFINE_integer(
-      'last_k', 5, 'Number of checkpoints that the median is of.',
+      'last_k', 5, 'How many of the last checkpoints the median covers.',
       lower_bound=1)
   flags.DEFINE_string('title', 'Training on noisy labels',
                       'Title of the page.')
@@ -68,25 +74,25 @@ def main():
   args = flags.FLAGS
   for name in ('runs', 'output_dir'):
     if not args[name].value:
-      raise UserError('--%s is missing; see --help' % name)
+      raise UserError(f'--{name} is missing; see --help')
   runs = runs_lib.read(args.runs)
   groups = runs_lib.group(runs)
   files.writable_directory(args.output_dir, 'output_dir')
   pictures = draw(groups, args.output_dir)
   blocks = page(runs, groups, pictures, args.last_k)
-  texts = collections.OrderedDict([
-      ('report.csv', to_csv(group_rows(groups, args.last_k))),
-      ('runs.csv', to_csv(run_rows(runs, args.last_k))),
-      ('report.md', to_markdown(args.title, blocks)),
-      ('report.html', to_html(args.title, blocks, args.output_dir)),
-  ])
+  texts = {
+      'report.csv': to_csv(group_rows(groups, args.last_k)),
+      'runs.csv': to_csv(run_rows(runs, args.last_k)),
+  }
+  for name in ('report.md', 'report.html'):
+    texts[name] = render(name, args.title, blocks, args.output_dir)
   for name, text in texts.items():
     path = os.path.join(args.output_dir, name)
-    # A name on disk need not be text.
+    # The name of a directory is not always valid text.
     with open(path, 'w', encoding='utf-8', errors='backslashreplace',
               newline='') as f:
       f.write(text)
-  print('%s: %s' % (path, _count(runs)))
+  print(f'{path}: {blocks[0].text}')
 
 
 def cli():
@@ -99,12 +105,12 @@ def cli():
 
 
 def draw(groups, directory):
-  """Draws what there are data for.
+  """Draws every picture that there are data for.
 
   Args:
     groups: a list of `runs.Group`s.
-    directory: where the files go. A picture that an earlier call has left there
-      and that is not drawn now is deleted.
+    directory: where the files go. A picture of an earlier call that is not
+      drawn now is deleted.
 
   Returns:
     The names of the files, a list.
@@ -132,7 +138,7 @@ def draw(groups, directory):
 
 def _step_panels(groups):
   """A panel per task: (title, curves)."""
-  panels = collections.OrderedDict()
+  panels = {}
   for group in groups:
     panels.setdefault(_title(group.task, groups), []).append(figures.Curve(
         group.label, group.method, _line(group, groups),
@@ -143,7 +149,7 @@ def _step_panels(groups):
 
 def _noise_panels(groups):
   """A panel per data set, definition of noise, student and number of steps."""
-  members = collections.OrderedDict()
+  members = {}
   for group in groups:
     kind, level, _ = group.task.noise
     if level is not None:
@@ -152,16 +158,16 @@ def _noise_panels(groups):
       members.setdefault(task, []).append(group)
   panels = []
   for task, together in members.items():
-    points = collections.OrderedDict()  # One curve for each label.
+    points = {}  # One curve for each label.
     for group in together:
       points.setdefault(
           (group.label, group.method, _line(group, groups)), []).append(
               (group.task.noise.level, group.last.mean, group.last.deviation))
     for method in sorted({group.method for group in together}):
-      paper = [(level, _published(task, level, method)[0], None)
+      paper = [(level, published(task, level, method)[0], None)
                for level in presets.LEVELS]
       if paper[0][1] is not None:
-        points[method + ', paper', method, figures.DASHED] = paper
+        points[f'{method}, paper', method, figures.DASHED] = paper
     panels.append((_title(task, groups), [
         figures.Curve(label, method, line, points[label, method, line])
         for label, method, line in points]))
@@ -169,11 +175,11 @@ def _noise_panels(groups):
 
 
 def _summary_panels(groups, about):
-  """A panel per group of a method that weights, where its runs have summaries.
+  """A panel per group with a weighting method whose runs have summaries.
 
   Args:
     groups: a list of `runs.Group`s.
-    about: tag -> words for the legend; the second tag is drawn dashed.
+    about: two tags -> words for the legend; the second tag is drawn dashed.
 
   Returns:
     A list of (title, curves).
@@ -187,11 +193,10 @@ def _summary_panels(groups, about):
                 for run in group.runs if tag in run.series]
       points = [(steps, values) for steps, values in points if len(steps)]
       if points and group.method in config_lib.WEIGHTED:
-        curves.append(figures.Curve('%s, %s' % (group.method, about[tag]),
+        curves.append(figures.Curve(f'{group.method}, {about[tag]}',
                                     group.method, line, points))
     if curves:
-      title = '%s\n%s' % (_title(group.task, groups), group.label)
-      panels.append((title, curves))
+      panels.append((f'{_title(group.task, groups)}\n{group.label}', curves))
   return panels
 
 
@@ -202,19 +207,20 @@ def _line(group, groups):
 
 
 def _title(task, groups):
-  """The task in words; student and steps where they are not all the same."""
-  title = '%s, %s' % (task.dataset, task.noise.name)
+  """The task in words; with student and steps if the groups differ in them."""
+  title = f'{task.dataset}, {task.noise.name}'
   if len({g.task[2:] for g in groups}) > 1:
-    title += '\n' + _student(task)
+    title += f'\n{student_of(task)}'
   return title
 
 
-def _student(task):
-  return '%s, %s steps' % (task.student, format(task.steps, ','))
+def student_of(task):
+  """Student and number of steps, in words."""
+  return f'{task.student}, {task.steps:,} steps'
 
 
-def _published(task, level, method):
-  """(paper, published code) at a level of the task's noise; None without."""
+def published(task, level, method):
+  """(paper, published code) at a noise level; None if there is no figure."""
   if task.noise.kind != noise.SYMMETRIC_OTHERS:
     return None, None
   return presets.published_accuracy(task.dataset, level, method)
@@ -229,62 +235,78 @@ def page(runs, groups, pictures, last_k):
   Args:
     runs: a list of `runs.Run`s.
     groups: a list of `runs.Group`s.
-    pictures: names of the pictures there are.
-    last_k: number of checkpoints that the median is of.
+    pictures: names of the pictures that were drawn.
+    last_k: how many of the last checkpoints the median covers.
 
   Returns:
-    A list of `Heading`s, `Text`s, `Table`s and `Picture`s.
+    A list of `Block`s.
   """
-  blocks = [Text(_count(runs)), Heading('Accuracy')]
+  blocks = [_text(_count(runs)), _heading('Accuracy')]
   blocks += _accuracy(groups, last_k)
-  blocks += [Heading('Comparison')] + _comparison(groups)
+  blocks += [_heading('Comparison')] + _comparison(groups)
   if pictures:
-    blocks.append(Heading('Pictures'))
-    blocks += [Picture(name, _CAPTIONS[name]) for name in pictures]
+    blocks.append(_heading('Pictures'))
+    blocks += [Block(picture=name, caption=_CAPTIONS[name])
+               for name in pictures]
   ranked = [run for run in runs if run.scores]
   if ranked:
-    blocks += [Heading('Label ranking')] + _ranking(ranked)
-  return blocks + [Heading('Runs'), _runs(runs)]
+    blocks += [_heading('Label ranking')] + _ranking(ranked)
+  return blocks + [_heading('Runs'), _runs(runs)]
+
+
+def _heading(heading):
+  return Block(heading=heading)
+
+
+def _text(text):
+  return Block(text=text)
+
+
+def _table(header, rows):
+  return Block(header=header, rows=rows)
 
 
 def _count(runs):
+  """How many runs there are, in which states, in words."""
   states = collections.Counter(run.state for run in runs)
   finished = states.pop(runs_lib.FINISHED, 0)
-  text = '%d runs, %d finished.' % (len(runs), finished)
+  text = f'{len(runs)} runs, {finished} finished.'
   if states:
-    text += ' Left out of all figures: %s.' % ', '.join(
-        '%d %s' % (count, state) for state, count in sorted(states.items()))
+    others = ', '.join(f'{n} {state}' for state, n in sorted(states.items()))
+    text += f' Left out of all figures: {others}.'
   return text
 
 
 def _accuracy(groups, last_k):
+  """The table of all groups, and what its columns mean."""
   if not groups:
-    return [Text('No run has finished yet.')]
+    return [_text('No run has finished yet.')]
   rows = []
   for g in groups:
     rows.append([
-        g.task.dataset, g.task.noise.name, _student(g.task), g.label,
+        g.task.dataset, g.task.noise.name, student_of(g.task), g.label,
         len(g.runs), g.left_out, g.last, g.peak, g.median(last_k)] + [
-            _NONE if figure is None else '%.1f' % figure
-            for figure in _published(g.task, g.task.noise.level, g.method)])
+            _figure(figure, '.1f')
+            for figure in published(g.task, g.task.noise.level, g.method)])
   blocks = [
-      Text('Top-1 accuracy on the test set in percent: mean ± sample standard '
-           'deviation over the runs of a group, which differ in their seed '
-           'only. A single run has no deviation. Left out are runs of the '
-           'group that are not finished.'),
-      Table(['Data', 'Noise', 'Student, steps', 'Method', 'Runs', 'Left out',
-             'Last', 'Peak', 'Median of %d' % last_k, 'Paper',
-             'Published code'], rows),
-      Text('Last: the checkpoint of the last step; this is the figure to '
-           'compare. Peak: the best of all checkpoints on the test set, which '
-           'nobody could have picked without it. Median: of the last %d '
-           'checkpoints, or of all where a run has fewer.' % last_k),
-      Text('Paper and published code: ResNet-32 with 29.4 M parameters, '
-           '200,000 steps, %s noise. They are no target for a smaller student '
-           'or fewer steps.' % noise.SYMMETRIC_OTHERS)]
+      _text('Top-1 accuracy on the test set in percent: mean ± sample standard '
+            'deviation over the runs of a group, which differ in their seed '
+            'only. A single run has no deviation. Left out are runs of the '
+            'group that are not finished.'),
+      _table(['Data', 'Noise', 'Student, steps', 'Method', 'Runs', 'Left out',
+              'Last', 'Peak', f'Median of {last_k}', 'Paper',
+              'Published code'], rows),
+      _text('Last: the checkpoint of the last step; this is the figure to '
+            'compare. Peak: the best of all checkpoints on the test set, which '
+            'nobody could have picked without it. Median: of the last '
+            f'{last_k} checkpoints, or of all where a run has fewer.'),
+      _text('Paper and published code: ResNet-32 with 29.4 M parameters, '
+            f'200,000 steps, {noise.SYMMETRIC_OTHERS} noise. They are no '
+            'target for a smaller student or fewer steps.')]
   kinds = {g.task.noise.kind for g in groups}
-  return blocks + [Text('%s: %s.' % item) for item in noise.NOISE_TYPES.items()
-                   if item[0] in kinds]
+  return blocks + [_text(f'{kind}: {about}.')
+                   for kind, about in noise.NOISE_TYPES.items()
+                   if kind in kinds]
 
 
 def _comparison(groups):
@@ -297,204 +319,138 @@ def _comparison(groups):
         points = round(ours.last.mean - other.last.mean, 2)
         ahead += points > 0
         rows.append([
-            ours.task.dataset, ours.task.noise.name, _student(ours.task),
+            ours.task.dataset, ours.task.noise.name, student_of(ours.task),
             ours.label, ours.last, other.label, other.last, _verdict(points),
             _differing(ours, other)])
   if not rows:
-    return [Text('No data set, noise, student and number of steps has both '
-                 'mentormix and another method.')]
+    return [_text('No data set, noise, student and number of steps has both '
+                  'mentormix and another method.')]
   return [
-      Text('mentormix is ahead in %d of %d comparisons, by the mean of the '
-           'last checkpoints, in percentage points.' % (ahead, len(rows))),
-      Table(['Data', 'Noise', 'Student, steps', 'Method', 'Last', 'Against',
-             'Last', 'Verdict', 'Other settings'], rows)]
+      _text(f'mentormix is ahead in {ahead} of {len(rows)} comparisons, by the '
+            'mean of the last checkpoints, in percentage points.'),
+      _table(['Data', 'Noise', 'Student, steps', 'Method', 'Last', 'Against',
+              'Last', 'Verdict', 'Other settings'], rows)]
 
 
 def _verdict(points):
   if points > 0:
-    return 'ahead by %.2f' % points
-  return 'not ahead: behind by %.2f' % -points if points else 'not ahead: equal'
+    return f'ahead by {points:.2f}'
+  return f'not ahead: behind by {-points:.2f}' if points else 'not ahead: equal'
 
 
 def _differing(ours, other):
-  """The settings that both methods use and that are not the same."""
+  """The settings that both methods use and that differ, in words."""
   names = [name for name, value in sorted(ours.settings.items())
            if name != 'method' and other.settings.get(name, value) != value]
   return 'not the same: ' + ', '.join(names) if names else 'the same'
 
 
+def _figure(value, form):
+  return NO_FIGURE if value is None else format(value, form)
+
+
 def _ranking(runs):
-  columns = (('auc', '%.4f'), ('average_precision', '%.4f'),
-             ('num_suspected', '%d'), ('precision', '%.4f'),
-             ('recall', '%.4f'))
+  """How well the loss ranks the labels of each run."""
+  columns = {'auc': '.4f', 'average_precision': '.4f', 'num_suspected': '.0f',
+             'precision': '.4f', 'recall': '.4f'}
   rows = [[run.path, run.config.method, run.config.seed] + [
-      _NONE if run.scores[key] is None else form % run.scores[key]
-      for key, form in columns] for run in runs]
+      _figure(run.scores[key], form) for key, form in columns.items()]
+          for run in runs]
   return [
-      Text('Training examples ranked by the loss of the label that they were '
-           'given. AUC: the chance that a wrong label ranks above a right one. '
-           'Precision: the share of the suspected labels that are wrong; '
-           'recall: the share of the wrong labels that are suspected.'),
-      Table(['Run', 'Method', 'Seed', 'AUC', 'Average precision', 'Suspected',
-             'Precision', 'Recall'], rows)]
+      _text('Training examples ranked by the loss of the label that they were '
+            'given. AUC: the chance that a wrong label ranks above a right '
+            'one. Precision: the share of the suspected labels that are wrong; '
+            'recall: the share of the wrong labels that are suspected.'),
+      _table(['Run', 'Method', 'Seed', 'AUC', 'Average precision', 'Suspected',
+              'Precision', 'Recall'], rows)]
 
 
 def _runs(runs):
+  """The table of all runs."""
   rows = []
   for run in runs:
     finished = run.state == runs_lib.FINISHED
     rows.append([
-        run.path, run.task.dataset, run.task.noise.name, _student(run.task),
+        run.path, run.task.dataset, run.task.noise.name, student_of(run.task),
         run.config.method, run.config.seed,
-        '%s: %s' % (run.state, run.message) if run.message else run.state,
-        '%s of %s' % (format(run.step, ','), format(run.task.steps, ',')),
-        '%.2f' % run.last if finished else _NONE,
-        '%.2f' % run.peak if finished else _NONE])
-  return Table(['Run', 'Data', 'Noise', 'Student, steps', 'Method', 'Seed',
-                'State', 'Step', 'Last', 'Peak'], rows)
+        f'{run.state}: {run.message}' if run.message else run.state,
+        f'{run.step:,} of {run.task.steps:,}',
+        _figure(run.last if finished else None, '.2f'),
+        _figure(run.peak if finished else None, '.2f')])
+  return _table(['Run', 'Data', 'Noise', 'Student, steps', 'Method', 'Seed',
+                 'State', 'Step', 'Last', 'Peak'], rows)
 
 
 # The page as Markdown and as HTML.
 
 
-def to_markdown(title, blocks):
-  """The page as a Markdown text, beside which the pictures lie."""
-  lines = ['# ' + _plain(title)]
-  for block in blocks:
-    lines.append('')
-    if isinstance(block, Heading):
-      lines.append('## ' + _plain(block.text))
-    elif isinstance(block, Text):
-      lines.append(_plain(block.text))
-    elif isinstance(block, Picture):
-      lines += ['![%s](%s)' % (block.caption, block.name), '',
-                _plain(block.caption)]
-    else:
-      for row in [block.header, ['---'] * len(block.header)] + block.rows:
-        lines.append('| %s |' % ' | '.join(map(_plain, row)))
-  return '\n'.join(lines) + '\n'
+def render(name, title, blocks, directory):
+  """The page in the form of one of the templates, a string.
+
+  Args:
+    name: report.md, which shows the pictures beside it; or report.html, which
+      includes them and needs no other file.
+    title: of the page.
+    blocks: as from `page`.
+    directory: where the pictures are.
+  """
+  def picture_data(picture):
+    with open(os.path.join(directory, picture), 'rb') as f:
+      return base64.b64encode(f.read()).decode('ascii')
+
+  environment = jinja2.Environment(
+      loader=jinja2.PackageLoader('mentormix'), trim_blocks=True,
+      autoescape=jinja2.select_autoescape(), keep_trailing_newline=True)
+  environment.filters.update(plain=_plain, kind=_kind)
+  return environment.get_template(name).render(
+      title=title, blocks=blocks, picture_data=picture_data)
 
 
 def _plain(value):
-  """Text that Markdown takes for nothing else, on one line."""
+  """Text on one line in which Markdown sees no markup."""
   return re.sub(r'([\\`*<>|#\[\]]|(?<!\w)_|_(?!\w))', r'\\\1',
                 ' '.join(str(value).split()))
 
 
-_HTML = """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{title}</title>
-<style>
-:root {{ --text: #1c1e21; --quiet: #5c6370; --line: #d9dce1; --page: #fff;
-  --head: #f3f4f6; }}
-@media (prefers-color-scheme: dark) {{
-  :root {{ --text: #e4e6ea; --quiet: #a0a7b4; --line: #3a3f47; --page: #17191d;
-    --head: #22252b; }}
-}}
-body {{ margin: 0 auto; max-width: 80rem; padding: 1rem; color: var(--text);
-  background: var(--page); font: 16px/1.5 system-ui, sans-serif; }}
-h1 {{ font-size: 1.7rem; line-height: 1.2; }}
-h2 {{ font-size: 1.25rem; margin-top: 2.5rem; }}
-p {{ max-width: 46rem; }}
-.wide {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; font-size: 0.8125rem; }}
-th, td {{ padding: 0.35rem 0.5rem; text-align: left; vertical-align: top;
-  border-bottom: 1px solid var(--line); white-space: nowrap; }}
-th {{ background: var(--head); }}
-td.number {{ text-align: right; font-variant-numeric: tabular-nums; }}
-td.long {{ min-width: 18rem; white-space: normal; overflow-wrap: anywhere; }}
-figure {{ margin: 1.5rem 0; }}
-figure img {{ display: block; min-width: 34rem; max-width: 100%;
-  border-radius: 6px; }}
-figcaption {{ color: var(--quiet); font-size: 0.875rem; max-width: 46rem;
-  margin-top: 0.5rem; }}
-</style>
-</head>
-<body>
-<h1>{title}</h1>
-{body}
-</body>
-</html>
-"""
-
-
-def to_html(title, blocks, directory):
-  """The page as one HTML file that needs no other.
-
-  Args:
-    title: of the page.
-    blocks: as from `page`.
-    directory: where the pictures are.
-
-  Returns:
-    A string.
-  """
-  parts = []
-  for block in blocks:
-    if isinstance(block, Heading):
-      parts.append('<h2>%s</h2>' % html.escape(block.text))
-    elif isinstance(block, Text):
-      parts.append('<p>%s</p>' % html.escape(block.text))
-    elif isinstance(block, Picture):
-      with open(os.path.join(directory, block.name), 'rb') as f:
-        data = base64.b64encode(f.read()).decode('ascii')
-      caption = html.escape(block.caption)
-      parts.append(
-          '<figure><div class="wide"><img alt="%s" '
-          'src="data:image/png;base64,%s"></div>\n<figcaption>%s</figcaption>'
-          '</figure>' % (caption, data, caption))
-    else:
-      rows = ['<th>%s</th>' % '</th><th>'.join(map(html.escape, block.header))]
-      rows += [''.join(map(_html_cell, row)) for row in block.rows]
-      parts.append('<div class="wide"><table>\n<tr>%s</tr>\n</table></div>'
-                   % '</tr>\n<tr>'.join(rows))
-  return _HTML.format(title=html.escape(title), body='\n'.join(parts))
-
-
-def _html_cell(value):
-  text = str(value)
-  number = re.match(r'[\d.,]+( ± [\d.]+)?$|%s$' % _NONE, text)
-  kind = 'number' if number else 'long' if len(text) > 40 else 'text'
-  return '<td class="%s">%s</td>' % (kind, html.escape(text))
+def _kind(cell):
+  """The class of a cell in HTML."""
+  text = str(cell)
+  if re.match(rf'[\d.,]+( ± [\d.]+)?$|{NO_FIGURE}$', text):
+    return 'number'
+  return 'long' if len(text) > 40 else 'text'
 
 
 # The tables as files.
 
 
 def group_rows(groups, last_k):
-  """The rows of report.csv, a list of dicts; '' where there is no figure."""
+  """The rows of report.csv, dicts; '' stands where there is no figure."""
   rows = []
   for group in groups:
     row = _task_columns(group.task)
     row.update(method=group.method, group=group.label, runs=len(group.runs),
                left_out=group.left_out)
     for name, figure in (('last', group.last), ('peak', group.peak),
-                         ('median_of_%d' % last_k, group.median(last_k))):
-      row[name + '_mean'] = _number(figure.mean)
-      row[name + '_deviation'] = _number(figure.deviation)
+                         (f'median_of_{last_k}', group.median(last_k))):
+      row[f'{name}_mean'] = _number(figure.mean)
+      row[f'{name}_deviation'] = _number(figure.deviation)
     row['paper'], row['published_code'] = map(
-        _number, _published(group.task, group.task.noise.level, group.method))
+        _number, published(group.task, group.task.noise.level, group.method))
     rows.append(row)
   return rows
 
 
 def run_rows(runs, last_k):
-  """The rows of runs.csv: what became of each run, and all its settings."""
+  """The rows of runs.csv: the state of each run and all its settings."""
   rows = []
   for run in runs:
-    row = collections.OrderedDict([('path', run.path)])
-    row.update(_task_columns(run.task))
+    row = {'path': run.path, **_task_columns(run.task)}
     row.update(method=run.config.method, seed=run.config.seed, state=run.state,
                step=run.step, checkpoints=len(run.results))
     finished = run.state == runs_lib.FINISHED
     row['last'] = _number(run.last if finished else None)
     row['peak'] = _number(run.peak if finished else None)
-    row['median_of_%d' % last_k] = _number(
+    row[f'median_of_{last_k}'] = _number(
         run.median(last_k) if finished else None)
     row['message'] = run.message
     row.update((name, value) for name, value in run.config._asdict().items()
@@ -504,22 +460,21 @@ def run_rows(runs, last_k):
 
 
 def _task_columns(task):
-  return collections.OrderedDict([
-      ('dataset_name', task.dataset), ('noise', task.noise.name),
-      ('noise_type', task.noise.kind or ''),
-      ('noise_level', '' if task.noise.level is None else task.noise.level),
-      ('studentnet', task.student), ('max_number_of_steps', task.steps)])
+  return {'dataset_name': task.dataset, 'noise': task.noise.name,
+          'noise_type': task.noise.kind or '',
+          'noise_level': '' if task.noise.level is None else task.noise.level,
+          'studentnet': task.student, 'max_number_of_steps': task.steps}
 
 
 def _number(value):
-  return '' if value is None else '%.4f' % value
+  return '' if value is None else f'{value:.4f}'
 
 
 def to_csv(rows):
   """The text of a CSV file.
 
   Args:
-    rows: a list of dicts with the same keys; none give an empty text.
+    rows: a list of dicts with the same keys; without rows the text is empty.
 
   Returns:
     A string.

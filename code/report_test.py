@@ -30,8 +30,8 @@ def _run(*args):
 def _page(path, last_k=5):
   """The Markdown report of the runs below `path`, without pictures."""
   runs = runs_lib.read([str(path)])
-  return report.to_markdown('Title', report.page(
-      runs, runs_lib.group(runs), [], last_k))
+  blocks = report.page(runs, runs_lib.group(runs), [], last_k)
+  return report.render('report.md', 'Title', blocks, str(path))
 
 
 def _row(text, *start):

@@ -9,12 +9,12 @@ import sys
 import numpy as np
 import pytest
 
-import export_step
 import export_step_test
 from mentormix import config as config_lib
 from mentormix import evaluation
 from mentormix import files
 from mentormix import runtime
+from mentormix import step_export
 
 CODE = export_step_test.CODE
 SCRIPT = os.path.join(CODE, 'run_exported.py')
@@ -35,7 +35,7 @@ def data_dir(tmp_path_factory):
 
 def _export(data_dir, directory, **settings):
   directory.mkdir()
-  export_step.export(
+  step_export.export(
       export_step_test.train_config(data_dir, max_number_of_steps=100000,
                                     **settings), str(directory))
   return str(directory)
@@ -65,33 +65,55 @@ def _arrays(directory, step):
     return dict(arrays)
 
 
-def test_trained_resumed_and_evaluated(exported, data_dir, tmp_path):
+@pytest.fixture(scope='module')
+def straight(exported, tmp_path_factory):
+  """The directory of a run of six steps, each of which is saved."""
+  directory = tmp_path_factory.mktemp('straight')
+  code, _, err = _run(exported, directory, '--steps=6',
+                      '--save_interval_steps=1')
+  assert code == 0, err
+  return directory
+
+
+def test_trained_resumed_and_evaluated(exported, data_dir, straight, tmp_path):
   """With breaks, and several steps at a time, as in one go."""
   for args in (['--steps=3'], ['--steps=6', '--steps_per_call=2']):
     code, out, err = _run(exported, tmp_path / 'run', *args)
     assert code == 0, err
   assert 'from step 3 to 6' in out and 'trained to step 6' in out
-  code, out, err = _run(exported, tmp_path / 'straight', '--steps=6',
-                        '--save=averages_float16')
-  assert code == 0, err
-  whole, small = _arrays(tmp_path / 'run', 6), _arrays(tmp_path / 'straight', 6)
-  assert whole['global_step'] == 6 and 'global_step' not in small
-  for name, value in small.items():
-    assert value.dtype == np.float16
-    np.testing.assert_allclose(value, whole[name], rtol=2e-3, atol=1e-3)
-  results = []
-  for name in ('run', 'straight'):
-    results += evaluation.evaluate(config_lib.EvalConfig(
-        data_dir=data_dir, checkpoint_dir=str(tmp_path / name),
-        eval_dir=str(tmp_path), once=True,
-        output_csv_file=str(tmp_path / (name + '.csv'))))
-  assert [r.step for r in results] == [3, 6, 6]
-  assert np.isfinite(results[1].loss)
-  np.testing.assert_allclose(results[2].loss, results[1].loss, rtol=1e-2)
+  resumed, expected = _arrays(tmp_path / 'run', 6), _arrays(straight, 6)
+  assert sorted(resumed) == sorted(expected)
+  assert resumed['global_step'] == expected['global_step'] == 6
+  for name, value in expected.items():
+    np.testing.assert_allclose(resumed[name], value, rtol=1e-4, atol=1e-5)
+  results = [evaluation.evaluate(config_lib.EvalConfig(
+      data_dir=data_dir, checkpoint_dir=str(directory), eval_dir=str(tmp_path),
+      once=True, output_csv_file=str(tmp_path / ('%d.csv' % k))))
+             for k, directory in enumerate([tmp_path / 'run', straight])]
+  assert [r.step for r in results[0]] == [3, 6]
+  # The oldest checkpoint of six is gone.
+  assert [r.step for r in results[1]] == [2, 3, 4, 5, 6]
+  assert np.isfinite(results[0][-1].loss)
+  np.testing.assert_allclose(results[0][-1].loss, results[1][-1].loss,
+                             rtol=1e-4)
 
-  code, _, err = _run(exported, tmp_path / 'straight', '--steps=7')
-  assert code == 2 and len(err.splitlines()) == 1
-  assert 'lacks' in err and '--save' in err
+
+def test_a_checkpoint_of_something_else(exported, straight, tmp_path):
+  """It is refused, whether an array is missing or has another shape."""
+  run = tmp_path / 'run'
+  shutil.copytree(str(straight), str(run))
+  arrays = _arrays(run, 6)
+  name = min(arrays)
+  for changed, found in ((None, 'is missing there'), (np.zeros([1, 2, 3]),
+                                                      'float64 [1, 2, 3]')):
+    arrays.pop(name, None)
+    if changed is not None:
+      arrays[name] = changed
+    np.savez(str(run / 'model.ckpt-6.npz'), **arrays)
+    code, _, err = _run(exported, run, '--steps=7')
+    assert code == 2 and len(err.splitlines()) == 1
+    assert 'model.ckpt-6.npz belongs to another run' in err
+    assert name in err and found in err
 
 
 _ORDER = '''
@@ -163,7 +185,6 @@ def test_benchmark(exported, tmp_path):
 
 @pytest.mark.parametrize('slip,named', [
     (['--steps=100001'], ['--steps=100001', '100000']),
-    (['--save=half'], ['save', 'half']),
     (['--benchmark_json=x.json'], ['--benchmark']),
     (['--exported_dir=nowhere'], ['nowhere', 'export_step.py']),
     (['--output_dir=/dev/null/x'], ['--output_dir=/dev/null/x']),

@@ -6,18 +6,18 @@
 
 The student of a run looks once at every example that it was trained on, with
 averaged weights and without augmentation. The higher the loss of the label that
-an example was given, the more suspicious is that label. Suspected are, where
-the run has a MentorNet, those of a weight below 0.5, else those that the
-student disagrees with. Writes to --output_dir, over what an earlier call wrote:
+an example was given, the more suspicious is that label. If the run has a
+MentorNet, the labels of examples with a weight below 0.5 are suspected, else
+those that the student disagrees with. Writes to --output_dir, and replaces what
+an earlier call wrote there:
 
     scores.csv      a row per example, the most suspicious first
-    summary.json    how many, and how rightly where clean labels are known
+    summary.json    counts and, if clean labels are known, precision and recall
     suspicious.png  the most suspicious images
 
 Data set, student and MentorNet come from the run's config.json. Exit codes:
 0 finished, 1 failed, 2 bad input.
 """
-import collections
 import csv
 import json
 import os
@@ -39,10 +39,10 @@ COLUMNS = ('id', 'given_label', 'predicted_label', 'probability',
            'given_probability', 'loss', 'weight', 'suspected', 'clean_label')
 
 # Frames of the picture: is the label wrong -> colour, meaning.
-_FRAMES = collections.OrderedDict([
-    (True, ('green', 'the clean label is another')),
-    (False, ('red', 'the clean label is the same')),
-    (None, ('grey', 'the clean label is not known'))])
+_FRAMES = {
+    True: ('green', 'the clean label is another'),
+    False: ('red', 'the clean label is the same'),
+    None: ('grey', 'the clean label is not known')}
 _LEAST_COLUMNS = 8
 
 
@@ -51,16 +51,17 @@ def define_flags():
   flags.DEFINE_string('data_dir', '', 'Directory of the training set.')
   flags.DEFINE_string('checkpoint_dir', '',
                       'The --train_log_dir of the training run.')
-  flags.DEFINE_string('output_dir', '', 'Where %s, %s and %s go.'
-                      % (SCORES, SUMMARY, PICTURE))
+  flags.DEFINE_string('output_dir', '',
+                      f'Directory for {SCORES}, {SUMMARY} and {PICTURE}.')
   for name in ('data_dir', 'checkpoint_dir', 'output_dir'):
     flags.register_validator(name, bool, 'must be given')
-  flags.DEFINE_integer('step', None, 'Of the checkpoint; by default the last.',
-                       lower_bound=0)
+  flags.DEFINE_integer(
+      'step', None, 'Step of the checkpoint; by default the last.',
+      lower_bound=0)
   flags.DEFINE_string('trained_mentornet_dir', '',
                       'The MentorNet; by default that of the run.')
   flags.DEFINE_integer('batch_size', 100, 'Images per batch.', lower_bound=1)
-  flags.DEFINE_integer('num_images', 64, 'How many images %s shows.' % PICTURE,
+  flags.DEFINE_integer('num_images', 64, f'How many images {PICTURE} shows.',
                        lower_bound=1, upper_bound=1000)
   flags.DEFINE_string('device_id', '0',
                       'GPUs to use, as in CUDA_VISIBLE_DEVICES.')
@@ -71,15 +72,16 @@ def main():
   args = flags.FLAGS
   run = _settings_of_run(args.checkpoint_dir, args.trained_mentornet_dir)
   facts = noise.read_facts(args.data_dir) or {}
-  if facts.get('dataset_name', run.dataset_name) != run.dataset_name:
-    raise UserError('--data_dir=%s holds --dataset_name=%s, but %s was trained '
-                    'with --dataset_name=%s' % (
-                        args.data_dir, facts['dataset_name'],
-                        args.checkpoint_dir, run.dataset_name))
+  trained_on = facts.get('dataset_name', run.dataset_name)
+  if trained_on != run.dataset_name:
+    raise UserError(
+        f'--data_dir={args.data_dir} holds --dataset_name={trained_on}, but '
+        f'{args.checkpoint_dir} was trained with '
+        f'--dataset_name={run.dataset_name}')
   files.writable_directory(args.output_dir, 'output_dir')
   # pylint: disable=g-import-not-at-top
   import matplotlib.figure  # noqa: F401  If missing, fail before the pass.
-  from mentormix import datasets  # TensorFlow starts once the flags are good.
+  from mentormix import datasets  # TensorFlow starts once the flags are valid.
   from mentormix import label_scores
   from mentormix import mentornet
   from mentormix import runtime
@@ -89,67 +91,81 @@ def main():
   if run.method in config_lib.WEIGHTED:
     network = mentornet.load(run.trained_mentornet_dir, run.loss_p_percentile)
   dataset = datasets.get(run.dataset_name, args.data_dir)
-  paths = datasets.find_files(dataset, 'train', args.data_dir)
   if noise.read_facts(args.checkpoint_dir) not in (None, facts):
-    log('note: by its %s, --data_dir=%s is not what the run was trained on'
-        % (noise.FACTS_FILE, args.data_dir))
-  shards, count = datasets.check_files(dataset, 'train', paths,
-                                       run.max_bad_records)
-  datasets.check_images(dataset, 'train', shards)
-  log('TensorFlow %s: scoring the labels of %s, %d examples, with %s at step '
-      '%d' % (runtime.VERSION, args.data_dir, count, args.checkpoint_dir, step))
-  scores, images = label_scores.collect(
-      run.studentnet, dataset, shards, count, prefix, args.batch_size,
-      args.num_images)
+    log(f'note: the run was trained on another data set than --data_dir='
+        f'{args.data_dir}, according to its {noise.FACTS_FILE}')
+  scores, images = _one_pass(args, run, dataset, step, prefix)
   v = None
   if network:
     v = label_scores.weigh(network, scores.loss, run.loss_p_percentile, step,
                            run.max_number_of_steps)
   suspected = label_scores.suspected(scores, v)
-  order = label_scores.by_suspicion(scores.loss)
-  is_wrong = [None if clean == datasets.UNKNOWN_LABEL else bool(clean != given)
-              for clean, given in zip(scores.clean, scores.given)]
   summary = label_scores.summarize(scores, suspected)
   summary.update(step=step, data_dir=args.data_dir, checkpoint=prefix)
-
+  is_wrong = [None if clean == datasets.UNKNOWN_LABEL else bool(clean != given)
+              for clean, given in zip(scores.clean, scores.given)]
   names = facts.get('class_names')
   if not isinstance(names, list) or len(names) != dataset.num_classes:
     names = range(dataset.num_classes)
+  order = label_scores.by_suspicion(scores.loss)
   top = order[:len(images)]
   figure = draw(
-      images, ['%s > %s' % (names[scores.given[i]], names[scores.predicted[i]])
+      images, [f'{names[scores.given[i]]} > {names[scores.predicted[i]]}'
                for i in top], [is_wrong[i] for i in top],
-      'The %d most suspicious of %d labels: given > predicted' % (
-          len(top), count))
+      f'The {len(top)} most suspicious of {len(order)} labels: '
+      'given > predicted')
   _write(args.output_dir, _rows(scores, v, suspected, is_wrong, order), summary,
          figure)
-  log('%d of %d labels are suspected' % (summary['num_suspected'], count))
+  _log_summary(summary, len(order))
+  log(f'{SCORES}, {SUMMARY} and {PICTURE} are in {args.output_dir}')
+
+
+def _one_pass(args, run, dataset, step, prefix):
+  """Scores the training set: the result of `label_scores.collect`."""
+  # pylint: disable=g-import-not-at-top
+  from mentormix import datasets
+  from mentormix import label_scores
+  from mentormix import runtime
+  paths = datasets.find_files(dataset, 'train', args.data_dir)
+  shards, count = datasets.check_files(dataset, 'train', paths,
+                                       run.max_bad_records)
+  datasets.check_images(dataset, 'train', shards)
+  log(f'TensorFlow {runtime.VERSION}: scoring the labels of {args.data_dir}, '
+      f'{count} examples, with {args.checkpoint_dir} at step {step}')
+  return label_scores.collect(run.studentnet, dataset, shards, count, prefix,
+                              args.batch_size, args.num_images)
+
+
+def _log_summary(summary, count):
+  """Logs how many labels are suspected, and how well that matches the truth."""
+  log(f'{summary["num_suspected"]} of {count} labels are suspected')
   if summary['noise_rate'] is None:
-    log('the clean labels are not known, so neither is how many are wrong')
-  else:
-    log('  '.join('%s %s' % (
-        name.replace('_', ' '),
-        '-' if summary[name] is None else '%.4f' % summary[name]) for name in (
-            'noise_rate', 'auc', 'average_precision', 'precision', 'recall')))
-  log('%s, %s and %s are in %s' % (SCORES, SUMMARY, PICTURE, args.output_dir))
+    log('the clean labels are not known, so the number of wrong labels is '
+        'unknown, too')
+    return
+  figures = {name: summary[name] for name in (
+      'noise_rate', 'auc', 'average_precision', 'precision', 'recall')}
+  log('  '.join(
+      f'{name.replace("_", " ")} {"-" if value is None else f"{value:.4f}"}'
+      for name, value in figures.items()))
 
 
 def _settings_of_run(directory, trained_mentornet_dir):
   """The `config.TrainConfig` of a run, with another MentorNet if one is given.
 
   Raises:
-    UserError: there is none, it is damaged, or such a run has no MentorNet.
+    UserError: it is missing or damaged, or the method uses no MentorNet.
   """
   run = config_lib.restore(directory)
   try:
     config_lib.validate(run)
   except UserError as error:
-    raise UserError('%s is damaged: %s' % (
-        os.path.join(directory, config_lib.CONFIG_FILE), error))
+    path = os.path.join(directory, config_lib.CONFIG_FILE)
+    raise UserError(f'{path} is damaged: {error}')
   if trained_mentornet_dir and run.method not in config_lib.WEIGHTED:
-    raise UserError('--trained_mentornet_dir=%s, but %s was trained with '
-                    '--method=%s, which has no MentorNet'
-                    % (trained_mentornet_dir, directory, run.method))
+    raise UserError(
+        f'--trained_mentornet_dir={trained_mentornet_dir}, but {directory} was '
+        f'trained with --method={run.method}, which has no MentorNet')
   return run._replace(trained_mentornet_dir=(
       trained_mentornet_dir or run.trained_mentornet_dir))
 
@@ -159,12 +175,12 @@ def _checkpoint(directory, step):
   from mentormix import checkpoints  # pylint: disable=g-import-not-at-top
   found = checkpoints.find(directory)
   if not found:
-    raise UserError('--checkpoint_dir=%s holds no checkpoint' % directory)
+    raise UserError(f'--checkpoint_dir={directory} holds no checkpoint')
   step = max(found) if step is None else step
   if step not in found:
-    raise UserError('--step=%d: %s holds no such checkpoint, only those of the '
-                    'steps %s' % (step, directory,
-                                  ', '.join(map(str, sorted(found)))))
+    steps = ', '.join(map(str, sorted(found)))
+    raise UserError(f'--step={step}: {directory} holds no such checkpoint, '
+                    f'only those of the steps {steps}')
   return step, found[step]
 
 
@@ -174,13 +190,13 @@ def _rows(scores, v, suspected, is_wrong, order):
   for i in order:
     source_id = scores.source_ids[i].decode('utf-8', 'backslashreplace')
     yield (source_id or i, scores.given[i], scores.predicted[i],
-           '%.6f' % scores.probability[i], '%.6f' % np.exp(-scores.loss[i]),
-           '%.6f' % scores.loss[i], '' if v is None else '%.6f' % v[i],
+           f'{scores.probability[i]:.6f}', f'{np.exp(-scores.loss[i]):.6f}',
+           f'{scores.loss[i]:.6f}', '' if v is None else f'{v[i]:.6f}',
            int(suspected[i]), '' if is_wrong[i] is None else scores.clean[i])
 
 
 def _write(output_dir, rows, summary, figure):
-  """Writes the three files, each of them whole or not at all."""
+  """Writes the three files, each of them atomically."""
   with tempfile.TemporaryDirectory(dir=output_dir) as directory:
     with open(os.path.join(directory, SCORES), 'w', encoding='utf-8',
               newline='') as f:
@@ -199,7 +215,7 @@ def draw(images, titles, is_wrong, caption):
   Args:
     images: uint8 [N, H, W, 3].
     titles: N strings.
-    is_wrong: N times True, False, or None where it is not known.
+    is_wrong: N times True, False, or None if it is not known.
     caption: what the picture shows.
 
   Returns:
@@ -222,10 +238,11 @@ def draw(images, titles, is_wrong, caption):
       spine.set(color=_FRAMES[wrong][0], linewidth=3)
     ax.set_title(figures.literal(textwrap.fill(title, 16, max_lines=3)),
                  fontsize=8)
-  legend = ['%s frame: %s (%d)' % (colour, meaning, is_wrong.count(kind))
-            for kind, (colour, meaning) in _FRAMES.items() if kind in is_wrong]
-  fig.suptitle('%s\n%s' % (caption, ', '.join(legend)), fontsize=10,
-               y=1 - 0.1 / height, va='top')
+  legend = ', '.join(
+      f'{colour} frame: {meaning} ({is_wrong.count(kind)})'
+      for kind, (colour, meaning) in _FRAMES.items() if kind in is_wrong)
+  fig.suptitle(f'{caption}\n{legend}', fontsize=10, y=1 - 0.1 / height,
+               va='top')
   return fig
 
 

@@ -1,12 +1,12 @@
-r"""Draws what a MentorNet does, as a picture or an animation.
+r"""Draws the weights of a MentorNet, as a picture or an animation.
 
     python code/show_mentornet.py \
       --trained_mentornet_dir=mentornet_models/mentornet_pd --output_file=pd.png
 
-Maps show the weight over the loss and its difference to the moving average,
-curves show it along lines of a map, all for a few stages of training; a .gif
-goes through the whole training. What the MentorNet was to learn is shown
-beside it, where it is known. Exit codes: 0 written, 1 failed, 2 bad input.
+Maps show the weight over the loss and its difference to the moving average.
+Curves show it along lines of a map. A picture shows a few stages of training, a
+.gif the whole training. The curriculum that the MentorNet learned is shown
+beside it if it is known. Exit codes: 0 written, 1 failed, 2 bad input.
 """
 import functools
 import json
@@ -31,12 +31,12 @@ def define_flags():
   flags.DEFINE_string(
       'trained_mentornet_dir', '', 'The MentorNet: a directory or a checkpoint '
       'prefix.')
+  known = ', '.join(curriculum.CURRICULA)
   flags.DEFINE_string(
-      'curriculum', '', 'What to show beside it: a predefined curriculum (%s), '
-      'a Python file that defines v_star(loss, difference, label, epoch) (it '
-      'is run), or a CSV file of loss traces; by default the predefined one '
-      'that the MentorNet has learned, if its %s names one.'
-      % (', '.join(curriculum.CURRICULA), METRICS))
+      'curriculum', '', f'What to show beside it: a predefined curriculum '
+      f'({known}), a Python file that defines v_star(loss, difference, label, '
+      'epoch) (it is run), or a CSV file of loss traces; by default the '
+      f'predefined one that the MentorNet learned, if its {METRICS} names one.')
   flags.DEFINE_list(
       'epochs', [], 'Percentages of training, 0 to 99; by default the ends of '
       'the phases of the curriculum, or all for an animation.')
@@ -44,32 +44,32 @@ def define_flags():
       'epochs', lambda epochs: all(
           e.isdecimal() and int(e) <= 99 for e in epochs),
       'must be whole numbers from 0 to 99')
-  flags.DEFINE_string('output_file', '', 'The file to write, %s or %s.'
-                      % (PICTURE, ANIMATION))
+  flags.DEFINE_string('output_file', '',
+                      f'The file to write, {PICTURE} or {ANIMATION}.')
   flags.register_validator(
       'output_file', lambda path: path.endswith((PICTURE, ANIMATION)),
-      'must be given and end in %s or %s' % (PICTURE, ANIMATION))
+      f'must be given and end in {PICTURE} or {ANIMATION}')
   flags.register_validator('trained_mentornet_dir', bool, 'must be given')
-  flags.DEFINE_boolean('overwrite', False, 'Replace the file if it is there.')
+  flags.DEFINE_boolean('overwrite', False, 'Replace the file if it exists.')
 
 
 def main():
-  """Flags -> MentorNet, and what it was to learn -> a file."""
+  """Flags -> MentorNet and its curriculum -> a file."""
   args = flags.FLAGS
   path, output = args.trained_mentornet_dir, args.output_file
   if path == 'threshold':
     raise UserError('--trained_mentornet_dir=threshold compares the losses of '
                     'a batch with one another; there is no weight to draw')
   if os.path.isdir(output):
-    raise UserError('--output_file=%s is a directory' % output)
+    raise UserError(f'--output_file={output} is a directory')
   if os.path.lexists(output) and not args.overwrite:
-    raise UserError('--output_file=%s is there already; add --overwrite to '
-                    'replace it' % output)
+    raise UserError(f'--output_file={output} exists already; add --overwrite '
+                    'to replace it')
   v_star, traces, epochs = target(args.curriculum or learned_curriculum(path))
   directory = os.path.dirname(os.path.abspath(output))
   files.writable_directory(directory, 'output_file')
   # pylint: disable=g-import-not-at-top
-  from mentormix import mentornet  # TensorFlow starts once the flags are good.
+  from mentormix import mentornet  # TensorFlow starts once the flags are valid.
   from mentormix import mentornet_training
   learned = functools.partial(mentornet_training.apply_network,
                               mentornet.load(path))
@@ -87,7 +87,7 @@ def main():
 
 
 def learned_curriculum(path):
-  """The predefined curriculum that a MentorNet has learned, '' if unknown."""
+  """The predefined curriculum that a MentorNet learned, '' if unknown."""
   try:
     with open(os.path.join(path, METRICS)) as f:
       metrics = json.load(f)
@@ -106,11 +106,11 @@ def target(name):
       '' for nothing.
 
   Returns:
-    (v*, traces, epoch percentages to look at); either or both of the first two
-    are None.
+    (v*, traces, epoch percentages to look at); at least one of the first two
+    is None.
 
   Raises:
-    UserError: there is none.
+    UserError: there is no such curriculum or file.
   """
   if not name:
     return None, None, curriculum.stages(curriculum.ALWAYS)
@@ -119,7 +119,7 @@ def target(name):
       return None, loss_traces.read(name), curriculum.stages(curriculum.ALWAYS)
     chosen = curriculum.get(name)
   except UserError as error:
-    raise UserError('--curriculum: %s' % error)
+    raise UserError(f'--curriculum: {error}')
   return chosen.v_star, None, curriculum.stages(chosen.phases)
 
 

@@ -118,7 +118,7 @@ def test_nothing_is_overwritten_silently(tmp_path):
     (['--epochs=100'], 'must be whole numbers from 0 to 99'),
     (['--epochs=1,x'], 'must be whole numbers from 0 to 99'),
     (['--epochs=-1'], 'must be whole numbers from 0 to 99'),
-    (['--curriculum=nothing'], '--curriculum: nothing is no curriculum'),
+    (['--curriculum=nothing'], '--curriculum: nothing is not a curriculum'),
     (['--curriculum=no.csv'], '--curriculum: no.csv cannot be read'),
     (['--curriculum=no.py'], '--curriculum: no.py cannot be read'),
     (['--epoch=1'], "Unknown command line flag 'epoch'"),

@@ -9,7 +9,6 @@ network (mentornet.pb), its errors and settings (metrics.json), pictures of what
 it learned (curriculum.png, curriculum.gif) and a card (README.md). It takes
 about a minute on one core.
 """
-import collections
 import contextlib
 import functools
 import hashlib
@@ -20,6 +19,7 @@ import signal
 import sys
 import textwrap
 import time
+import typing
 
 from absl import flags
 import tqdm
@@ -40,50 +40,46 @@ SETTINGS = ('max_number_of_steps', 'batch_size', 'learning_rate', 'restarts')
 _DATA = '.csv'
 
 
-class Lesson(collections.namedtuple(
-    'Lesson', 'name about phases v_star traces learn_from held_out facts')):
-  """What a MentorNet is to learn.
-
-  Attributes:
-    name: of the curriculum.
-    about: what v* is, for the card.
-    phases: (first, last) epoch percentages to report on their own.
-    v_star: the formula (see `curriculum`), or None.
-    traces: the `loss_traces.Traces` it comes from instead, or None.
-    learn_from, held_out: (features [N, 4], v_star [N]).
-    facts: where it comes from, for metrics.json.
-  """
-  __slots__ = ()
+class Lesson(typing.NamedTuple):
+  """What a MentorNet is to learn."""
+  name: str  # Of the curriculum.
+  about: str  # v* in words, for the card.
+  phases: tuple  # (first, last) epoch percentages to report separately.
+  v_star: typing.Callable  # The formula (see `curriculum`), or None.
+  traces: loss_traces.Traces  # The source if there is no formula, or None.
+  learn_from: tuple  # (features [N, 4], v_star [N]).
+  held_out: tuple  # The same, to test on.
+  facts: dict  # The source, for metrics.json.
 
 
 def define_flags():
   """Defines the flags; called once, by the script."""
+  known = '; '.join(f'{name}: {c.about.rstrip(".")}'
+                    for name, c in curriculum.CURRICULA.items())
   flags.DEFINE_string(
       'curriculum', 'mentornet_pd',
-      'What to learn. One of %s; or a Python file that defines v_star(loss, '
-      'difference, label, epoch) (it is run); or a CSV file written by '
-      'cifar_train_mentormix.py --loss_csv_file, for a data-driven MentorNet: '
-      'which labels are right?'
-      % '; '.join('%s: %s' % (name, c.about.rstrip('.'))
-                  for name, c in curriculum.CURRICULA.items()))
+      f'What to learn. One of {known}; or a Python file that defines '
+      'v_star(loss, difference, label, epoch) (it is run); or a CSV file '
+      'written by cifar_train_mentormix.py --loss_csv_file, for a data-driven '
+      'MentorNet: which labels are right?')
   flags.DEFINE_string(
-      'output_dir', None, 'The directory to write; by default %s/<curriculum>.'
-      % MODELS_DIR)
+      'output_dir', None, 'The directory to write; by default '
+      f'{MODELS_DIR}/<curriculum>.')
   flags.DEFINE_boolean(
-      'published', False, 'Learn with the settings of the published code, '
-      'instead of those that were found to follow the curricula best.')
+      'published', False, 'Learn with the settings of the published code '
+      'instead of those that follow the curricula best.')
   flags.DEFINE_list(
       'loss_p_percentiles', ['0.5', '0.6', '0.7', '0.8'], 'For a CSV file: the '
-      'percentiles of the loss, 0 to 1, that the losses are compared with; '
-      'those for which the MentorNet is to be used (--loss_p_percentile).')
+      'percentiles of the loss, 0 to 1, to compare the losses with. Name those '
+      'that the MentorNet will be used with (--loss_p_percentile).')
   flags.DEFINE_integer(
-      'seed', 0, 'Of the points, the initial weights and the batches.',
+      'seed', 0, 'Seed of the points, the initial weights and the batches.',
       lower_bound=0, upper_bound=2 ** 31 - 1)
   flags.DEFINE_integer('max_number_of_steps', None, 'Steps to learn for.',
                        lower_bound=1, upper_bound=10 ** 9)
-  flags.DEFINE_integer('restarts', None, 'From how many initial weights; the '
-                       'result closest to its points is taken.', lower_bound=1,
-                       upper_bound=1000)
+  flags.DEFINE_integer('restarts', None, 'Number of starts from other initial '
+                       'weights; the result closest to its points is taken.',
+                       lower_bound=1, upper_bound=1000)
   flags.DEFINE_integer('batch_size', None, 'Points per step.', lower_bound=1,
                        upper_bound=10 ** 6)
   flags.DEFINE_float('learning_rate', None, 'Highest learning rate of Adam.')
@@ -91,7 +87,7 @@ def define_flags():
       'learning_rate', lambda rate: rate is None or 0 < rate < float('inf'),
       'must be a number above 0')
   flags.DEFINE_boolean('overwrite', False,
-                       'Replace a model that an earlier run has made.')
+                       'Replace a model that an earlier run made.')
 
 
 def main():
@@ -107,8 +103,8 @@ def main():
   # Tiny operations: several threads would only wait for one another.
   os.environ.setdefault('OMP_NUM_THREADS', '1')
   # pylint: disable=g-import-not-at-top
-  from mentormix import mentornet_figures  # If it fails, before learning.
   from mentormix import mentornet
+  from mentormix import mentornet_figures  # noqa: F401  Fail before learning.
   from mentormix import mentornet_training
   from mentormix import runtime
   standard = (mentornet_training.PUBLISHED if args.published
@@ -118,12 +114,10 @@ def main():
       if args[name].value is not None})
 
   total = settings.max_number_of_steps * settings.restarts
-  print('Learning %s in %d steps.' % (lesson.name, total))
-  sys.stdout.flush()
+  print(f'Learning {lesson.name} in {total} steps.', flush=True)
   start = time.time()
   with _progress(total) as on_step:
-    weights = mentornet_training.learn(
-        lesson.learn_from[0], lesson.learn_from[1], settings, on_step)
+    weights = mentornet_training.learn(*lesson.learn_from, settings, on_step)
   seconds = time.time() - start
 
   for number in (signal.SIGINT, signal.SIGTERM):
@@ -132,34 +126,41 @@ def main():
     mentornet.freeze(weights, directory)
     network = mentornet.load(directory)  # From here on, what users will load.
     errors = mentornet_training.held_out_errors(
-        network, lesson.held_out[0], lesson.held_out[1], lesson.phases)
-    metrics = collections.OrderedDict([
-        ('curriculum', lesson.name),
-        ('source', lesson.facts),
-        ('held_out', errors),
-        ('rows', len(lesson.learn_from[1]) + len(lesson.held_out[1])),
-        ('held_out_share', HELD_OUT),
-        ('published', args.published),
-        ('settings', collections.OrderedDict(
-            sorted(settings._asdict().items()))),
-        ('tensorflow', runtime.VERSION),
-        ('seconds', round(seconds, 1)),
-    ])
+        network, *lesson.held_out, lesson.phases)
+    metrics = {
+        'curriculum': lesson.name,
+        'source': lesson.facts,
+        'held_out': errors,
+        'rows': len(lesson.learn_from[1]) + len(lesson.held_out[1]),
+        'held_out_share': HELD_OUT,
+        'published': args.published,
+        'settings': dict(sorted(settings._asdict().items())),
+        'tensorflow': runtime.VERSION,
+        'seconds': round(seconds, 1),
+    }
     if lesson.traces:
       metrics['judged'] = _judge(network, lesson.held_out)
     _write(os.path.join(directory, METRICS), json.dumps(metrics, indent=2))
-    learned = functools.partial(mentornet_training.apply_network, network)
-    shown = lesson.v_star, lesson.traces
-    epochs = curriculum.stages(lesson.phases)
-    mentornet_figures.draw(
-        os.path.join(directory, PICTURE), learned, epochs, *shown)
-    mentornet_figures.animate(
-        os.path.join(directory, ANIMATION), learned, *shown)
     _write(os.path.join(directory, CARD),
            card(lesson, metrics, standard._asdict(), path))
-  print('%s: %s; mean absolute error %.6f, worst 1%% %.5f, on %d held-out '
-        'points, %.1f s' % (path, lesson.name, errors['mean_absolute_error'],
-                    errors['worst_1_percent'], errors['rows'], seconds))
+    _draw(directory, lesson, network)
+  print(f'{path}: {lesson.name}; mean absolute error '
+        f'{errors["mean_absolute_error"]:.6f}, worst 1% '
+        f'{errors["worst_1_percent"]:.5f}, on {errors["rows"]} held-out '
+        f'points, {seconds:.1f} s')
+
+
+def _draw(directory, lesson, network):
+  """Writes the two pictures of a network."""
+  # pylint: disable=g-import-not-at-top
+  from mentormix import mentornet_figures
+  from mentormix import mentornet_training
+  learned = functools.partial(mentornet_training.apply_network, network)
+  mentornet_figures.draw(
+      os.path.join(directory, PICTURE), learned,
+      curriculum.stages(lesson.phases), lesson.v_star, lesson.traces)
+  mentornet_figures.animate(
+      os.path.join(directory, ANIMATION), learned, lesson.v_star, lesson.traces)
 
 
 def _percentiles(args):
@@ -169,22 +170,28 @@ def _percentiles(args):
   except ValueError:
     values = []
   if not values or not all(0 <= value <= 1 for value in values):
-    raise UserError('--loss_p_percentiles=%s is not a list of numbers from 0 '
-                    'to 1' % ','.join(args.loss_p_percentiles))
+    given = ','.join(args.loss_p_percentiles)
+    raise UserError(f'--loss_p_percentiles={given} is not a list of numbers '
+                    'from 0 to 1')
   if (args['loss_p_percentiles'].present
       and not args.curriculum.endswith(_DATA)):
     raise UserError('--loss_p_percentiles is for a CSV file; '
-                    '--curriculum=%s is none' % args.curriculum)
+                    f'--curriculum={args.curriculum} is not one')
   return values
 
 
 def get_lesson(source, loss_p_percentiles, seed):
-  """What `--curriculum` names, as a `Lesson`.
+  """The `Lesson` of a curriculum.
+
+  Args:
+    source: a predefined curriculum, a Python file or a CSV file.
+    loss_p_percentiles: floats from 0 to 1, for a CSV file.
+    seed: chooses the points.
 
   Raises:
-    UserError: it names nothing, or a file that cannot be learned from.
+    UserError: there is no such curriculum, or nothing can be learned from it.
   """
-  facts = collections.OrderedDict()
+  facts = {}
   if os.path.splitext(source)[1]:
     facts['file'] = source
   try:
@@ -205,7 +212,7 @@ def get_lesson(source, loss_p_percentiles, seed):
           os.path.splitext(os.path.basename(source))[0], _ABOUT_DATA,
           curriculum.ALWAYS, None, traces, learn_from, held_out, facts)
   except UserError as error:
-    raise UserError('--curriculum: %s' % error)
+    raise UserError(f'--curriculum: {error}')
   if facts:
     with open(source, 'rb') as f:
       facts['sha256'] = hashlib.sha256(f.read()).hexdigest()
@@ -221,12 +228,12 @@ def _judge(network, held_out):
   features, is_right = held_out[0], held_out[1] > 0
   v = mentornet_training.apply_network(network, features)
   share = float(is_right.mean())
-  return collections.OrderedDict([
-      ('accuracy', float(((v >= mentornet.SELECTED) == is_right).mean())),
-      ('constant', max(share, 1 - share)),
-      ('most', 'right' if share >= 0.5 else 'wrong'),
-      ('self_paced', float(((features[:, 1] <= 0) == is_right).mean())),
-      ('auc', label_scores.auc(v, is_right))])
+  return {
+      'accuracy': float(((v >= mentornet.SELECTED) == is_right).mean()),
+      'constant': max(share, 1 - share),
+      'most': 'right' if share >= 0.5 else 'wrong',
+      'self_paced': float(((features[:, 1] <= 0) == is_right).mean()),
+      'auc': label_scores.auc(v, is_right)}
 
 
 def cli():
@@ -238,8 +245,8 @@ def cli():
 def _stop(number, unused_frame):
   """Ends the process at once, whatever it is doing.
 
-  An exception would not do: where TensorFlow calls back into Python, in
-  destructors for one, it is swallowed, and learning goes on.
+  An exception is not enough: TensorFlow swallows it when it calls back into
+  Python, for example in destructors, and learning would continue.
   """
   os.write(2, b'\nStopped by signal %d; nothing was written.\n' % number)
   os._exit(128 + number)  # pylint: disable=protected-access
@@ -247,21 +254,21 @@ def _stop(number, unused_frame):
 
 @contextlib.contextmanager
 def _progress(total):
-  """Gives on_step: a bar on a terminal, a line now and then elsewhere."""
+  """Yields on_step: a bar on a terminal, a few lines elsewhere."""
   if sys.stderr.isatty():
     with tqdm.tqdm(total=total, unit='step', leave=False) as bar:
       def show(done, loss):
-        bar.set_postfix(loss='%.4f' % loss, refresh=False)
+        bar.set_postfix(loss=f'{loss:.4f}', refresh=False)
         bar.update(done - bar.n)
       yield show
     return
-  lines = []
+  lines = 0
 
   def log(done, loss):
-    if done * LINES >= total * (len(lines) + 1):
-      lines.append(done)
-      print('step %d of %d, loss %.5f' % (done, total, loss))
-      sys.stdout.flush()
+    nonlocal lines
+    if done * LINES >= total * (lines + 1):
+      lines += 1
+      print(f'step {done} of {total}, loss {loss:.5f}', flush=True)
   yield log
 
 
@@ -326,9 +333,10 @@ _LEGEND_DATA = (
 _JUDGED = (
     'These errors cannot be 0, since a right and a wrong label may have the '
     'same loss. To take the labels of weight 0.5 and more for right, the '
-    'others for wrong, holds for {accuracy:.1%} of the points; to go by d <= 0, '
-    'as the self-paced curriculum does, for {self_paced:.1%}; to take all for {most}, '
-    'for {constant:.1%}. The area under the ROC curve is {auc:.3f}.')
+    'others for wrong, holds for {accuracy:.1%} of the points; to go by '
+    'd <= 0, as the self-paced curriculum does, for {self_paced:.1%}; to take '
+    'all for {most}, for {constant:.1%}. The area under the ROC curve is '
+    '{auc:.3f}.')
 
 _POINTS = (
     '{rows:,} points drawn from the published grid (loss 0 to 30, d -5 to 5, e '
@@ -336,8 +344,8 @@ _POINTS = (
 _POINTS_DATA = (
     '{source[rows]:,} losses of {source[samples]:,} examples, '
     '{source[right]:.1%} of their labels right; each loss compared with the '
-    'percentiles {source[loss_p_percentiles]} of its time; {held_out_share:.0%} of the '
-    'examples held out')
+    'percentiles {source[loss_p_percentiles]} of its time; '
+    '{held_out_share:.0%} of the examples held out')
 _HOW = (
     '; {loss}; Adam with a rate of {settings[learning_rate]:g}, {schedule}; '
     'gradient norm clipped at {settings[clip_norm]:g}; batches of '
@@ -352,27 +360,30 @@ def card(lesson, metrics, standard, path):
   Args:
     lesson: the `Lesson`.
     metrics: the content of metrics.json.
-    standard: the settings that flags depart from, name -> value.
+    standard: the settings without further flags, name -> value.
     path: where the model will be.
+
+  Returns:
+    A Markdown text.
   """
   # pylint: disable=g-import-not-at-top
   from mentormix import mentornet_training
   in_words = mentornet_training.IN_WORDS
   held_out, settings = metrics['held_out'], metrics['settings']
   source = metrics['source'].get('file', lesson.name)
-  words = ['python code/train_mentornet.py', '--curriculum=%s' % source]
+  words = [f'--curriculum={source}']
   words += ['--published'] * metrics['published']
-  words += ['--%s=%s' % (name, settings[name]) for name in sorted(standard)
+  words += [f'--{name}={settings[name]}' for name in sorted(standard)
             if settings[name] != standard[name]]
   if lesson.traces:
-    words.append('--loss_p_percentiles=%s' % ','.join(
-        map(str, metrics['source']['loss_p_percentiles'])))
+    percentiles = metrics['source']['loss_p_percentiles']
+    words.append(f'--loss_p_percentiles={",".join(map(str, percentiles))}')
   if path != os.path.join(MODELS_DIR, lesson.name):
-    words.append('--output_dir=%s' % path)
-  words[1:] = map(shlex.quote, words[1:])
+    words.append(f'--output_dir={path}')
+  words = ['python code/train_mentornet.py'] + list(map(shlex.quote, words))
   judged = ''
   if 'judged' in metrics:
-    judged = '\n%s\n' % textwrap.fill(_JUDGED.format(**metrics['judged']), 80)
+    judged = f'\n{textwrap.fill(_JUDGED.format(**metrics["judged"]), 80)}\n'
   how = (_POINTS_DATA if lesson.traces else _POINTS) + _HOW
   return _CARD.format(
       lesson=lesson, rows=held_out['rows'], table='\n'.join(_table(held_out)),
@@ -387,26 +398,22 @@ def card(lesson, metrics, standard, path):
 
 
 def _departures(settings, published):
-  """Which settings are not the published ones."""
-  changed = ['%s is %s instead of %s' % (name, settings[name], published[name])
+  """Which settings are not the published ones, in words."""
+  changed = [f'{name} is {settings[name]} instead of {published[name]}'
              for name in sorted(published)
              if name != 'seed' and settings[name] != published[name]]
   if not changed:
     return 'All as published; the initial weights are small random numbers.'
-  return 'Not as published: %s.' % '; '.join(changed)
+  return f'Not as published: {"; ".join(changed)}.'
 
 
 def _table(held_out):
-  for part in [held_out] + held_out['phases']:
-    if part is held_out:
-      name = 'all'
-    elif len(held_out['phases']) == 1:
-      continue
-    else:
-      name = '%d to %d' % tuple(part['epoch_percent'])
-    yield '| %s | %s | %.6f | %.5f |' % (
-        name, format(part['rows'], ','), part['mean_absolute_error'],
-        part['worst_1_percent'])
+  """The rows of the table of errors: all points, then each phase of several."""
+  phases = held_out['phases'] if len(held_out['phases']) > 1 else []
+  for part in [held_out] + phases:
+    name = ' to '.join(map(str, part.get('epoch_percent', ['all'])))
+    yield (f'| {name} | {part["rows"]:,} | {part["mean_absolute_error"]:.6f} | '
+           f'{part["worst_1_percent"]:.5f} |')
 
 
 if __name__ == '__main__':

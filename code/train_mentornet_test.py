@@ -112,7 +112,7 @@ def test_signal_leaves_nothing(tmp_path):
 
 
 @pytest.mark.parametrize('args,named', [
-    (['--curriculum=mentornet_dd'], ['--curriculum: mentornet_dd is no']),
+    (['--curriculum=mentornet_dd'], ['--curriculum: mentornet_dd is not a']),
     (['--curriculum=none.py'], ['--curriculum: none.py cannot be read']),
     (['--curriculum=none.csv'], ['--curriculum: none.csv cannot be read']),
     (['--loss_p_percentiles=0.5'], ['--loss_p_percentiles is for a CSV file']),

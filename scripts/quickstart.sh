@@ -38,7 +38,7 @@ scripts/sweep_cifar.sh --run --python="$python" --datasets=digits \
   -- --studentnet=resnet14_thin --max_number_of_steps=2000 --batch_size=32 \
   --num_epochs_per_decay=2 --mixup_alpha=2 --nosecond_reweight \
   --trained_mentornet_dir=mentornet_models/mentornet_pd --burn_in_epoch=10 \
-  --loss_p_percentile=0.6 --save_interval_secs=20 &
+  --loss_p_percentile=0.6 --save_interval_secs=20 --save_summaries_secs=1 &
 trap 'kill $!; wait $!; exit 130' INT TERM
 wait $!
 "$python" code/report.py --runs=runs/quickstart \

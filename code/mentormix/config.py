@@ -299,12 +299,13 @@ def restore(directory):
   return TrainConfig(**settings)
 
 
-def check_resume(config, mentornet_md5=''):
+def check_resume(config, mentornet_md5='', flag='train_log_dir'):
   """Refuses to go on with a run in `train_log_dir` under other settings.
 
   Args:
     config: a `TrainConfig`.
     mentornet_md5: of the files of its MentorNet.
+    flag: the flag that names the directory.
 
   Returns:
     What has changed and may, as lines.
@@ -325,9 +326,9 @@ def check_resume(config, mentornet_md5=''):
                  saved[MENTORNET_MD5]))
   if differing:
     raise UserError(
-        '--train_log_dir=%s holds a run with other settings: %s; repeat its '
-        'settings, or name another directory'
-        % (config.train_log_dir, '; '.join(differing)))
+        '--%s=%s holds a run with other settings: %s; repeat its settings, or '
+        'name another directory'
+        % (flag, config.train_log_dir, '; '.join(differing)))
   return changed
 
 

@@ -1,39 +1,33 @@
-"""Curricula: the weight v* an ideal MentorNet gives, and where it learns them.
+"""Curricula: the weight v* of an ideal MentorNet, and points to learn it from.
 
     def self_paced(loss, difference, label, epoch):
       return (difference <= 0).astype(float)
 
-v* is a function of the loss, of the difference between the loss and its moving
-average, of the label (which is always 0) and of the epoch percentage, arrays
-[N] float64 all; it returns weights [N] from 0 to 1. The ones here are
-predefined (MentorNet paper, section 3.2 and table of predefined curricula;
-published code); one's own is a Python file that defines such a function,
-`v_star`. NumPy only.
+v* is a function of four float64 arrays [N]: the loss, its difference to the
+moving average, the label (always 0) and the epoch percentage. It returns
+weights [N] from 0 to 1. The curricula here are predefined (MentorNet paper,
+section 3.2 and table of predefined curricula; published code). A custom one is
+a Python file that defines such a function, `v_star`. NumPy only.
 """
-import collections
 import os
 import sys
 import types
+import typing
 
 import numpy as np
 
 from mentormix.command import UserError
 
-_ROUNDING = 1e-9  # A weight may be so far outside; it is cut.
-FUNCTION = 'v_star'  # What a file with a curriculum of one's own defines.
+_ROUNDING = 1e-9  # Weights this far outside 0..1 are clipped.
+FUNCTION = 'v_star'  # The function that a custom curriculum defines.
 
 
-class Curriculum(collections.namedtuple(
-    'Curriculum', 'name v_star about phases')):
-  """A weighting scheme.
-
-  Attributes:
-    name: of the function, or of the file without its ending.
-    v_star: (loss, difference, label, epoch), [N] each -> weights [N] in [0, 1].
-    about: a line or two for a card.
-    phases: (first, last) epoch percentage of each stretch with one formula.
-  """
-  __slots__ = ()
+class Curriculum(typing.NamedTuple):
+  """A weighting scheme."""
+  name: str  # Of the function, or of the file without its ending.
+  v_star: typing.Callable  # loss, difference, label, epoch -> weights, all [N].
+  about: str  # A line or two for a card.
+  phases: tuple  # (first, last) epoch percentage of each formula.
 
 
 def baseline(loss, difference, label, epoch):
@@ -75,19 +69,19 @@ def mentornet_pd(loss, difference, label, epoch):
 
 
 ALWAYS = ((0, 99),)
-CURRICULA = collections.OrderedDict(
-    (f.__name__, Curriculum(f.__name__, f, f.__doc__, phases))
+CURRICULA = {
+    f.__name__: Curriculum(f.__name__, f, f.__doc__, phases)
     for f, phases in (
         (baseline, ALWAYS),
         (self_paced, ALWAYS),
         (hard_example_mining, ALWAYS),
         (focal, ALWAYS),
         (spcl_linear, ALWAYS),
-        (mentornet_pd, ((0, 18), (19, 89), (90, 99)))))
+        (mentornet_pd, ((0, 18), (19, 89), (90, 99))))}
 
 
 def stages(phases):
-  """Epoch percentages worth a look: the ends of all phases; of one, some.
+  """Epoch percentages to look at: the ends of the phases, or some of one.
 
   Args:
     phases: (first, last) percentage of each, as in `Curriculum`.
@@ -111,19 +105,20 @@ def get(name):
     A `Curriculum`.
 
   Raises:
-    UserError: there is none; the file cannot be run, or defines no such
-      function, or it raises, or returns no weights.
+    UserError: there is no such curriculum; the file cannot be run or does not
+      define the function; or the function raises or returns no weights.
   """
   if name in CURRICULA:
     return CURRICULA[name]
   if not name.endswith('.py'):
-    raise UserError('%s is no curriculum; known are %s, and a Python file '
-                    '(.py) that defines %s(loss, difference, label, epoch)'
-                    % (name, ', '.join(CURRICULA), FUNCTION))
+    raise UserError(
+        f'{name} is not a curriculum; known are {", ".join(CURRICULA)}, and a '
+        f'Python file (.py) that defines {FUNCTION}(loss, difference, label, '
+        'epoch)')
   function = getattr(_run_file(name), FUNCTION, None)
   if not callable(function):
-    raise UserError('%s defines no function %s(loss, difference, label, epoch)'
-                    % (name, FUNCTION))
+    raise UserError(f'{name} defines no function {FUNCTION}(loss, difference, '
+                    'label, epoch)')
 
   def v_star(*point):
     return _checked(name, function, point)
@@ -133,29 +128,28 @@ def get(name):
   loss, difference, epoch = (x.ravel() for x in probe)
   v_star(loss, difference, np.zeros_like(loss), epoch)
   stem = os.path.splitext(os.path.basename(name))[0]
-  about = ' '.join(str(function.__doc__ or 'the function in %s'
-                    % os.path.basename(name)).split())
-  return Curriculum(stem, v_star, about, ALWAYS)
+  about = str(function.__doc__ or f'the function in {os.path.basename(name)}')
+  return Curriculum(stem, v_star, ' '.join(about.split()), ALWAYS)
 
 
 def _run_file(path):
-  """The module that a Python file makes."""
+  """Runs a Python file and returns its module."""
   try:
     with open(path, 'rb') as f:
       code = compile(f.read(), path, 'exec')
   except OSError as error:
-    raise UserError('%s cannot be read: %s' % (path, error.strerror))
+    raise UserError(f'{path} cannot be read: {error.strerror}')
   except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-    raise UserError('%s is no Python file: %s' % (path, error))
-  # Its own name, so that what it has under `if __name__ == ...` does not run.
+    raise UserError(f'{path} is not a Python file: {error}')
+  # With this name, code under `if __name__ == '__main__'` does not run.
   module = types.ModuleType('curriculum')
   module.__file__ = path
   previous = sys.modules.get(module.__name__)
-  sys.modules[module.__name__] = module  # Dataclasses look themselves up there.
+  sys.modules[module.__name__] = module  # Dataclasses need that.
   try:
     exec(code, module.__dict__)  # pylint: disable=exec-used
   except (Exception, SystemExit) as error:  # Whatever the file does.
-    raise UserError('%s cannot be run: %s' % (path, _describe(error, path)))
+    raise UserError(f'{path} cannot be run: {_describe(error, path)}')
   finally:
     del sys.modules[module.__name__]
     if previous:
@@ -167,42 +161,44 @@ def _checked(path, function, point):
   """The weights [N] float64 that a user's function returns."""
   shape = point[0].shape
   try:
-    # Copies: what it does to its arguments is to stay there.
+    # Copies, so that the function can change its arguments.
     returned = function(*(x.copy() for x in point))
     v = np.asarray(returned)
   except (Exception, SystemExit) as error:  # Whatever the function does.
-    raise UserError('%s: %s(loss, difference, label, epoch), called with '
-                    'arrays [N], failed: %s'
-                    % (path, FUNCTION, _describe(error, path)))
+    raise UserError(
+        f'{path}: {FUNCTION}(loss, difference, label, epoch), called with '
+        f'arrays [N], failed: {_describe(error, path)}')
   if isinstance(returned, np.ma.MaskedArray):
-    raise UserError('%s: %s returns a masked array; it must return a weight '
-                    'for every example, as from .filled(0)' % (path, FUNCTION))
+    raise UserError(
+        f'{path}: {FUNCTION} returns a masked array; it must return a weight '
+        'for every example, as from .filled(0)')
   if v.shape != shape:
-    raise UserError('%s: %s returns the shape %s for arrays of the shape %s; '
-                    'it must return one weight for each example'
-                    % (path, FUNCTION, list(v.shape), list(shape)))
+    raise UserError(
+        f'{path}: {FUNCTION} returns the shape {list(v.shape)} for arrays of '
+        f'the shape {list(shape)}; it must return one weight for each example')
   if v.dtype.kind not in 'biuf':
-    raise UserError('%s: %s returns %s; it must return real numbers'
-                    % (path, FUNCTION, v.dtype))
+    raise UserError(f'{path}: {FUNCTION} returns {v.dtype}; it must return '
+                    'real numbers')
   bad = ~((v >= -_ROUNDING) & (v <= 1 + _ROUNDING))  # NaN, too.
   if bad.any():
     first = np.argmax(bad.ravel())
-    raise UserError('%s: %s returns %g at loss %g, difference %g, label %g, '
-                    'epoch %g; weights must be between 0 and 1'
-                    % ((path, FUNCTION, v.ravel()[first])
-                       + tuple(x.ravel()[first] for x in point)))
+    loss, difference, label, epoch = (x.ravel()[first] for x in point)
+    raise UserError(
+        f'{path}: {FUNCTION} returns {v.ravel()[first]:g} at loss {loss:g}, '
+        f'difference {difference:g}, label {label:g}, epoch {epoch:g}; weights '
+        'must be between 0 and 1')
   return np.clip(v, 0, 1).astype(np.float64)
 
 
 def _describe(error, path):
-  """What was raised and, if in that file, on which line."""
+  """The exception and, if it arose in that file, its line."""
   line, trace = None, error.__traceback__
   while trace:
     if trace.tb_frame.f_code.co_filename == path:
       line = trace.tb_lineno
     trace = trace.tb_next
-  return '%s%s: %s' % ('line %d: ' % line if line else '',
-                       type(error).__name__, ' '.join(str(error).split()))
+  where = f'line {line}: ' if line else ''
+  return f'{where}{type(error).__name__}: {" ".join(str(error).split())}'
 
 
 def grid():
@@ -210,7 +206,7 @@ def grid():
 
   Returns:
     [N, 4] float32 rows (loss, d, label, e): loss 0..10 by 0.1 and 10..30 by 1,
-    d -5..5 by 0.1, e 0..99; the label is 0, as it is when the net is used.
+    d -5..5 by 0.1, e 0..99; the label is 0, as in the use of the network.
   """
   loss = np.concatenate([np.arange(101) / 10.0, np.arange(11, 31)])
   d = np.arange(-50, 51) / 10.0
@@ -229,7 +225,7 @@ def training_set(curriculum, size=100000, held_out=0.2, seed=0):
     seed: of the draw.
 
   Returns:
-    (features [M, 4], v_star [M]) to learn from and the same to test on, all
+    (features [M, 4], v_star [M]) to learn from, and the same to test on, all
     float32.
   """
   points = grid()

@@ -196,8 +196,8 @@ def test_a_formula_that_is_none(body, message, tmp_path):
     ('', 'defines no function v_star(loss, difference, label, epoch)'),
     ('v_star = 3', 'defines no function'),
     ('def v_star(loss): return loss', 'TypeError'),
-    ('def v_star(:', 'is no Python file'),
-    ('\0', 'is no Python file'),
+    ('def v_star(:', 'is not a Python file'),
+    ('\0', 'is not a Python file'),
     ('import nothing_of_that_name', 'line 1: ModuleNotFoundError'),
     ('\nx = 1 / 0', 'cannot be run: line 2: ZeroDivisionError'),
     ('exit(0)', 'cannot be run: line 1: SystemExit'),
@@ -210,7 +210,8 @@ def test_a_file_without_a_formula(text, message, tmp_path):
 
 
 def test_what_is_no_curriculum(tmp_path):
-  with pytest.raises(UserError, match='self_pace is no curriculum.*self_paced'):
+  with pytest.raises(UserError,
+                     match='self_pace is not a curriculum.*self_paced'):
     curriculum.get('self_pace')
   with pytest.raises(UserError, match='none.py cannot be read: No such file'):
     curriculum.get(str(tmp_path / 'none.py'))

@@ -1,9 +1,9 @@
 """Pictures of training runs: plain data in, a PNG file out.
 
-A method has the same colour in every picture, one of Okabe and Ito's, which the
-colour blind can tell apart, and the same marker, which shows in grey, too.
+A method has the same colour and marker in every picture. The colours are Okabe
+and Ito's, which the colour blind can tell apart; markers also work in grey.
 """
-import collections
+import typing
 
 from matplotlib import figure
 from matplotlib import ticker
@@ -19,20 +19,16 @@ _MARKERS = {'cross_entropy': 'o', 'mixup': '^', 'mentornet': 's',
 _COLUMNS = 2
 
 
-class Curve(collections.namedtuple('Curve', 'label method line points')):
-  """What is drawn in one colour.
-
-  Attributes:
-    label: for the legend; one label looks the same in all panels.
-    method: one of config.METHODS.
-    line: SOLID, DASHED or one of VARIANTS.
-    points: what the function that draws it says.
-  """
-  __slots__ = ()
+class Curve(typing.NamedTuple):
+  """What is drawn in one colour."""
+  label: str  # For the legend; one label looks the same in all panels.
+  method: str  # One of config.METHODS.
+  line: object  # SOLID, DASHED or one of VARIANTS.
+  points: list  # As the function that draws it requires.
 
 
 def smooth(steps, values, width):
-  """The running mean of a series; values that are no numbers do not count.
+  """The running mean of a series, without its values that are not finite.
 
   Args:
     steps: [N], ascending.
@@ -40,7 +36,7 @@ def smooth(steps, values, width):
     width: of the window around each step, in steps.
 
   Returns:
-    (steps [M], means [M]) of the M values that are numbers.
+    (steps [M], means [M]) of the M finite values.
   """
   steps, values = np.asarray(steps, float), np.asarray(values, float)
   steps, values = steps[np.isfinite(values)], values[np.isfinite(values)]
@@ -58,7 +54,7 @@ def over_training(panels, ylabel, path, ylim=(None, None)):
       (steps, values) of each seed.
     ylabel: what the values are, with their unit.
     path: of the PNG.
-    ylim: lowest and highest value shown; None: as the values need.
+    ylim: lowest and highest value shown; None fits the values.
   """
   fig, axes = _panels(panels, sharey=ylim != (None, None))
   for ax, (_, curves) in zip(axes, panels):
@@ -78,7 +74,7 @@ def over_training(panels, ylabel, path, ylim=(None, None)):
 
 
 def _mean(points):
-  """The mean of series with steps of their own, where all of them are."""
+  """The mean of series with different steps, where all of them have values."""
   start = max(steps[0] for steps, _ in points)
   end = min(steps[-1] for steps, _ in points)
   grid = np.unique(np.concatenate([steps for steps, _ in points]))
@@ -93,7 +89,7 @@ def accuracy_vs_noise(panels, path):
   Args:
     panels: a list of (title, `Curve`s); `points` of a curve is a list of
       (level, mean, standard deviation or None), in shares and percent. Dashed
-      curves are those that others have measured.
+      curves are figures that others measured.
     path: of the PNG.
   """
   fig, axes = _panels(panels, sharey=False)
@@ -133,13 +129,13 @@ def _panels(panels, sharey):
 
 
 def literal(text):
-  """Text in which a dollar sign does not start a formula."""
+  """The text with its dollar signs escaped, so that they start no formula."""
   return text.replace('$', r'\$')
 
 
 def _save(fig, axes, xlabel, ylabel, path):
   """Adds labels and one legend below, and writes the file."""
-  handles = collections.OrderedDict()
+  handles = {}
   for number, ax in enumerate(axes):
     ax.set_xlabel(xlabel, fontsize=8)
     if number % _COLUMNS == 0:
@@ -149,5 +145,5 @@ def _save(fig, axes, xlabel, ylabel, path):
   fig.legend(handles.values(), map(literal, handles), loc='upper center',
              bbox_to_anchor=(0.5, 0), ncol=2, frameon=False, fontsize=8,
              handlelength=3)
-  # Without the version of the library, the same data give the same bytes.
+  # Without the library's version, the same data give the same bytes.
   fig.savefig(path, dpi=150, bbox_inches='tight', metadata={'Software': None})

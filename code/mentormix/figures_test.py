@@ -36,9 +36,9 @@ def test_every_method_has_a_look_of_its_own():
 
 @pytest.mark.parametrize('count', [1, 2, 3])
 def test_pictures_are_written_and_the_same_each_time(tmp_path, count):
-  panels = [('$panel^$ %d' % k, [_curve([([0, 10], [10, 80]), ([0, 9], [9, 70])]),
-                              _curve([([0, 10], [5, 6])], 'other')])
-            for k in range(count)]
+  curves = [_curve([([0, 10], [10, 80]), ([0, 9], [9, 70])]),
+            _curve([([0, 10], [5, 6])], 'other')]
+  panels = [('$panel^$ %d' % k, curves) for k in range(count)]
   noisy = [('panel %d' % k, [_curve([(0.4, 80, 1.5), (0.2, 90, None)])])
            for k in range(count)]
   for name in ('a.png', 'b.png'):

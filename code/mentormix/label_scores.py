@@ -1,13 +1,13 @@
-"""Which labels are wrong: a trained student asked about its own training set.
+"""Finds wrong labels: a trained student judges its own training set.
 
     scores, images = collect(...)       # one pass, in file order
     order = by_suspicion(scores.loss)   # the most suspicious first
 
-The higher the loss of the label that an example was given, the less the student
-believes it, and the more suspicious it is. The run's MentorNet, where it has
-one, says which examples it would train on. N is the number of examples.
+The higher the loss of the label that an example was given, the more suspicious
+is that label. If the run has a MentorNet, it says which examples it would train
+on. N is the number of examples.
 """
-import collections
+import typing
 
 import numpy as np
 import tqdm
@@ -22,35 +22,30 @@ from mentormix.command import RunError
 from mentormix.runtime import tf
 
 
-class Scores(collections.namedtuple(
-    'Scores', 'source_ids given predicted probability loss clean')):
-  """What a student makes of the examples, in file order.
-
-  Attributes:
-    source_ids: [N] bytes, empty where a record has none.
-    given: int64 [N], the labels given.
-    predicted: int64 [N], the classes that the student takes them for.
-    probability: float32 [N], of the predicted class.
-    loss: float32 [N], cross-entropy of the label given.
-    clean: int64 [N], datasets.UNKNOWN_LABEL where not known.
-  """
-  __slots__ = ()
+class Scores(typing.NamedTuple):
+  """What a student predicts for the examples, in file order."""
+  source_ids: np.ndarray  # [N] bytes; empty if a record has none.
+  given: np.ndarray  # int64 [N]: the labels given.
+  predicted: np.ndarray  # int64 [N]: the predicted classes.
+  probability: np.ndarray  # float32 [N]: of the predicted class.
+  loss: np.ndarray  # float32 [N]: cross-entropy of the label given.
+  clean: np.ndarray  # int64 [N]: datasets.UNKNOWN_LABEL where not known.
 
 
 def collect(studentnet, dataset, shards, count, prefix, batch_size,
             num_images):
   """One pass over a training set, without augmentation.
 
-  Only the images that are asked for are kept, so N may be large.
+  It keeps only the most suspicious images in memory, so N can be large.
 
   Args:
     studentnet: name of the student.
     dataset: a `datasets.Dataset`.
     shards: the `datasets.Shard`s of the training split.
     count: how many records they hold without the skipped ones, N.
-    prefix: of the checkpoint that the averaged weights come from.
+    prefix: of the checkpoint with the averaged weights.
     batch_size: images per batch.
-    num_images: how many images to keep.
+    num_images: how many images to return.
 
   Returns:
     (`Scores`, uint8 [num_images, H, W, 3]): the images of the most suspicious
@@ -58,7 +53,7 @@ def collect(studentnet, dataset, shards, count, prefix, batch_size,
 
   Raises:
     UserError: the checkpoint is of another student or number of classes.
-    RunError: checkpoint or data cannot be read, or the loss is no number.
+    RunError: checkpoint or data cannot be read, or the loss is not a number.
   """
   parts = []
   top_loss = np.zeros([0], np.float32)
@@ -78,7 +73,7 @@ def collect(studentnet, dataset, shards, count, prefix, batch_size,
         clean=batch.clean_labels)
     for part, images in student.one_pass(prefix, (fetches, batch.images)):
       parts.append(part)
-      # What was kept comes first, so of equal losses the earlier one wins.
+      # Earlier examples come first, so they win among equal losses.
       top_loss = np.append(top_loss, part.loss)
       top = by_suspicion(top_loss)[:num_images]
       pixels = np.uint8(np.round(images * 127.5 + 127.5))
@@ -87,8 +82,8 @@ def collect(studentnet, dataset, shards, count, prefix, batch_size,
       bar.update(len(images))
   scores = Scores(*map(np.concatenate, zip(*parts)))
   if not np.isfinite(scores.loss).all():
-    raise RunError('with the checkpoint %s the loss is not a number; take an '
-                   'earlier --step' % prefix)
+    raise RunError(f'with the checkpoint {prefix} the loss is not a number; '
+                   'take an earlier --step')
   return scores, top_images
 
 
@@ -100,16 +95,15 @@ def by_suspicion(loss):
 def weigh(network, loss, loss_p_percentile, step, max_number_of_steps):
   """The weights that a MentorNet gives to a whole training set at once.
 
-  While training, the loss is compared with a moving average of the percentiles
-  of the batches. Those losses are of raw weights in training mode, larger than
-  the ones here, so that average would make nearly all examples look easy. Here
-  the percentile is that of the whole set. Burn-in, during which training does
-  not ask the network, is left out.
+  Training compares the loss with a moving average of a percentile of each
+  batch. Those losses come from the raw weights in training mode and are larger
+  than the ones here, so with that average nearly all examples would look easy.
+  Here the percentile is that of the whole set. There is no burn-in.
 
   Args:
     network: features [N, 4] -> v [N], from `mentornet.load`.
     loss: float32 [N].
-    loss_p_percentile: which percentile the losses are compared with, 0 to 1.
+    loss_p_percentile: percentile to compare the losses with, 0 to 1.
     step: of the checkpoint.
     max_number_of_steps: of the run.
 
@@ -117,7 +111,7 @@ def weigh(network, loss, loss_p_percentile, step, max_number_of_steps):
     v: float32 [N], 0 to 1.
 
   Raises:
-    RunError: a formula in the place of a network failed.
+    RunError: a formula that takes the place of a network failed.
   """
   with tf.Graph().as_default():
     loss = tf.constant(loss, tf.float32)
@@ -129,49 +123,50 @@ def weigh(network, loss, loss_p_percentile, step, max_number_of_steps):
       try:
         return session.run(v)
       except tf.errors.UnknownError as error:
-        raise RunError('the MentorNet failed: %s'
-                       % (mentornet.formula_error(error)
-                          or runtime.reason(error)))
+        reason = mentornet.formula_error(error) or runtime.reason(error)
+        raise RunError(f'the MentorNet failed: {reason}')
 
 
 def suspected(scores, v=None):
-  """Which labels to take for wrong, [N] bool.
+  """Which labels are probably wrong, [N] bool.
 
   Args:
     scores: the `Scores`.
-    v: [N], the weights, or None for a run without a MentorNet: then suspected
-      is what the student takes for something else.
+    v: [N], the weights of a MentorNet, which suspects low ones. Without it, the
+      suspected labels are those that the student disagrees with.
   """
-  return scores.predicted != scores.given if v is None else v < mentornet.SELECTED
+  if v is None:
+    return scores.predicted != scores.given
+  return v < mentornet.SELECTED
 
 
 def summarize(scores, is_suspected):
-  """How many labels are suspected and, where the truth is known, how rightly.
+  """Counts the suspected labels and, if the truth is known, judges them.
 
   Args:
     scores: the `Scores`.
     is_suspected: [N] bool.
 
   Returns:
-    A dict for JSON. What needs clean labels rests on the examples that have
-    one; it is None where it is not defined.
+    A dict for JSON. Figures that need clean labels cover the examples that
+    have one; they are None where they are not defined.
   """
   known = scores.clean != datasets.UNKNOWN_LABEL
   is_wrong = (scores.given != scores.clean)[known]
   found = is_suspected[known]
-  return collections.OrderedDict([
-      ('count', len(known)),
-      ('num_suspected', int(is_suspected.sum())),
-      ('noise_rate', _share(is_wrong)),
-      ('auc', auc(scores.loss[known], is_wrong)),
-      ('average_precision', average_precision(scores.loss[known], is_wrong)),
-      ('precision', _share(is_wrong[found])),
-      ('recall', _share(found[is_wrong])),
-  ])
+  return {
+      'count': len(known),
+      'num_suspected': int(is_suspected.sum()),
+      'noise_rate': _share(is_wrong),
+      'auc': auc(scores.loss[known], is_wrong),
+      'average_precision': average_precision(scores.loss[known], is_wrong),
+      'precision': _share(is_wrong[found]),
+      'recall': _share(found[is_wrong]),
+  }
 
 
 def _share(flags):
-  """The share that is true; None of nothing."""
+  """The share of true values; None if there are no values."""
   return float(flags.mean()) if flags.size else None
 
 
@@ -190,13 +185,13 @@ def auc(values, is_positive):
   if not positives or not negatives:
     return None
   _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
-  rank = (np.cumsum(sizes) - (sizes - 1) / 2.0)[group]  # From 1; ties share it.
+  rank = (np.cumsum(sizes) - (sizes - 1) / 2.0)[group]  # From 1.
   above = rank[is_positive].sum() - positives * (positives + 1) / 2.0
   return float(above / (positives * negatives))
 
 
 def average_precision(values, is_positive):
-  """The precision at each recall, averaged, stepwise as scikit-learn has it.
+  """The precision averaged over the steps of recall, as in scikit-learn.
 
   Args and Returns: as for `auc`.
   """

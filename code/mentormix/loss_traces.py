@@ -3,36 +3,31 @@
     sample_id,epoch_percent,noisy_label,clean_label,loss
     1042,17,3,3,0.412873
 
-Training writes them; a data-driven MentorNet learns from them which labels are
+Training writes them. A data-driven MentorNet learns from them which labels are
 right: v* = 1 where noisy_label is clean_label, else 0 (MentorNet paper, section
 3.3; published code). NumPy only. N is the number of rows.
 """
-import collections
 import csv
 import os
+import typing
 
 import numpy as np
 
 from mentormix.command import UserError
 
-MAX_ROWS = 1000000  # About what a whole training writes.
+MAX_ROWS = 1000000  # About as many as a whole training writes.
 _MAX_BYTES = 256 << 20
 _MIN_SAMPLES = 10
-_SPLIT = 1  # Which stream of a seed chooses what is held out.
+_SPLIT = 1  # The stream of a seed that chooses what is held out.
 
 
-class Traces(collections.namedtuple(
-    'Traces', 'sample_id epoch_percent noisy_label clean_label loss')):
-  """Rows of a trace; the fields are the columns of the file.
-
-  Attributes:
-    sample_id: [N] str, which example it is; empty where not known.
-    epoch_percent: int64 [N], how far training was, 0 to 99.
-    noisy_label: int64 [N], the label it was trained with.
-    clean_label: int64 [N], the true one.
-    loss: float64 [N], cross-entropy of the noisy label.
-  """
-  __slots__ = ()
+class Traces(typing.NamedTuple):
+  """Rows of a trace; the fields are the columns of the file."""
+  sample_id: np.ndarray  # [N] str: which example; empty where not known.
+  epoch_percent: np.ndarray  # int64 [N]: how far training was, 0 to 99.
+  noisy_label: np.ndarray  # int64 [N]: the label it was trained with.
+  clean_label: np.ndarray  # int64 [N]: the true one.
+  loss: np.ndarray  # float64 [N]: cross-entropy of the noisy label.
 
   def v_star(self):
     """float32 [N]: 1 where the label is right, else 0."""
@@ -42,23 +37,23 @@ class Traces(collections.namedtuple(
 _HEADER = (','.join(Traces._fields) + '\n').encode('ascii')
 
 
-class Writer(object):
-  """Collects rows; adds them to the file when told to."""
+class Writer:
+  """Collects rows and appends them to the file on request."""
 
   def __init__(self, path, go_on):
     """Creates a Writer and the file.
 
     Args:
       path: of the file.
-      go_on: whether the file may be there: that of a run that is resumed. A row
-        that was cut off at its end goes.
+      go_on: whether the file may exist, because a run resumes. An incomplete
+        last row is removed.
 
     Raises:
-      UserError: the file is there, or cannot be written.
+      UserError: the file exists already, or cannot be written.
     """
     self._path = path
     self._rows = []
-    # A start that failed may have left it without rows.
+    # A failed start may have left a file without rows.
     there = os.path.lexists(path) and (
         go_on or os.path.isfile(path) and os.path.getsize(path) <= len(_HEADER))
     try:
@@ -70,30 +65,30 @@ class Writer(object):
           f.seek(0)
           f.write(_HEADER)
         else:
-          raise UserError('--loss_csv_file=%s holds something else; name '
-                          'another file' % path)
+          raise UserError(f'--loss_csv_file={path} holds something else; name '
+                          'another file')
     except FileExistsError:
-      raise UserError('--loss_csv_file=%s is there already; name another file, '
-                      'or remove it' % path)
+      raise UserError(f'--loss_csv_file={path} is there already; name another '
+                      'file, or remove it')
     except OSError as error:
-      raise UserError('--loss_csv_file=%s cannot be written: %s'
-                      % (path, error.strerror))
+      raise UserError(f'--loss_csv_file={path} cannot be written: '
+                      f'{error.strerror}')
 
   def add(self, sample_ids, epoch_percent, noisy_labels, clean_labels, losses):
-    """Takes a batch: arrays [B], but for the epoch percentage."""
+    """Takes a batch: arrays [B], and its epoch percentage."""
     for sample_id, noisy, clean, loss in zip(
         sample_ids, noisy_labels, clean_labels, losses):
       self._rows.append((sample_id.decode('utf-8'), epoch_percent, noisy, clean,
-                         '%.6g' % loss))
+                         f'{loss:.6g}'))
 
   def cut(self, size):
-    """Forgets the rows that are not written, and those beyond `size` bytes."""
+    """Drops the rows that are not written, and those beyond `size` bytes."""
     self._rows = []
     if size < os.path.getsize(self._path):
       os.truncate(self._path, size)
 
   def flush(self):
-    """Writes what was taken since the last time; the size, in bytes, then."""
+    """Writes the new rows; returns the size of the file in bytes."""
     with open(self._path, 'a', newline='', encoding='utf-8') as f:
       csv.writer(f, lineterminator='\n').writerows(self._rows)
       f.flush()
@@ -105,65 +100,74 @@ class Writer(object):
 def read(path):
   """The `Traces` in a file.
 
-  Other columns than those of `Traces` are passed over.
+  Columns other than those of `Traces` are ignored.
 
   Raises:
-    UserError: a column is missing, a cell is no number or impossible, or all
-      labels are right, or all wrong; the line names the file and the place.
+    UserError: a column is missing, a cell is not a valid number, or all labels
+      are right, or all wrong; the line names the file and the place.
   """
+  cells = _read_cells(path)
+  if not cells:
+    raise UserError(f'{path} holds no rows')
+  ids, percent, noisy, clean, loss = zip(*cells)
+  def number(k, column, check, what):
+    return _numbers(path, Traces._fields[k], column, check, what)
+  def label(k, column):
+    return number(
+        k, column, lambda x: (x >= 0) & (x == np.floor(x)) & (x < 2 ** 31),
+        'a whole number from 0').astype(np.int64)
+  percent = number(1, percent, lambda x: (x >= 0) & (x <= 100),
+                   'a number from 0 to 100')
+  traces = Traces(
+      # Objects, because one long cell would widen a whole array of text.
+      np.array(ids, object), np.minimum(percent, 99).astype(np.int64),
+      label(2, noisy), label(3, clean),
+      number(4, loss, lambda x: (x >= 0) & (x <= np.finfo(np.float32).max),
+             'a number from 0'))
+  share = traces.v_star().mean()
+  if share in (0, 1):
+    missing = 'wrong' if share else 'right'
+    raise UserError(f'{path} holds no row with a {missing} label; nothing can '
+                    'be learned from it')
+  samples = len(set(ids))
+  if samples < _MIN_SAMPLES and samples > 1:
+    raise UserError(f'{path} holds {samples} different values of sample_id; at '
+                    f'least {_MIN_SAMPLES} are needed')
+  return traces
+
+
+def _read_cells(path):
+  """The rows of a file, each with the text of the columns of `Traces`."""
   try:
     if os.path.exists(path) and not os.path.isfile(path):  # A pipe would hang.
-      raise UserError('%s cannot be read: it is not a file' % path)
+      raise UserError(f'{path} cannot be read: it is not a file')
     if os.path.getsize(path) > _MAX_BYTES:
-      raise UserError('%s has more than %d MiB; take a part of its rows'
-                      % (path, _MAX_BYTES >> 20))
+      raise UserError(f'{path} has more than {_MAX_BYTES >> 20} MiB; take a '
+                      'part of its rows')
     with open(path, newline='', encoding='utf-8-sig') as f:
       rows = csv.reader(f)
       columns = next(rows, [])
       missing = [name for name in Traces._fields if name not in columns]
       if missing:
-        raise UserError('%s lacks the column%s %s; it needs %s' % (
-            path, 's' * (len(missing) > 1), ', '.join(missing),
-            ','.join(Traces._fields)))
+        raise UserError(
+            f'{path} lacks the column{"s" * (len(missing) > 1)} '
+            f'{", ".join(missing)}; it needs {",".join(Traces._fields)}')
       twice = [name for name in Traces._fields if columns.count(name) > 1]
       if twice:
-        raise UserError('%s has the column %s twice' % (path, twice[0]))
+        raise UserError(f'{path} has the column {twice[0]} twice')
       places = [columns.index(name) for name in Traces._fields]
       cells = []
       for row in rows:
         if row and len(row) != len(columns):
-          raise UserError('%s: line %d has %d cells instead of %d' % (
-              path, rows.line_num, len(row), len(columns)))
+          raise UserError(f'{path}: line {rows.line_num} has {len(row)} cells '
+                          f'instead of {len(columns)}')
         if row:
           cells.append([row[place] for place in places])
+      return cells
   except OSError as error:
-    raise UserError('%s cannot be read: %s' % (path, error.strerror))
+    raise UserError(f'{path} cannot be read: {error.strerror}')
   except (ValueError, csv.Error) as error:
-    raise UserError('%s is no CSV file: %s' % (path, error))
-  if not cells:
-    raise UserError('%s holds no rows' % path)
-  ids, percent, noisy, clean, loss = zip(*cells)
-  number = lambda k, column, check, what: _numbers(
-      path, Traces._fields[k], column, check, what)
-  percent = number(1, percent, lambda x: (x >= 0) & (x <= 100),
-                   'a number from 0 to 100')
-  label = lambda x: (x >= 0) & (x == np.floor(x)) & (x < 2 ** 31)
-  traces = Traces(
-      # Objects: in an array of text, one long cell would widen them all.
-      np.array(ids, object), np.minimum(percent, 99).astype(np.int64),
-      number(2, noisy, label, 'a whole number from 0').astype(np.int64),
-      number(3, clean, label, 'a whole number from 0').astype(np.int64),
-      number(4, loss, lambda x: (x >= 0) & (x <= np.finfo(np.float32).max),
-             'a number from 0'))
-  share = traces.v_star().mean()
-  if share in (0, 1):
-    raise UserError('%s holds no row with a %s label; nothing can be learned '
-                    'from it' % (path, 'wrong' if share else 'right'))
-  samples = len(set(ids))
-  if samples < _MIN_SAMPLES and samples > 1:
-    raise UserError('%s holds %d different values of sample_id; at least %d '
-                    'are needed' % (path, samples, _MIN_SAMPLES))
-  return traces
+    raise UserError(f'{path} is not a CSV file: {error}')
 
 
 def _numbers(path, name, cells, check, what):
@@ -173,44 +177,55 @@ def _numbers(path, name, cells, check, what):
     good = check(values)
   if not good.all():
     bad = int(np.argmin(good))
-    raise UserError('%s: row %d: the %s %.40r is not %s'
-                    % (path, bad + 1, name, cells[bad], what))
+    raise UserError(f'{path}: row {bad + 1}: the {name} {cells[bad]!r:.40} is '
+                    f'not {what}')
   return values
 
 
 def _number(cell):
-  """NaN, which no check lets pass, where it is none."""
+  """A float; NaN, which fails every check, if the cell is not a number."""
   try:
     return float(cell)
   except ValueError:
     return np.nan
 
 
+def rank_from_top(count, p):
+  """Rank of a percentile by nearest rank, as published; the largest has rank 0.
+
+  Ranks are rounded half to even. Counted from the bottom, ties would round the
+  other way.
+
+  Args:
+    count: how many numbers there are.
+    p: which percentile, 0 to 1.
+  """
+  return int(np.round((count - 1) * (1 - p)))
+
+
 def percentile(losses, p):
-  """By nearest rank, as `mentornet.percentile` has it; `p` is from 0 to 1."""
-  from_top = int(np.round((len(losses) - 1) * (1 - p)))
-  return np.sort(losses)[len(losses) - 1 - from_top]
+  """The percentile of losses [N] by `rank_from_top`; `p` is from 0 to 1."""
+  return np.sort(losses)[len(losses) - 1 - rank_from_top(len(losses), p)]
 
 
 def training_set(traces, loss_p_percentiles, held_out=0.2, seed=0):
-  """Points with their v*, as `curriculum.training_set` has them.
+  """Points with their v*, in the form of `curriculum.training_set`.
 
   The difference of a row is its loss minus a percentile of the losses at the
-  same epoch percentage, which is what the moving average of training follows.
+  same epoch percentage. The moving average of training follows that percentile.
 
   Args:
     traces: the `Traces`.
-    loss_p_percentiles: which percentiles, 0 to 1; a row gives a point for each.
+    loss_p_percentiles: percentiles, 0 to 1; a row gives a point for each.
     held_out: share of the examples, not of the rows, that is held out.
-    seed: of their choice.
+    seed: chooses them.
 
   Returns:
-    (features [M, 4], v_star [M]) to learn from and the same to test on, all
+    (features [M, 4], v_star [M]) to learn from, and the same to test on, all
     float32.
 
   Raises:
-    UserError: there are too few examples to have right and wrong labels in
-      both.
+    UserError: there are too few examples for right and wrong labels in both.
   """
   features = np.zeros([len(loss_p_percentiles), len(traces.loss), 4],
                       np.float32)
@@ -222,21 +237,20 @@ def training_set(traces, loss_p_percentiles, held_out=0.2, seed=0):
     for k, p in enumerate(loss_p_percentiles):
       features[k, rows, 1] = losses - percentile(losses, p)
   ids = traces.sample_id
-  if len(np.unique(ids)) == 1:  # Not known: each row for itself.
+  if len(np.unique(ids)) == 1:  # Not known: each row is an example.
     ids = np.arange(len(ids))
   known, group = np.unique(ids, return_inverse=True)
-  # Not the seed itself: where the labels were made wrong with the same one, all
-  # that is held out would be wrong.
+  # Not the seed itself: if it also chose the wrong labels, all held-out labels
+  # would be wrong.
   random = np.random.RandomState([seed, _SPLIT])
   tested = random.permutation(len(known))[
       :max(1, int(round(len(known) * held_out)))]
   tested = np.isin(group, tested)
   v_star = np.broadcast_to(traces.v_star(), features.shape[:2])
-  part = lambda which: (features[:, which].reshape(-1, 4),
-                        v_star[:, which].reshape(-1))
-  parts = part(~tested), part(tested)
+  parts = tuple((features[:, which].reshape(-1, 4), v_star[:, which].ravel())
+                for which in (~tested, tested))
   if any(len(np.unique(wanted)) < 2 for _, wanted in parts):
-    raise UserError('of the %d examples of the losses too few have a right, or '
-                    'a wrong, label to hold some out; more are needed'
-                    % len(known))
+    raise UserError(f'of the {len(known)} examples of the losses too few have '
+                    'a right, or a wrong, label to hold some out; more are '
+                    'needed')
   return parts

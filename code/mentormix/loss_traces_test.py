@@ -103,8 +103,8 @@ def test_what_cannot_be_a_trace(tmp_path):
     (HEADER + _rows(lambda k: 3), 'no row with a wrong label'),
     (HEADER + _rows(lambda k: 4), 'no row with a right label'),
     (HEADER + '1,1,3,3,1\n2,2,4,3,1\n', '2 different values of sample_id'),
-    (b'\xff\xfe\x00', 'is no CSV file'),
-    (HEADER + '"' + 'x' * 200000 + '"\n', 'is no CSV file'),
+    (b'\xff\xfe\x00', 'is not a CSV file'),
+    (HEADER + '"' + 'x' * 200000 + '"\n', 'is not a CSV file'),
 ])
 def test_bad_files_are_named(text, message, tmp_path):
   with pytest.raises(UserError, match='losses.csv') as error:

@@ -19,6 +19,7 @@ import numpy as np
 from mentormix import checkpoints
 from mentormix import curriculum
 from mentormix import files
+from mentormix import loss_traces
 from mentormix import mentornet_weights
 from mentormix import runtime
 from mentormix import schedules
@@ -236,14 +237,17 @@ def threshold(loss, p):
 
 
 def percentile(x, q):
-  """The q-th percentile of `x` by nearest rank, 0 <= q <= 100, as published.
+  """The q-th percentile of `x`, 0 <= q <= 100, by `loss_traces.rank_from_top`.
 
-  Ranks are counted from the top and rounded half to even in float64. Counted
-  from the bottom, ties would be rounded to the other side.
+  Args:
+    x: [B], with a static shape.
+    q: a number.
+
+  Returns:
+    A scalar.
   """
-  last = tf.cast(tf.size(x) - 1, tf.float64)
-  rank = tf.cast(tf.round(last * (1.0 - q / 100.0)), tf.int32)
-  return tf.nn.top_k(x, k=tf.size(x)).values[rank]
+  rank = loss_traces.rank_from_top(x.shape.num_elements(), q / 100.0)
+  return tf.nn.top_k(x, k=rank + 1).values[rank]
 
 
 def features_of(loss, average, epoch_percent):

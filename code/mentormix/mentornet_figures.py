@@ -4,9 +4,8 @@
     animate('mentornet.gif', learned, v_star=v_star)
 
 Maps show the weight over the loss and the difference d, which is the loss minus
-its moving average; curves show it along the lines of a map on which the moving
-average stays the same. N is a number of points. NumPy, matplotlib and Pillow;
-what a network is does not matter here.
+its moving average. Curves show it along the lines of a map with a constant
+moving average. N is a number of points. A network is any function here.
 """
 import itertools
 
@@ -20,25 +19,25 @@ from PIL import Image
 from mentormix import figures
 from mentormix import loss_traces
 
-AVERAGES = (0.5, 1.0, 2.0)  # Moving averages that have a curve.
+AVERAGES = (0.5, 1.0, 2.0)  # Moving averages with a curve.
 IDEAL, LEARNED, CURVES = 'ideal v*', 'learned v', 'along a line'
 
-_REACH, _TRACES_REACH = 3, 5  # Of d, both ways; the loss goes twice as far.
-_CELLS = 120  # Of a map, each way.
-_NEAR = 5  # Percentages of training around one whose losses count for it.
+_REACH, _TRACES_REACH = 3, 5  # Largest |d|; the loss goes to twice as much.
+_CELLS = 120  # Rows and columns of a map.
+_NEAR = 5  # Losses count if they are at most so many percent of training away.
 _ALONG = 301  # Points of a curve.
 _BIN = 0.25  # Width in d.
 _LARGEST_POINT = 60
 
-# Of Okabe and Ito's colours those that no method has in `figures`. A curve may
-# hide those before it, so they get ever thinner.
+# The colours of Okabe and Ito that no method has in `figures`. Each curve is
+# thinner than the one before, which it may cover.
 _LOOKS = ({'color': '#56B4E9', 'linewidth': 6},
           {'color': '#CC79A7', 'linewidth': 3.5},
           {'color': '#D55E00', 'linewidth': 1.5})
 _POINTS, _BARS = '#0072B2', '0.85'
 
 _FRAME_MS, _LAST_FRAME_MS = 90, 1500
-_VEIL = 0.55  # Over the corner of a map that cannot occur.
+_VEIL = 0.55  # Opacity over the corner of a map that cannot occur.
 
 
 def draw(path, learned, epochs, v_star=None, traces=None, title=None,
@@ -49,14 +48,14 @@ def draw(path, learned, epochs, v_star=None, traces=None, title=None,
     path: of the file.
     learned: features [N, 4] (loss, difference, label, epoch) -> v [N].
     epochs: whole numbers from 0 to 99.
-    v_star: (loss, difference, label, epoch), [N] each -> [N], what v should be;
-      None where there is no formula.
-    traces: the `loss_traces.Traces` it has learned from, or None. With them
-      there is one curve, for the moving average that those losses have, and
-      with it how many of their labels are right.
+    v_star: (loss, difference, label, epoch), [N] each -> ideal weights [N];
+      None without a formula.
+    traces: the `loss_traces.Traces` it learned from, or None. With traces there
+      is one curve, for the moving average of those losses, and the share of
+      right labels among them.
     title: of the picture.
-    loss_p_percentile: which percentile of the losses stands for their moving
-      average, 0 to 1.
+    loss_p_percentile: percentile of the losses, 0 to 1, that stands for their
+      moving average.
   """
   names = [IDEAL, LEARNED] if v_star else [LEARNED]
   rows = len(names) + 1
@@ -67,10 +66,10 @@ def draw(path, learned, epochs, v_star=None, traces=None, title=None,
   for column_axes, epoch in zip(axes.T, epochs):
     column = _Column(column_axes, learned, v_star, traces, loss_p_percentile)
     column.show(epoch)
-    column_axes[0].set_title('%d%% of training' % epoch, fontsize=9)
+    column_axes[0].set_title(f'{epoch}% of training', fontsize=9)
   for ax, name, quantity in zip(axes[:, 0], names + [CURVES],
                                 ['loss'] * len(names) + ['weight']):
-    ax.set_ylabel('%s\n%s' % (_bold(name), quantity), fontsize=9)
+    ax.set_ylabel(f'{_bold(name)}\n{quantity}', fontsize=9)
   bar = _add_color_bar(fig, column, ax=list(axes[:-1].ravel()), aspect=30)
   bar.set_label('weight', fontsize=8)
   if title:
@@ -78,7 +77,7 @@ def draw(path, learned, epochs, v_star=None, traces=None, title=None,
   fig.legend(*axes[-1, 0].get_legend_handles_labels(), loc='upper center',
              bbox_to_anchor=(0.5, 0), ncol=min(4, 2 * len(epochs)),
              frameon=False, fontsize=8)
-  # Without the version of the library, the same data give the same bytes.
+  # Without the library's version, the same data give the same bytes.
   fig.savefig(path, dpi=110, bbox_inches='tight', metadata={'Software': None})
 
 
@@ -133,7 +132,7 @@ def animate(path, learned, v_star=None, traces=None, epochs=range(100),
   for epoch in epochs:
     column.show(epoch)
     bar.set_width(epoch + 1)
-    done.set_text('%d%% of training' % epoch)
+    done.set_text(f'{epoch}% of training')
     canvas.restore_region(background)
     for artist in changing:
       fig.draw_artist(artist)
@@ -141,14 +140,14 @@ def animate(path, learned, v_star=None, traces=None, epochs=range(100),
   _write_gif(path, frames, _palette(column.image.cmap))
 
 
-class _Column(object):
-  """The panels of an epoch percentage; they can turn to another one."""
+class _Column:
+  """The panels of one epoch percentage; `show` turns to another one."""
 
   def __init__(self, axes, learned, v_star, traces, loss_p_percentile):
-    """Fills panels with all but what `show` brings.
+    """Prepares the panels; `show` fills them.
 
     Args:
-      axes: of the map of v*, if there is one, of the learned map, of curves.
+      axes: of the map of v* if there is one, of the learned map, of the curves.
       learned: this and the rest as for `draw`.
       v_star: or None.
       traces: or None.
@@ -187,7 +186,7 @@ class _Column(object):
   def _learned_curves(self):
     if self._traces is not None:
       return self._ax.plot([], [], label=LEARNED, **_LOOKS[-1])
-    return [self._ax.plot([], [], label='%s, moving average %g' % (LEARNED, a),
+    return [self._ax.plot([], [], label=f'{LEARNED}, moving average {a:g}',
                           **look)[0] for a, look in zip(AVERAGES, _LOOKS)]
 
   def _ideal_curves(self):
@@ -197,7 +196,7 @@ class _Column(object):
             for k in range(count)]
 
   def _add_traces(self):
-    """Bars for how many losses are where, points for their labels."""
+    """Bars for the distribution of losses, points for their labels."""
     self._edges = np.arange(-self._reach, self._reach + _BIN / 2, _BIN)
     self._points = self._ax.scatter(
         [], [], color=_POINTS, zorder=3, label='share of right labels')
@@ -227,7 +226,7 @@ class _Column(object):
         curve.set_data(d[part], v[part])
 
   def _show_traces(self, epoch):
-    """Shows what happened around it; returns the losses' moving average."""
+    """Shows the losses around an epoch; returns their moving average."""
     near = np.abs(self._traces.epoch_percent - epoch)
     near = near <= max(_NEAR, near.min())
     loss = self._traces.loss[near]
@@ -242,13 +241,14 @@ class _Column(object):
     for bar, height in zip(self._bars, count / count.max()):
       bar.set_height(height)
     percents = self._traces.epoch_percent[near]
-    self._text.set_text('losses of %d\u2013%d%%: average %.2f' % (
-        percents.min(), percents.max(), average))
+    self._text.set_text(f'losses of {percents.min()}\u2013{percents.max()}%: '
+                        f'average {average:.2f}')
     return average
 
 
 def _bold(text):
-  return r'$\bf{%s}$' % text.replace(' ', r'\ ').replace('*', '^*')
+  text = text.replace(' ', r'\ ').replace('*', '^*')
+  return rf'$\bf{{{text}}}$'
 
 
 def _add_color_bar(fig, column, **where):
@@ -258,19 +258,20 @@ def _add_color_bar(fig, column, **where):
 
 
 def _palette(viridis):
-  """The colours of all frames: a map's, clear and veiled, greys, the curves'.
+  """The colours of all frames: of maps, clear and veiled, of curves, and greys.
 
   Args:
     viridis: the colormap, numbers from 0 to 1 -> RGBA.
 
   Returns:
-    uint8 [256, 3]; the last colour is there more than once.
+    uint8 [256, 3]; the last colour occurs more than once.
   """
   shades = viridis(np.linspace(0, 1, 80))[:, :3]
   greys = np.linspace(1, 0, 18)[:, np.newaxis] * np.ones(3)
   curves = np.array([colors.to_rgb(color) for color in
                      [look['color'] for look in _LOOKS] + [_POINTS]])
-  lighter = lambda rgb, share: rgb + (1 - rgb) * share
+  def lighter(rgb, share):
+    return rgb + (1 - rgb) * share
   palette = np.concatenate(
       [shades, lighter(shades, _VEIL)] +
       [lighter(curves, share) for share in (0.75, 0.5, 0.25, 0)] + [greys])
@@ -279,7 +280,7 @@ def _palette(viridis):
 
 
 def _write_gif(path, frames, palette):
-  """Writes a GIF that says of every frame only what has changed.
+  """Writes a GIF that stores only the changes of each frame.
 
   Args:
     path: of the file.
@@ -296,7 +297,7 @@ def _write_gif(path, frames, palette):
     changed = index if shown is None else np.where(
         index == shown, np.uint8(transparent), index)
     shown = index
-    image = Image.fromarray(changed)  # Of indices, once it has the palette.
+    image = Image.fromarray(changed)  # Becomes indices with the palette.
     image.putpalette(palette.tobytes())
     images.append(image)
   durations = [_FRAME_MS] * (len(images) - 1) + [_LAST_FRAME_MS]

@@ -4,12 +4,12 @@
     mentornet.freeze(weights, directory)
     errors = held_out_errors(mentornet.load(directory), held_out, v_star)
 
-The points may come from a formula (`curriculum.training_set`) or from what a
-student saw (`loss_traces.training_set`); the learning is the same (MentorNet
-paper, section 3; published code). N is the number of points.
+The points come from a formula (`curriculum.training_set`) or from the losses of
+a student (`loss_traces.training_set`). Learning is the same (MentorNet paper,
+section 3; published code). N is the number of points.
 """
-import collections
 import functools
+import typing
 
 import numpy as np
 
@@ -24,49 +24,43 @@ STAIRCASE, COSINE = 'staircase', 'cosine'
 BY_V_STAR, CROSS_ENTROPY = 'by_v_star', 'cross_entropy'
 
 
-class Settings(collections.namedtuple('Settings', [
-    'batch_size', 'max_number_of_steps', 'learning_rate', 'schedule', 'loss',
-    'restarts', 'clip_norm', 'seed'])):
-  """How to learn.
+class Settings(typing.NamedTuple):
+  """How to learn; the defaults are published.
 
-  Attributes:
-    batch_size: points per step.
-    max_number_of_steps: steps of each start.
-    learning_rate: of Adam; its highest value.
-    schedule: STAIRCASE, times 0.9 every 1,000 steps (published); or COSINE, up
-      to the highest value in a linear start, then down to almost 0.
-    loss: BY_V_STAR, sigmoid cross-entropy where v* is always 0 or 1, else the
-      squared error (published); or CROSS_ENTROPY, always.
-    restarts: from so many initial weights; the one that comes closest to the
-      points it has learned from is taken.
-    clip_norm: the joint norm that gradients are scaled down to.
-    seed: of the initial weights and the batches.
+  STAIRCASE multiplies the learning rate by 0.9 every 1,000 steps. COSINE raises
+  it linearly and then lowers it to almost 0. BY_V_STAR is sigmoid cross-entropy
+  if v* is always 0 or 1, else the squared error.
   """
-  __slots__ = ()
+  batch_size: int = 32  # Points per step.
+  max_number_of_steps: int = 30000  # Steps of each start.
+  learning_rate: float = 0.1  # Highest learning rate of Adam.
+  schedule: str = STAIRCASE  # Or COSINE.
+  loss: str = BY_V_STAR  # Or CROSS_ENTROPY, always.
+  restarts: int = 1  # Starts; the one closest to its points is taken.
+  clip_norm: float = 5.0  # Joint norm that gradients are scaled down to.
+  seed: int = 0  # Of the initial weights and the batches.
 
 
-PUBLISHED = Settings(
-    batch_size=32, max_number_of_steps=30000, learning_rate=0.1,
-    schedule=STAIRCASE, loss=BY_V_STAR, restarts=1, clip_norm=5.0, seed=0)
+PUBLISHED = Settings()
 # Found by trying: mentornet_models/README.md has the errors of both.
 BEST = PUBLISHED._replace(
     batch_size=256, max_number_of_steps=40000, learning_rate=0.06,
     schedule=COSINE, loss=CROSS_ENTROPY, restarts=3)
 
 _DECAY_FACTOR, _STEPS_PER_DECAY = 0.9, 1000
-_WARM_UP_STEPS, _LAST_RATE = 1000, 1e-4  # The latter as a share of the highest.
+_WARM_UP_STEPS, _LAST_RATE = 1000, 1e-4  # The last is a share of the highest.
 
 IN_WORDS = {  # For a card.
-    STAIRCASE: 'times %g every %d steps' % (_DECAY_FACTOR, _STEPS_PER_DECAY),
-    COSINE: 'reached in %d steps, then falling to %g of it as a cosine does'
-            % (_WARM_UP_STEPS, _LAST_RATE),
+    STAIRCASE: f'times {_DECAY_FACTOR:g} every {_STEPS_PER_DECAY} steps',
+    COSINE: f'reached in {_WARM_UP_STEPS} steps, then falling to '
+            f'{_LAST_RATE:g} of it as a cosine does',
     BY_V_STAR: 'sigmoid cross-entropy if v* is always 0 or 1, else the squared '
                'error',
     CROSS_ENTROPY: 'sigmoid cross-entropy',
 }
 _EPOCHS = 'mentornet/epoch_embedding'
 INITIAL_STDDEV = 0.1  # Of the embeddings and dense layers.
-_NEXT_START = 1000003  # From the seed of one start to that of the next.
+_NEXT_START = 1000003  # Difference of the seeds of two starts.
 WORST_SHARE = 0.01
 REPORTS = 100
 
@@ -74,21 +68,21 @@ REPORTS = 100
 def learn(features, v_star, settings=BEST, on_step=None):
   """Fits the network to v* by Adam.
 
-  The same arguments give the same weights on the same runtime. It runs on one
-  core of the CPU: the network is too small to gain from more.
+  The same arguments give the same weights on the same runtime. It uses one core
+  of the CPU, because the network is too small to gain from more.
 
   Args:
     features: [N, 4] float32: loss, difference, label, epoch percentage.
     v_star: [N] float32, in [0, 1].
     settings: a `Settings`.
-    on_step: called some hundred times with (steps done in all, loss of the
-      batch).
+    on_step: called about a hundred times with (steps done in all starts, loss
+      of the batch).
 
   Returns:
     name -> array, with the names and shapes of `mentornet.SHAPES`.
 
   Raises:
-    RunError: the loss, the weights or what they give is no longer finite.
+    RunError: the loss, a weight or an output is no longer finite.
   """
   steps, starts = settings.max_number_of_steps, []
   for start in range(settings.restarts):
@@ -101,7 +95,7 @@ def learn(features, v_star, settings=BEST, on_step=None):
     if not np.isfinite(error):
       raise RunError(_DIVERGED)
     starts.append((error, start, weights))
-  return min(starts)[-1]  # No two have the same number.
+  return min(starts)[-1]  # The number of the start breaks ties.
 
 
 def _report(on_step, done_before, done, loss):
@@ -113,7 +107,7 @@ def _learn_once(features, v_star, settings, on_step):
   with tf.Graph().as_default():
     tf.set_random_seed(settings.seed)
     variables = initial_variables()
-    # Drawn in the graph, so that a step needs nothing from Python.
+    # Drawn in the graph, so that a step needs no input from Python.
     rows = tf.random.uniform([settings.batch_size], maxval=len(features),
                              dtype=tf.int32, seed=0)
     batch, target = (tf.gather(tf.constant(x, tf.float32), rows)
@@ -154,14 +148,14 @@ def _run(session, train_op, loss, num_steps, on_step):
 
 
 def fill_epochs(embedding, epochs):
-  """The embedding with a row for every percentage, also those without points.
+  """Replaces the rows of an embedding that nothing was learned for.
 
-  What a percentage without points has are the random numbers that it began
-  with; it takes the row of the nearest percentage that has points.
+  A percentage without points still has its random initial numbers. It gets the
+  row of the nearest percentage with points.
 
   Args:
     embedding: [E, D], a row for each epoch percentage.
-    epochs: [N], the percentages that there are points of.
+    epochs: [N], the percentages of the points.
 
   Returns:
     [E, D].
@@ -172,12 +166,12 @@ def fill_epochs(embedding, epochs):
 
 
 def initial_variables():
-  """Variables to start from, name -> variable.
+  """The initial variables, name -> variable.
 
-  Embeddings and dense weights are truncated normal, small; LSTM kernels are
-  Glorot uniform; biases are 0.
+  Embeddings and dense weights are small and truncated normal, LSTM kernels are
+  Glorot uniform, biases are 0.
   """
-  variables = collections.OrderedDict()
+  variables = {}
   for seed, (name, shape) in enumerate(mentornet.SHAPES):
     if len(shape) == 1:
       initializer = tf.zeros_initializer()
@@ -191,12 +185,13 @@ def initial_variables():
 
 
 def batch_loss(logits, v_star, cross_entropy):
-  """What is minimised: the mean loss of a batch, a scalar.
+  """The mean loss of a batch, which learning minimises, a scalar.
 
   Args:
     logits: [B], before the sigmoid.
     v_star: [B].
-    cross_entropy: sigmoid cross-entropy, else squared error of the weight.
+    cross_entropy: whether to use sigmoid cross-entropy or the squared error of
+      the weight.
   """
   if cross_entropy:
     return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(
@@ -225,10 +220,10 @@ def learning_rate(step, settings):
 
 
 def clipped_gradients(loss, variables, clip_norm):
-  """Gradients scaled down together where their joint norm exceeds `clip_norm`.
+  """Gradients, scaled down together if their joint norm exceeds `clip_norm`.
 
-  Those of the embeddings are made dense first: one row that a batch looks up
-  several times would otherwise count as several.
+  Those of the embeddings are made dense first. Otherwise a row that a batch
+  looks up several times would count as several rows.
   """
   gradients = [tf.convert_to_tensor(gradient)
                for gradient in tf.gradients(loss, variables)]
@@ -243,7 +238,7 @@ def apply_network(network, features):
     features: [N, 4] array.
 
   Raises:
-    RunError: a formula in the place of a network failed.
+    RunError: a formula that takes the place of a network failed.
   """
   with tf.Graph().as_default():
     v = network(tf.constant(features, tf.float32))
@@ -255,17 +250,17 @@ def apply_network(network, features):
 
 
 def held_out_errors(network, features, v_star, phases=()):
-  """How far a network is from v* on points that it has not learned from.
+  """The errors of a network on points that it has not learned from.
 
   Args:
     network: features -> v, as from `mentornet.load`.
     features: [N, 4] array.
     v_star: [N] array.
-    phases: (first, last) epoch percentages to report on their own.
+    phases: (first, last) epoch percentages to report separately.
 
   Returns:
-    A dict for JSON: number of rows, mean absolute error, the same over the
-    worst 1% of the rows, and a list of such dicts for the phases.
+    A dict for JSON: number of rows, mean absolute error of all and of the worst
+    1% of the rows, and a list of such dicts for the phases.
   """
   error = np.abs(apply_network(network, features).astype(np.float64) - v_star)
   result = _summary(error)

@@ -1,10 +1,17 @@
-"""Counts floating-point operations of a graph."""
+"""Counts the floating-point operations of a graph."""
 
 
 def count(ops):
   """Floating-point operations of all convolutions and products behind `ops`.
 
-  Two for each multiplication with its addition. By the shapes in the graph.
+  A multiplication with its addition counts as two. The static shapes in the
+  graph decide.
+
+  Args:
+    ops: tf.Operations; whatever they depend on counts, too.
+
+  Returns:
+    An int.
   """
   total, seen, waiting = 0, set(), list(ops)
   while waiting:
@@ -17,11 +24,11 @@ def count(ops):
 
 
 def _of(op):
-  """What one op does."""
+  """Floating-point operations of one op."""
   if op.type == 'MatMul':
     inner = op.inputs[0].shape.as_list()[0 if op.get_attr('transpose_a') else 1]
     return 2 * op.outputs[0].shape.num_elements() * inner
-  # What the convolution puts out, or its gradient; and the kernel.
+  # The output of the convolution, or its gradient; and the kernel.
   outputs = {'Conv2D': lambda: (op.outputs[0], op.inputs[1]),
              'Conv2DBackpropInput': lambda: (op.inputs[2], op.inputs[1]),
              'Conv2DBackpropFilter': lambda: (op.inputs[2], op.outputs[0])}

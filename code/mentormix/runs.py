@@ -1,13 +1,12 @@
-"""Training runs on disk: what was asked of them, how far and how well they got.
+"""Training runs on disk: their settings, their progress and their results.
 
     RUN/train/config.json, noise.json, checkpoint, events.out.tfevents.*
     RUN/eval/results.csv
     RUN/*.txt                 logs
     RUN/scores/summary.json   how well the loss ranks the labels
 
-`read` finds runs; `group` puts together those that differ in their seed only.
-What a run does not have is empty here; what is damaged is an error that names
-the file.
+`read` finds runs; `group` puts together those that differ only in their seed.
+What a run lacks is empty here. A damaged file is an error that names it.
 """
 import collections
 import glob
@@ -15,6 +14,7 @@ import json
 import os
 import re
 import statistics
+import typing
 
 from mentormix import config as config_lib
 from mentormix import noise as noise_lib
@@ -28,91 +28,74 @@ TAGS = ('v/clean', 'v/noisy', 'v/precision', 'v/recall')  # Of the summaries.
 SCORES = ('step', 'count', 'auc', 'average_precision', 'num_suspected',
           'precision', 'recall', 'noise_rate')
 
-# Two runs that differ in these only are of one group. The directory of the data
-# stands for the data set and its noise.
+# Runs of one group may differ in these. The data set and its noise stand for
+# the directory of the data.
 _OF_NO_WEIGHT = (config_lib.MAY_CHANGE - {'max_number_of_steps'}
                  | {'seed', 'data_dir', 'loss_csv_file'})
 
 
-class Noise(collections.namedtuple('Noise', 'kind level name')):
-  """What is wrong with the labels that a run was trained on.
-
-  Attributes:
-    kind: the definition, as in noise.json; None where it is not recorded.
-    level: the rate asked, or where none was asked the rate realised; None where
-      neither is known.
-    name: kind and level in words.
-  """
-  __slots__ = ()
+class Noise(typing.NamedTuple):
+  """The noise in the labels that a run was trained on."""
+  kind: str  # The definition, as in noise.json; None if it is not recorded.
+  level: float  # The rate asked for, else the rate realised; None if unknown.
+  name: str  # Kind and level in words.
 
 
-class Task(collections.namedtuple('Task', 'dataset noise student steps')):
-  """What runs have to share for their figures to be compared.
-
-  Attributes:
-    dataset: its name.
-    noise: a `Noise`.
-    student: name of the student.
-    steps: the number of steps to train.
-  """
-  __slots__ = ()
+class Task(typing.NamedTuple):
+  """What runs must share for their figures to be comparable."""
+  dataset: str
+  noise: Noise
+  student: str
+  steps: int  # Number of steps to train.
 
 
-class Run(collections.namedtuple(
-    'Run', 'path config task results series scores step state message')):
-  """One training run.
-
-  Attributes:
-    path: its directory.
-    config: a `config.TrainConfig`.
-    task: a `Task`.
-    results: its `results.Result`s, by step.
-    series: tag -> (steps, values) of its summaries, for those of TAGS it has.
-    scores: what its summary.json says, a dict; None without one.
-    step: the last step that is saved or evaluated.
-    state: FINISHED, FAILED, UNFINISHED or NO_RESULTS.
-    message: why it failed, a line; '' if it did not.
-  """
-  __slots__ = ()
+class Run(typing.NamedTuple):
+  """One training run."""
+  path: str  # Its directory.
+  config: config_lib.TrainConfig
+  task: Task
+  results: list  # Its `results.Result`s, by step.
+  series: dict  # Tag -> (steps, values), for those of TAGS that it has.
+  scores: dict  # The content of summary.json; None without one.
+  step: int  # The last step that is saved or evaluated.
+  state: str  # FINISHED, FAILED, UNFINISHED or NO_RESULTS.
+  message: str  # Why it failed, a line; '' if it did not.
 
   @property
   def last(self):
-    """Accuracy of the last checkpoint in percent, as the next two."""
+    """Accuracy of the last checkpoint in percent."""
     return 100 * self.results[-1].top1
 
   @property
   def peak(self):
+    """Accuracy of the best checkpoint in percent."""
     return 100 * max(r.top1 for r in self.results)
 
   def median(self, k):
-    """Of the last `k` checkpoints, or of all where they are fewer."""
+    """Median accuracy of the last `k` checkpoints in percent."""
     return 100 * statistics.median(r.top1 for r in self.results[-k:])
 
 
-class Figure(collections.namedtuple('Figure', 'mean deviation n')):
-  """Mean and sample standard deviation of n runs; None for that of one."""
-  __slots__ = ()
+class Figure(typing.NamedTuple):
+  """A mean over runs."""
+  mean: float
+  deviation: float  # Sample standard deviation; None for a single run.
+  n: int  # Number of runs.
 
   def __str__(self):
     if self.deviation is None:
-      return '%.2f' % self.mean
-    return '%.2f ± %.2f' % (self.mean, self.deviation)
+      return f'{self.mean:.2f}'
+    return f'{self.mean:.2f} ± {self.deviation:.2f}'
 
 
-class Group(collections.namedtuple(
-    'Group', 'task method label settings runs left_out')):
-  """Finished runs that differ in their seed only.
-
-  Attributes:
-    task: a `Task`.
-    method: one of config.METHODS.
-    label: the method, and what sets the group apart from others of the same
-      task and method.
-    settings: name -> value of the settings that the method uses.
-    runs: a list of `Run`s.
-    left_out: number of runs with these settings that are not finished.
-  """
-  __slots__ = ()
+class Group(typing.NamedTuple):
+  """Finished runs that differ only in their seed."""
+  task: Task
+  method: str  # One of config.METHODS.
+  label: str  # The method, and how others of the same task and method differ.
+  settings: dict  # Name -> value of the settings that the method uses.
+  runs: list  # `Run`s.
+  left_out: int  # Number of runs with these settings that are not finished.
 
   @property
   def last(self):
@@ -135,7 +118,7 @@ def read(directories):
   """Reads the runs in and below some directories.
 
   Args:
-    directories: paths; what is found twice counts once.
+    directories: paths; a run that is found twice counts once.
 
   Returns:
     A list of `Run`s in the order of their paths.
@@ -147,19 +130,18 @@ def read(directories):
   found = {}
   for directory in directories:
     if not os.path.isdir(directory):
-      raise UserError('--runs: %s is not a directory' % directory)
+      raise UserError(f'--runs: {directory} is not a directory')
     below = [folder for folder, _, names in os.walk(directory)
              if config_lib.CONFIG_FILE in names]
     if not below:
-      raise UserError('--runs: %s holds no run: there is no %s in or below it'
-                      % (directory, config_lib.CONFIG_FILE))
+      raise UserError(f'--runs: {directory} holds no run: there is no '
+                      f'{config_lib.CONFIG_FILE} in or below it')
     for train_dir in below:
       found.setdefault(os.path.realpath(train_dir), train_dir)
   runs = [_read_run(train_dir) for train_dir in sorted(found.values())]
   if not any(run.results for run in runs):
-    raise UserError(
-        '--runs=%s: no run has results; evaluate them with cifar_eval.py'
-        % ','.join(directories))
+    raise UserError(f'--runs={",".join(directories)}: no run has results; '
+                    'evaluate them with cifar_eval.py')
   return runs
 
 
@@ -168,7 +150,7 @@ def _read_run(train_dir):
   config = config_lib.restore(train_dir)
   parent = os.path.normpath(os.path.join(train_dir, os.pardir))
   folders = [train_dir]
-  # With other runs beside it, nobody knows whose the parent's files are.
+  # If other runs are beside it, the parent's files may belong to any of them.
   if len(_find([parent], '*/' + config_lib.CONFIG_FILE)) == 1:
     folders.append(parent)
   results = _read_results(folders)
@@ -179,9 +161,9 @@ def _read_run(train_dir):
   else:
     message = _failure(folders)
     state = (FAILED if message else UNFINISHED if results else NO_RESULTS)
-  of_its_own = os.path.basename(os.path.abspath(train_dir)) == 'train'
+  has_own_folder = os.path.basename(os.path.abspath(train_dir)) == 'train'
   return Run(
-      path=parent if of_its_own else train_dir,
+      path=parent if has_own_folder else train_dir,
       config=config,
       task=Task(config.dataset_name, _read_noise(train_dir, config.data_dir),
                 config.studentnet, config.max_number_of_steps),
@@ -199,26 +181,26 @@ def _find(folders, pattern):
 
 
 def _read_noise(train_dir, data_dir):
-  """The `Noise` by noise.json, or else by the name of the data's directory."""
+  """The `Noise` from noise.json, else from the name of the data's directory."""
   name = os.path.basename(os.path.normpath(data_dir))
   facts = noise_lib.read_facts(train_dir)
   if facts is None:
     if re.match(r'(0(\.\d+)?|1(\.0+)?)$', name):
-      return Noise(None, float(name), '%g%%, definition not recorded'
-                   % (100 * float(name)))
-    return Noise(None, None, '%s, noise not recorded' % name)
+      return Noise(None, float(name),
+                   f'{100 * float(name):g}%, definition not recorded')
+    return Noise(None, None, f'{name}, noise not recorded')
   kind, asked, realised = [
       facts.get(key) for key in ('noise_type', 'rate_asked', 'rate_realised')]
   if not (kind in noise_lib.DEFINITIONS if isinstance(kind, str) else
           kind is None) or not all(_is_rate(x) for x in (asked, realised)):
-    raise UserError('%s does not hold kind and rate of the noise'
-                    % os.path.join(train_dir, noise_lib.FACTS_FILE))
+    path = os.path.join(train_dir, noise_lib.FACTS_FILE)
+    raise UserError(f'{path} does not hold kind and rate of the noise')
   if kind is None:
-    return Noise('none', realised, '%s, no noise added' % name)
+    return Noise('none', realised, f'{name}, no noise added')
   if asked is not None:
-    return Noise(kind, asked, '%g%% %s' % (100 * asked, kind))
-  rate = 'rate not known' if realised is None else '%.1f%%' % (100 * realised)
-  return Noise(kind, realised, '%s (%s)' % (name, rate))
+    return Noise(kind, asked, f'{100 * asked:g}% {kind}')
+  rate = 'rate not known' if realised is None else f'{realised:.1%}'
+  return Noise(kind, realised, f'{name} ({rate})')
 
 
 def _is_rate(value):
@@ -226,7 +208,7 @@ def _is_rate(value):
 
 
 def _read_results(folders):
-  """The rows of results.csv by step; of several files that of `eval` counts."""
+  """The rows of results.csv by step; if there are several files, of `eval`."""
   paths = _find(folders, '*/' + results_lib.FILE)
   if not paths:
     return []
@@ -246,13 +228,13 @@ def _saved_step(train_dir):
 
 
 def _failure(folders):
-  """The last line of the first log that ends with an error; '' if none does."""
+  """The last line of the first log that ends with an error; '' without one."""
   for folder in folders:
     for path in _find([folder], '*.txt'):
       with open(path, encoding='utf-8', errors='replace') as f:
         lines = [line.strip() for line in f if line.strip()]
       traceback = False
-      for line in lines:  # What is logged after a traceback ends it.
+      for line in lines:  # A line with a time ends a traceback.
         traceback = (line.startswith('Traceback (most recent call last)')
                      or traceback and not re.match(r'\d{4}-\d\d-\d\d ', line))
       if lines and (traceback or ': error: ' in lines[-1]):
@@ -261,7 +243,7 @@ def _failure(folders):
 
 
 def _read_scores(folders):
-  """What summary.json says, None without one."""
+  """The content of summary.json; None without one."""
   paths = _find(folders, 'scores/summary.json')
   if not paths:
     return None
@@ -271,23 +253,23 @@ def _read_scores(folders):
     for key in SCORES:
       if not (scores[key] is None or isinstance(scores[key], (int, float))
               and 0 <= scores[key] < float('inf')):
-        raise ValueError('%s is %r' % (key, scores[key]))
+        raise ValueError(f'{key} is {scores[key]!r}')
   except (OSError, ValueError, TypeError) as error:
-    raise UserError('%s cannot be read: %s' % (paths[0], error))
+    raise UserError(f'{paths[0]} cannot be read: {error}')
   except KeyError as error:
-    raise UserError('%s lacks %s' % (paths[0], error))
+    raise UserError(f'{paths[0]} lacks {error}')
   return scores
 
 
 def _read_series(train_dir):
-  """Tag -> (steps, values) of the summaries, for those of TAGS there are."""
+  """Tag -> (steps, values) of the summaries, for those of TAGS that exist."""
   series = collections.defaultdict(dict)
   for path in _find([train_dir], 'events.out.tfevents.*'):
     if not os.path.isfile(path):
       continue
     for tag, points in _read_events(path).items():
-      # A run that goes on does so from a checkpoint; steps that the earlier
-      # file has from there on were lost.
+      # A run resumes from a checkpoint, so the steps after it in the earlier
+      # file were lost.
       start = min(points)
       series[tag] = {step: value for step, value in series[tag].items()
                      if step < start}
@@ -298,7 +280,7 @@ def _read_series(train_dir):
 
 def _read_events(path):
   """Tag -> {step: value} of one file of summaries."""
-  # TensorFlow takes seconds to load, and a slip shows without.
+  # Late, because TensorFlow takes seconds to load.
   from mentormix.runtime import tf  # pylint: disable=g-import-not-at-top
   points = collections.defaultdict(dict)
   try:
@@ -307,20 +289,20 @@ def _read_events(path):
         if value.tag in TAGS:
           points[value.tag][event.step] = value.simple_value
   except tf.errors.DataLossError:
-    pass  # The last record is cut off, as when the process was killed.
+    pass  # A killed process leaves an incomplete last record.
   return points
 
 
 def group(runs):
-  """Puts together the finished runs that differ in their seed only.
+  """Puts together the finished runs that differ only in their seed.
 
   Args:
     runs: a list of `Run`s.
 
   Returns:
-    A list of `Group`s by data set, noise, student, steps and method.
+    A list of `Group`s, sorted by data set, noise, student, steps and method.
   """
-  members = collections.OrderedDict()
+  members = {}
   for run in runs:
     key = (run.task, tuple(sorted(_settings(run.config).items())))
     members.setdefault(key, []).append(run)
@@ -336,25 +318,26 @@ def group(runs):
 
 
 def _settings(config):
-  """Name -> value of what makes a difference for the method."""
+  """Name -> value of the settings that the method uses."""
   unused = config_lib.unused_settings(config.method)
   return {name: value for name, value in config._asdict().items()
           if name not in _OF_NO_WEIGHT and name not in unused}
 
 
 def _label(one, groups):
-  """The method; with the settings that others of the task and method have."""
+  """The method, with the settings in which its rivals differ."""
   rivals = [g for g in groups if (g.task, g.method) == (one.task, one.method)]
   differing = sorted(name for name, value in one.settings.items()
                      if any(g.settings[name] != value for g in rivals))
   if not differing:
     return one.method
-  return '%s (%s)' % (one.method, ', '.join(
-      '%s %s' % (name, _short(one.settings[name])) for name in differing))
+  settings = ', '.join(
+      f'{name} {_short(one.settings[name])}' for name in differing)
+  return f'{one.method} ({settings})'
 
 
 def _short(value):
-  return '%g' % value if isinstance(value, float) else str(value)
+  return f'{value:g}' if isinstance(value, float) else str(value)
 
 
 def _order(one):

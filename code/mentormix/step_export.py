@@ -1,68 +1,154 @@
 """The training step as StableHLO, for accelerator runtimes without TensorFlow.
 
-    graph = build_step(config, dataset, num_examples, network)
-    module, arguments, results = lower(graph, initial_state(graph))
+    export(config, directory)
 
-`training.build_step` builds the graph, as for training; what it would read or
-draw becomes an argument of the module, and so does its state:
+`training.build_step` builds the graph, as for training. Whatever the step would
+read or draw becomes an argument of the module, and so does its state:
 
     module: images, labels, draws, state -> loss, selected, state
 
 Needs TensorFlow 2.x. B is the batch size; images are [B, H, W, 3].
 """
-import collections
+import hashlib
+import json
+import os
 import re
+import sys
+import typing
+
+import numpy as np
 
 from mentormix import augmentation
+from mentormix import config as config_lib
+from mentormix import datasets
 from mentormix import input_pipeline
+from mentormix import mentornet
+from mentormix import noise
+from mentormix import operations
 from mentormix import runtime
+from mentormix import schedules
+from mentormix import students
 from mentormix import training
+from mentormix.command import log
 from mentormix.command import RunError
+from mentormix.command import UserError
 from mentormix.runtime import tf
+
+STEP, AUGMENT = 'step.stablehlo', 'augment.stablehlo'
+DESCRIPTION, STATE, DATA = 'step.json', 'state.npz', 'data.npz'
+FILES = {STEP, AUGMENT, DESCRIPTION, STATE, DATA, noise.FACTS_FILE}
 
 _ALIAS = re.compile(r'parameter_number = (\d+) : i64}, '
                     r'output_index = array<i64: (\d+)>')
 
 
-class StepGraph(collections.namedtuple(
-    'StepGraph', 'graph inputs draws outputs variables evaluated')):
-  """A graph whose every input is a placeholder.
+class StepGraph(typing.NamedTuple):
+  """A graph whose inputs are all placeholders."""
+  graph: tf.Graph
+  inputs: dict  # Name -> placeholder, in order.
+  draws: dict  # Name -> (placeholder, its distribution), in order.
+  outputs: dict  # Name -> tensor, in order; to fetch one runs the whole step.
+  variables: list  # The state; tf.Variables.
 
-  Attributes:
-    graph: the tf.Graph.
-    inputs: name -> placeholder, in order.
-    draws: name -> (placeholder, how it is distributed), in order.
-    outputs: name -> tensor, in order; to fetch one is to run the whole step.
-    variables: the state; tf.Variables.
-    evaluated: the names of the variables that evaluation reads.
+
+def export(config, directory):
+  """Writes the step, its initial state, its data and their description.
+
+  Args:
+    config: a `config.TrainConfig`, validated.
+    directory: an existing directory.
+
+  Returns:
+    The content of step.json.
+
+  Raises:
+    UserError: data, student and MentorNet do not fit together.
+    RunError: XLA cannot compile the step.
   """
-  __slots__ = ()
+  dataset = datasets.get(config.dataset_name, config.data_dir)
+  students.get(config.studentnet)
+  schedules.dropout_table(config.example_dropout_rates)
+  network = _load_mentornet(config)
+  count = _export_data(config, dataset, directory)
+
+  step = build_step(config, dataset, count, network)
+  state = initial_state(step)
+  np.savez(os.path.join(directory, STATE), **state)
+  augment = build_augmentation(config.batch_size, dataset.image_size)
+  description = {}
+  for name, graph, values in ((STEP, step, state), (AUGMENT, augment, {})):
+    module, arguments, results = lower(graph, values)
+    with open(os.path.join(directory, name), 'wb') as f:
+      f.write(module)
+    description[name.partition('.')[0]] = dict(
+        describe(graph, values, arguments, results),
+        sha256=hashlib.sha256(module).hexdigest())
+  description.update(
+      settings=config._asdict(), num_examples=count,
+      steps_per_epoch=count / config.batch_size, precision=config.precision,
+      flops_per_step=operations.count([x.op for x in step.outputs.values()]),
+      versions={'tensorflow': runtime.VERSION, 'numpy': np.__version__,
+                'python': sys.version.split()[0]})
+  with open(os.path.join(directory, DESCRIPTION), 'w') as f:
+    json.dump(description, f, indent=1, sort_keys=True)
+    f.write('\n')
+  noise.copy_facts(config.data_dir, directory)
+  return description
 
 
-class _Sampler(object):
-  """Stands in for a `sampling.Sampler`: every draw is a placeholder.
+def _load_mentornet(config):
+  """The MentorNet, or None for a method without one."""
+  if config.method not in config_lib.WEIGHTED:
+    return None
+  if config.trained_mentornet_dir.startswith(mentornet.V_STAR):
+    raise UserError(
+        f'--trained_mentornet_dir={config.trained_mentornet_dir} is a Python '
+        'function, which a module cannot hold; learn a MentorNet from it with '
+        'code/train_mentornet.py')
+  return mentornet.load(config.trained_mentornet_dir, config.loss_p_percentile)
+
+
+def _export_data(config, dataset, directory):
+  """Writes the decoded training images; returns how many there are."""
+  paths = datasets.find_files(dataset, 'train', config.data_dir)
+  shards, count = datasets.check_files(dataset, 'train', paths,
+                                       config.max_bad_records)
+  if count < config.batch_size:
+    raise UserError(f'--batch_size={config.batch_size}: --data_dir='
+                    f'{config.data_dir} has only {count} examples')
+  records = datasets.decode(dataset, 'train', shards, count)
+  log(f'TensorFlow {runtime.VERSION}: exporting {config.method} of '
+      f'{config.studentnet} on {config.data_dir}, {count} examples')
+  # Uncompressed, because reading must be fast.
+  np.savez(os.path.join(directory, DATA), images=records['image'],
+           labels=records['label'], clean_labels=records['clean_label'])
+  return count
+
+
+class _Sampler:
+  """Replaces a `sampling.Sampler`: every draw is a placeholder.
 
   Attributes:
-    draws: name -> (placeholder, how it is distributed), in order.
+    draws: name -> (placeholder, its distribution), in order.
   """
 
   def __init__(self, batch_size):
-    self.draws = collections.OrderedDict()
+    self.draws = {}
     self._batch_size = batch_size
 
   def _drawn(self, distribution, dtype=tf.float32, by_pair=False, **numbers):
-    """A placeholder [B]; or [B, B]."""
-    name = '%s_%d' % (distribution, len(self.draws))
+    """A placeholder [B]; or [B, B] with `by_pair`."""
+    name = f'{distribution}_{len(self.draws)}'
     draw = tf.placeholder(dtype, [self._batch_size] * (2 if by_pair else 1))
     self.draws[name] = draw, dict(numbers, distribution=distribution)
     return draw
 
   def uniform(self, shape, low=0.0, high=1.0):
-    del shape  # One for each example.
+    del shape  # One number for each example.
     return self._drawn('uniform', low=low, high=high)
 
   def integers(self, shape, low, high):
-    """Both `low` and `high` may come."""
+    """From `low` to `high`, both included."""
     del shape
     return self._drawn('integers', tf.int32, low=low, high=high)
 
@@ -101,17 +187,10 @@ def build_step(config, dataset, num_examples, network=None):
           config, dataset, num_examples,
           input_pipeline.Batch(images, labels, None, None), network, sampler)
       with tf.control_dependencies([step.train_op]):
-        outputs = [('loss', tf.identity(step.loss)),
-                   ('selected', tf.identity(step.selected))]
-      average = tf.train.ExponentialMovingAverage(0.0).name
-      trainable = tf.trainable_variables()
-      evaluated = ['%s/%s' % (v.op.name, average) if v in trainable
-                   else v.op.name for v in tf.model_variables()]
-      return StepGraph(
-          graph, collections.OrderedDict([('images', images),
-                                          ('labels', labels)]),
-          sampler.draws, collections.OrderedDict(outputs),
-          tf.global_variables(), frozenset(evaluated))
+        outputs = {'loss': tf.identity(step.loss),
+                   'selected': tf.identity(step.selected)}
+      return StepGraph(graph, {'images': images, 'labels': labels},
+                       sampler.draws, outputs, tf.global_variables())
   finally:
     tf.disable_control_flow_v2()
 
@@ -125,18 +204,17 @@ def build_augmentation(batch_size, image_size):
     augmented = augmentation.augment(
         images, augmentation.draw(batch_size, sampler))
     return StepGraph(graph, {'images': images}, sampler.draws,
-                     {'images': augmented}, [], frozenset())
+                     {'images': augmented}, [])
 
 
 def initial_state(step_graph):
-  """What the initialisers give, name -> array in the order of the graph."""
+  """The initial values, name -> array in the order of the graph."""
   variables = step_graph.variables
   with tf.Session(graph=step_graph.graph,
                   config=runtime.session_config()) as session, \
       step_graph.graph.as_default():
     session.run(tf.variables_initializer(variables))
-    return collections.OrderedDict(
-        zip([v.op.name for v in variables], session.run(variables)))
+    return dict(zip([v.op.name for v in variables], session.run(variables)))
 
 
 def lower(step_graph, state):
@@ -148,15 +226,16 @@ def lower(step_graph, state):
 
   Returns:
     (module, arguments, results): the bytes of a StableHLO module, and the names
-    of what it takes and gives, in order. State that does not change is taken,
-    but not given.
+    of its arguments and results, in order. State that does not change is an
+    argument, but not a result.
 
   Raises:
     RunError: XLA cannot compile the graph.
   """
   placeholders = _placeholders(step_graph)
   graph_def = tf.graph_util.extract_sub_graph(
-      step_graph.graph.as_graph_def(), _fetched(step_graph))
+      step_graph.graph.as_graph_def(),
+      [x.op.name for x in step_graph.outputs.values()])
   handles = {v.op.name: v.handle.name for v in step_graph.variables}
   eager = tf.compat.v2.__internal__.eager_context.eager_mode
   with eager():
@@ -173,7 +252,7 @@ def lower(step_graph, state):
 
     specs = [tf.TensorSpec(x.shape, x.dtype) for x in placeholders.values()]
     wrapped = tf.wrap_function(step, specs)
-    # Without the variables of the graph, whose place others have taken.
+    # Without the variables of the graph, which others have replaced.
     pruned = wrapped.prune(list(wrapped.inputs[:len(specs)]),
                            list(wrapped.outputs))
     compiled = tf.compat.v2.function(
@@ -185,50 +264,48 @@ def lower(step_graph, state):
       ir = compiled.experimental_get_compiler_ir(*specs)
       module, text = ir(stage='stablehlo_serialized'), ir(stage='stablehlo')
     except (ValueError, tf.errors.OpError) as error:
-      raise RunError('the step cannot be turned into a module: %s'
-                     % str(error).partition('\n')[0])
+      reason = str(error).partition('\n')[0]
+      raise RunError(f'XLA cannot compile the step: {reason}')
   arguments = list(placeholders) + [names[id(handle)] for handle in captured]
-  results = list(step_graph.outputs)
-  # XLA says which argument each further result is the new value of.
-  for argument, result in sorted(
-      ((int(a), int(r)) for a, r in _ALIAS.findall(text)), key=lambda x: x[1]):
+  return module, arguments, _results(list(step_graph.outputs), arguments, text)
+
+
+def _results(outputs, arguments, text):
+  """Names of all results: the outputs, then the state that the step changes.
+
+  XLA notes in the module which argument each further result updates.
+  """
+  results = list(outputs)
+  aliases = [(int(result), int(argument))
+             for argument, result in _ALIAS.findall(text)]
+  for result, argument in sorted(aliases):
     if result != len(results):
-      raise RunError('the module has results of which nothing is known; this '
-                     'TensorFlow %s is not one that works' % tf.__version__)
+      raise RunError('the module has unknown results; TensorFlow '
+                     f'{tf.__version__} does not work for this')
     results.append(arguments[argument])
-  return module, arguments, results
+  return results
 
 
 def describe(step_graph, state, arguments, results):
-  """What `lower` gave, for those who call the module: a dict for JSON."""
-  distributions = {name: how for name, (_, how) in step_graph.draws.items()}
+  """Describes a module that `lower` made for its callers, a dict for JSON."""
+  kinds = {name: {'kind': 'draw', **distribution}
+           for name, (_, distribution) in step_graph.draws.items()}
   placeholders = _placeholders(step_graph)
 
-  def row(name, outside):
-    if name in outside:
-      kind, value = outside[name]
-      shape, dtype = value.shape.as_list(), value.dtype.name
-    else:
-      kind = {'kind': 'state', 'evaluated': name in step_graph.evaluated}
-      shape, dtype = list(state[name].shape), state[name].dtype.name
-    return dict(kind, name=name, shape=shape, dtype=dtype)
+  def row(name, kind, tensors):
+    if name in tensors:
+      tensor = tensors[name]
+      return dict(kinds.get(name, {'kind': kind}), name=name,
+                  shape=tensor.shape.as_list(), dtype=tensor.dtype.name)
+    return {'kind': 'state', 'name': name, 'shape': list(state[name].shape),
+            'dtype': state[name].dtype.name}
 
-  taken = {name: (dict(distributions[name], kind='draw')
-                  if name in distributions else {'kind': 'input'}, value)
-           for name, value in placeholders.items()}
-  given = {name: ({'kind': 'output'}, value)
-           for name, value in step_graph.outputs.items()}
-  return {'arguments': [row(name, taken) for name in arguments],
-          'results': [row(name, given) for name in results]}
+  return {
+      'arguments': [row(name, 'input', placeholders) for name in arguments],
+      'results': [row(name, 'output', step_graph.outputs) for name in results]}
 
 
 def _placeholders(step_graph):
   """Name -> placeholder of all inputs and draws, in order."""
-  placeholders = collections.OrderedDict(step_graph.inputs)
-  placeholders.update(
-      (name, draw) for name, (draw, _) in step_graph.draws.items())
-  return placeholders
-
-
-def _fetched(step_graph):
-  return [x.op.name for x in step_graph.outputs.values()]
+  draws = {name: draw for name, (draw, _) in step_graph.draws.items()}
+  return {**step_graph.inputs, **draws}
