@@ -9,10 +9,11 @@ its own. SIGUSR1 saves a checkpoint at once. Exit codes: 0 trained, 1 failed, 2
 bad input; 129, 130 or 143 stopped by SIGHUP, Ctrl-C or SIGTERM after a
 checkpoint.
 
-On several machines, or with several GPUs, every task of a cluster runs this same
-command, with TF_CONFIG in its environment or with --job_name, --task, --ps_hosts
-and --worker_hosts; worker 0, the chief, writes the directory. See
-scripts/local_cluster.sh, slurm.sh and kubernetes.sh.
+On several machines, or with several GPUs, every task of a cluster runs this
+command, either with TF_CONFIG in its environment or with --job_name, --task,
+--ps_hosts and --worker_hosts; worker 0, the chief, writes the directory.
+TensorFlow's server has no password: see --listen_on_all_interfaces, and
+scripts/local_cluster.sh, slurm.sh and kubernetes.yaml, which start clusters.
 """
 import contextlib
 import os
@@ -34,7 +35,7 @@ def define_flags():
   command.define_flags(config_lib.TrainConfig(), dict(
       batch_size='Examples per step.',
       master='A TensorFlow server that runs already, such as grpc://host:port, '
-             'to compute in; without, and without a cluster, this process.',
+             'and that computes the steps; by default this process does.',
       data_dir='Directory of the noisy training set.',
       train_log_dir='Where checkpoints, summaries and config.json go.',
       dataset_name='cifar10, cifar100, digits, or the name of your own.',
@@ -89,21 +90,24 @@ def define_flags():
                       'starts. A file that is damaged or cut off is always an '
                       'error, because what follows the damage cannot be read.',
       warmup_steps='Steps over which the learning rate grows to its value.',
-      job_name='What this task of a cluster is: worker, ps (parameter server), '
+      job_name='Role of this task in a cluster: worker, ps (parameter server) '
                'or evaluator, which does the work of cifar_eval.py on the '
-               'directory val beside --data_dir. Instead of this and the next '
-               'two, the environment variable TF_CONFIG may describe a cluster.',
+               'directory val beside --data_dir. The environment variable '
+               'TF_CONFIG can describe a cluster in place of this flag, '
+               '--ps_hosts and --worker_hosts.',
       ps_hosts='Addresses of the parameter servers, host:port,host:port.',
       worker_hosts='Addresses of the workers; the first is the chief.',
-      bind_address='Address that the server of this task listens on; by '
-                   'default the one that the cluster knows it by. 0.0.0.0 is '
-                   'every interface: TensorFlow asks nobody for a password.',
+      listen_on_all_interfaces=(
+          'Allows a task of a cluster to start where other machines may reach '
+          "its port. TensorFlow's server listens on every interface, has no "
+          'password and executes what it is sent: give this only behind a '
+          'firewall. Not needed where loopback is the only interface.'),
       cluster_timeout='Seconds to wait for a task of the cluster that does not '
-                      'answer, or for a step; 0: for ever.',
+                      'answer, or for a step; 0: no limit.',
       sync_replicas='Whether the workers take each step together, on the mean '
                     'of their gradients: then --max_number_of_steps counts '
                     'steps of workers x batch_size examples. Otherwise each '
-                    'takes its own, and all of them count.',
+                    'worker takes its own steps, and all of them count.',
   ))
   flags.DEFINE_enum(
       'preset', None, presets.NAMES,

@@ -1,37 +1,22 @@
-"""What training on a cluster takes: bytes, seconds, staleness, by simulation.
+"""What training on a cluster takes: bytes, seconds and staleness, on paper.
 
     python code/simulate_cluster.py --show=traffic --studentnets=resnet32
-    python code/simulate_cluster.py --show=cluster --step_secs=0.47,0.12 \\
-      --gbits=10,100 --servers=1,4 --workers=1,2,4,8,16,32,64
-    python code/simulate_cluster.py --show=machine --studentnets=resnet32 \\
-      --batch_size=8
-    python code/simulate_cluster.py --show=input --data_dir=data/cifar10/0.4
+    python code/simulate_cluster.py --step_secs=0.47,0.12 --gbits=10,100 \\
+      --servers=1,4 --workers=1,2,4,8,16,32,64
 
     traffic   what a worker and the servers send each other in a step, counted
               in the graph that training builds
-    cluster   a simulation: every worker pulls the weights, computes, pushes the
-              gradients, and the servers update; who uses the same link, or the
-              same server's memory, shares it evenly. Nothing overlaps within a
-              worker, so figures are at the low end
-    machine   measures the parts of a step on this machine, and predicts by the
-              same simulation the step of workers and a server that share its
-              cores
-    input     measures how fast records are checked before the first step, and
-              images come from files, as of a set too large for memory
+    cluster   a simulation: every worker pulls the weights, computes and pushes
+              the gradients, and the servers update. Those that use the same
+              link, or the same server's memory, share it evenly. A worker does
+              one thing at a time, so figures are at the low end
 
 Prints Markdown tables. W is the number of workers, M that of servers. Exit
 codes: 0 finished, 1 failed, 2 bad input.
 """
 import collections
-import contextlib
-import functools
-import json
 import math
-import os
-import socket
-import subprocess
-import sys
-import time
+import typing
 
 from absl import flags
 import numpy as np
@@ -39,76 +24,46 @@ import numpy as np
 from mentormix import cluster as cluster_lib
 from mentormix import command
 from mentormix import config as config_lib
-from mentormix.command import RunError
 from mentormix.command import UserError
 
 PULL, COMPUTE, PUSH, SUM, UPDATE = range(5)
+_ASYNCHRONOUS = PULL, COMPUTE, PUSH, UPDATE
 _FREE = 0  # The resource that nobody has to share.
-_WARM_UP = 0.2  # Share of the steps that does not count.
-_DATASET = 'cifar10'
-_HOST = '127.0.0.1'
-_REPEATS = 7
-_BATCHES = 40  # A sample of the input.
-_THREADS = (1, 2, 4)  # That decode and augment.
-_START = ('import sys; sys.path[0] = %r; import simulate_cluster; '
-          'simulate_cluster.serve()')
 
 
 def define_flags():
   """Defines the flags; called once, by the script."""
-  flags.DEFINE_enum('show', 'cluster',
-                    ['traffic', 'cluster', 'machine', 'input'],
-                    'What to show; see above.')
-  flags.DEFINE_list('workers', ['1', '2', '4', '8', '16', '32', '64'],
-                    'Numbers of workers.')
-  flags.DEFINE_list('servers', ['1'], 'Numbers of servers.')
-  flags.DEFINE_list('gbits', ['10', '100'],
-                    'cluster: Gbit/s of every machine, each way.')
-  flags.DEFINE_list('step_secs', ['0.47'],
-                    'cluster: seconds that a worker computes a step.')
-  flags.DEFINE_float('spread', 0.1,
-                     'cluster: standard deviation of these over their mean.',
-                     lower_bound=0, upper_bound=10)
-  flags.DEFINE_float('mbytes', 117.8, 'cluster: 10^6 bytes of the weights, and '
-                     'of the gradients.', lower_bound=1e-6)
-  flags.DEFINE_list('fullest', [], 'cluster: which share of them the fullest '
-                    'server holds, for each of --servers; by default 1 / M.')
-  flags.DEFINE_float('update_gbytes', 2.6, 'cluster: 10^9 bytes of weights '
-                     'that a server updates a second.', lower_bound=1e-6)
-  flags.DEFINE_float('sum_gbytes', 15, 'cluster: 10^9 bytes of gradients that '
-                     'a server adds up a second, for --sync_replicas.',
-                     lower_bound=1e-6)
-  flags.DEFINE_float('flow_gbits', 13, 'cluster: most that one worker and one '
-                     'server exchange, Gbit/s each way.', lower_bound=1e-6)
-  flags.DEFINE_integer('steps', 60, 'cluster, machine: simulated steps of each '
-                       'worker.', lower_bound=10, upper_bound=100000)
-  flags.DEFINE_integer('seed', 0, 'Of the simulation.', lower_bound=0,
-                       upper_bound=2 ** 32 - 1)
-  flags.DEFINE_list('studentnets', ['resnet32'], 'traffic, machine: the '
-                    'students.')
-  flags.DEFINE_integer('batch_size', 128, 'Examples per step of a worker.',
-                       lower_bound=1)
-  flags.DEFINE_string('trained_mentornet_dir',
-                      'mentornet_models/mentornet_pd',
-                      'traffic, machine: the MentorNet.')
-  flags.DEFINE_string('data_dir', '', 'input: directory of a training set of '
-                      'CIFAR-10.')
+  flags.DEFINE_enum('show', 'cluster', ['traffic', 'cluster'], 'See above.')
+  for name, default, about in (
+      ('workers', '1,2,4,8,16,32,64', 'Numbers of workers.'),
+      ('servers', '1', 'Numbers of servers.'),
+      ('gbits', '10,100', 'Gbit/s of every machine, each way.'),
+      ('step_secs', '0.47', 'Seconds that a worker computes a step.'),
+      ('fullest', [], 'Share of the weights on the fullest server, for each of '
+       '--servers; by default 1 / M.'),
+      ('studentnets', 'resnet32', 'traffic: the students.')):
+    flags.DEFINE_list(name, default, about)
+  for name, default, about in (
+      ('mbytes', 117.8, '10^6 bytes of the weights, and of the gradients.'),
+      ('update_gbytes', 2.6, 'GB of weights that a server updates, a second.'),
+      ('sum_gbytes', 15, 'GB of gradients that a server adds up, a second.'),
+      ('flow_gbits', 13, 'Most Gbit/s, each way, of a worker and a server.')):
+    flags.DEFINE_float(name, default, about, 1e-6)
+  flags.DEFINE_float('spread', 0.1, 'Standard deviation of the seconds that '
+                     'workers compute, over their mean.', 0, 10)
+  flags.DEFINE_integer('steps', 60, 'Simulated steps of a worker.', 10, 100000)
+  flags.DEFINE_integer('seed', 0, 'Of the simulation.', 0, 2**32 - 1)
 
 
 def main():
   """Flags -> tables."""
-  args = flags.FLAGS
-  workers, servers = _numbers('workers'), _numbers('servers')
-  config_lib.validate(_config(''))
-  if args.show == 'cluster':
-    lines = cluster_tables(workers, servers, _numbers('gbits', float),
-                           _numbers('step_secs', float))
-  elif args.show == 'traffic':
-    lines = traffic_table(args.studentnets, servers)
-  elif args.show == 'input':
-    lines = input_table(args.data_dir, args.batch_size)
+  servers = _numbers('servers')
+  if flags.FLAGS.show == 'traffic':
+    lines = traffic_table(flags.FLAGS.studentnets, servers)
   else:
-    lines = machine_table(args.studentnets, workers)
+    lines = cluster_tables(_numbers('workers'), servers,
+                           _numbers('gbits', float),
+                           _numbers('step_secs', float))
   for line in lines:
     print(line, flush=True)
 
@@ -121,95 +76,65 @@ def _numbers(name, kind=int):
       return values
   except ValueError:
     pass
-  raise UserError('--%s=%s: give %s above 0 and below 1000, with commas '
-                  'between' % (name, ','.join(flags.FLAGS[name].value),
-                               'whole numbers' if kind is int else 'numbers'))
+  given = ','.join(flags.FLAGS[name].value)
+  what = 'whole numbers' if kind is int else 'numbers'
+  raise UserError(f'--{name}={given}: give {what} above 0 and below 1000, with '
+                  'commas between')
 
 
-# The simulation --------------------------------------------------------------
+class Plan(typing.NamedTuple):
+  """Who needs what in the P = 5 phases of a step: M things at a time.
 
-
-class Phase(collections.namedtuple('Phase', 'work limit first second')):
-  """What a worker does next: M things at a time.
-
-  Attributes:
-    work: [W, M], in units of the resources that it uses; 0 for nothing.
-    limit: most units a second of each thing, however free the resources are.
-    first: int [W, M], the resource that each needs; `_FREE` for none.
-    second: another one, likewise.
+  Asynchronous training has no sum. In synchronous training each worker's
+  gradients are added up, then one update is that of all.
   """
-  __slots__ = ()
+  work: np.ndarray  # [P, W, M], in units of the resources; 0 for nothing.
+  limit: np.ndarray  # [P], most units a second of each thing.
+  uses: np.ndarray  # [P, 2, W, M], the two resources that each needs.
+  capacity: np.ndarray  # [R], units a second of each resource, shared evenly.
+  names: typing.List[str]  # What each resource is, R strings.
 
 
-class Plan(collections.namedtuple('Plan', 'phases capacity names')):
-  """Who needs what for a step.
-
-  Attributes:
-    phases: the five `Phase`s pull, compute, push, sum, update. Asynchronous
-      training has no sum; in synchronous training each worker's gradients are
-      added up, and then one worker's update is that of all.
-    capacity: [R], units a second of each resource, shared evenly.
-    names: what each resource is, R strings.
-  """
-  __slots__ = ()
-
-
-Outcome = collections.namedtuple('Outcome', 'rate staleness busiest busy')
+class Outcome(typing.NamedTuple):
+  """What a simulation found."""
+  rate: float  # Steps of single workers, a second.
+  staleness: float  # Mean number of others' updates from pull to update.
+  busiest: str  # The busiest resource,
+  busy: float  # and which share of the time it is.
 
 
 def network_plan(workers, shares, gbits, step_secs, mbytes, update_gbytes,
                  sum_gbytes, flow_gbits):
-  """Workers and servers on machines of their own.
+  """The `Plan` of W workers and M servers, each on its own machine.
 
   Args:
     workers: W.
     shares: [M], which share of the bytes each server holds.
-    gbits: of every machine's link, Gbit/s each way.
-    step_secs: seconds of computing.
-    mbytes: of the weights, and of the gradients, 10^6 bytes.
-    update_gbytes: what a server updates, 10^9 bytes of weights a second.
-    sum_gbytes: what it adds up, 10^9 bytes of gradients a second.
-    flow_gbits: most between one worker and one server, Gbit/s each way.
+    gbits, step_secs, mbytes, update_gbytes, sum_gbytes, flow_gbits: as the
+      flags of these names.
   """
-  servers = len(shares)
-  link = gbits / 8 * 1e9  # Bytes a second.
+  servers, link, flow = len(shares), gbits / 8 * 1e9, flow_gbits / 8 * 1e9
   names = (['none'] + ['server out'] * servers + ['server in'] * servers
            + ['memory'] * servers + ['worker in'] * workers
            + ['worker out'] * workers)
   capacity = np.array([np.inf] + [link] * 2 * servers
                       + [update_gbytes * 1e9] * servers + [link] * 2 * workers)
-  columns = np.tile(np.arange(servers), (workers, 1))  # [W, M]
-  rows = 1 + 3 * servers + np.tile(np.arange(workers)[:, None], (1, servers))
-  none, memory = np.full_like(columns, _FREE), 1 + 2 * servers + columns
+  server = np.tile(np.arange(servers), (workers, 1))  # [W, M]
+  worker = 1 + 3 * servers + np.tile(np.arange(workers)[:, None], (1, servers))
+  none, memory = np.full_like(server, _FREE), 1 + 2 * servers + server
   moved = np.tile(np.asarray(shares) * mbytes * 1e6, (workers, 1))
-  compute = np.zeros([workers, servers])
-  compute[:, 0] = step_secs
-  flow = flow_gbits / 8 * 1e9
-  return Plan([Phase(moved, flow, 1 + columns, rows),
-               Phase(compute, 1.0, none, none),
-               Phase(moved, flow, 1 + servers + columns, rows + workers),
-               Phase(moved * (update_gbytes / sum_gbytes), np.inf, memory,
-                     none),
-               Phase(moved, np.inf, memory, none)],
-              capacity, names)
-
-
-def machine_plan(workers, cores, seconds):
-  """All tasks on one machine, whose cores are what they share.
-
-  Args:
-    workers: W.
-    cores: how many.
-    seconds: of the five phases, alone: pairs of wall and CPU seconds.
-  """
-  none = np.full([workers, 1], _FREE)
-  return Plan([Phase(np.full([workers, 1], cpu), cpu / wall if wall else 1.0,
-                     none + 1, none) for wall, cpu in seconds],
-              np.array([np.inf, cores]), ['none', 'cores'])
+  return Plan(
+      np.array([moved, np.where(server == 0, step_secs, 0), moved,
+                moved * (update_gbytes / sum_gbytes), moved]),
+      np.array([flow, 1, flow, np.inf, np.inf]),
+      np.array([[1 + server, worker], [none, none],
+                [1 + servers + server, worker + workers],
+                [memory, none], [memory, none]]),
+      capacity, names)
 
 
 def simulate(plan, steps, sync=False, spread=0.0, seed=0):
-  """Trains on paper.
+  """Returns the `Outcome` of training by a `Plan`.
 
   Args:
     plan: a `Plan`.
@@ -217,48 +142,38 @@ def simulate(plan, steps, sync=False, spread=0.0, seed=0):
     sync: whether a step is one update by all workers, not one of each.
     spread: standard deviation of the compute time over its mean (log-normal).
     seed: of the compute times.
-
-  Returns:
-    An `Outcome`: steps of single workers a second; the mean number of others'
-    updates from a worker's pull to its own update; the busiest resource, and
-    which share of the time it is.
   """
-  rng = np.random.RandomState(seed)
-  sigma = math.sqrt(math.log(1 + spread ** 2))
-  workers, servers = plan.phases[PULL].work.shape
+  rng, sigma = np.random.RandomState(seed), math.sqrt(math.log(1 + spread**2))
+  _, workers, servers = plan.work.shape
   left, limit = np.zeros([workers, servers]), np.ones([workers, servers])
-  first, second = (np.full([workers, servers], _FREE) for _ in range(2))
+  uses = np.full([2, workers, servers], _FREE)
   phase = [None] * workers  # None: it waits for the others.
   pulled = [0] * workers  # Version of the weights that each has.
-  now, version, used = 0.0, 0, np.zeros(len(plan.capacity))
-  ends, staleness = [], []
+  now, used, ends, staleness = 0.0, np.zeros(len(plan.capacity)), [], []
 
   def begin(worker, which, factor=1.0):
-    what = plan.phases[which]
     if which == PULL:
-      pulled[worker] = version
+      pulled[worker] = len(ends)
     if which == COMPUTE:
-      factor *= math.exp(sigma * rng.randn() - sigma ** 2 / 2)
-    left[worker], limit[worker] = what.work[worker] * factor, what.limit
-    first[worker], second[worker] = what.first[worker], what.second[worker]
-    phase[worker] = which
+      factor *= math.exp(sigma * rng.randn() - sigma**2 / 2)
+    left[worker] = plan.work[which, worker] * factor
+    limit[worker], phase[worker] = plan.limit[which], which
+    uses[:, worker] = plan.uses[which, :, worker]
 
   for worker in range(workers):
-    if sync:
-      begin(worker, PULL)
-    else:  # Anywhere in a step.
-      begin(worker, COMPUTE, rng.uniform())
+    # Asynchronous workers start anywhere in a step.
+    begin(worker, *((PULL,) if sync else (COMPUTE, rng.uniform())))
   total = steps if sync else steps * workers
   while len(ends) < total:
     active = left > 0
     users = sum(np.bincount(which[active], minlength=len(used))
-                for which in (first, second))
+                for which in uses)
     share = plan.capacity / np.maximum(users, 1)
-    rate = np.minimum(limit, np.minimum(share[first], share[second]))[active]
+    rate = np.minimum(limit, share[uses].min(axis=0))[active]
     lasts = left[active] / rate
     until = lasts.min() if len(lasts) else 0.0
     now += until
-    for which in (first, second):
+    for which in uses:
       used += np.bincount(which[active], rate * until, len(used))
     left[active] = np.where(lasts <= until * (1 + 1e-9), 0,
                             left[active] - rate * until)
@@ -267,17 +182,16 @@ def simulate(plan, steps, sync=False, spread=0.0, seed=0):
         begin(worker, phase[worker] + 1)
       elif phase[worker] == PUSH:
         begin(worker, SUM if sync else UPDATE)
-      elif phase[worker] == SUM:  # The last one updates for all.
+      elif phase[worker] == SUM:  # The last worker updates for all.
         phase[worker] = None
         if phase == [None] * workers:
           begin(worker, UPDATE)
       elif phase[worker] == UPDATE:
-        staleness.append(version - pulled[worker])
-        version += 1
+        staleness.append(len(ends) - pulled[worker])
         ends.append(now)
         for next_worker in range(workers) if sync else [worker]:
           begin(next_worker, PULL)
-  skipped = int(_WARM_UP * total)
+  skipped = total // 5  # While it warms up.
   rate = (total - 1 - skipped) / (ends[-1] - ends[skipped])
   busy = used / plan.capacity / now
   busiest = int(np.argmax(busy))
@@ -287,32 +201,25 @@ def simulate(plan, steps, sync=False, spread=0.0, seed=0):
 
 def alone(plan):
   """Seconds of an asynchronous step of the only worker, in closed form."""
-  capacity = plan.capacity
   total = 0.0
-  for phase in _asynchronous(plan):
-    work, first, second = phase.work[0], phase.first[0], phase.second[0]
-    rate = np.minimum(phase.limit, np.minimum(capacity[first],
-                                              capacity[second]))
-    seconds = (work / rate).max()
-    for which in (first, second):  # One link takes what several servers send.
-      seconds = max(seconds, (np.bincount(which, work, len(capacity))
-                              / capacity).max())
-    total += seconds
+  for phase in _ASYNCHRONOUS:
+    work, uses = plan.work[phase, 0], plan.uses[phase, :, 0]
+    rate = np.minimum(plan.limit[phase], plan.capacity[uses].min(axis=0))
+    # One link carries what several servers send.
+    total += max([(work / rate).max()] + [
+        (np.bincount(which, work, len(plan.capacity)) / plan.capacity).max()
+        for which in uses])
   return total
 
 
 def most(plan):
   """Asynchronous steps a second that the servers allow, in closed form."""
   taken = np.zeros(len(plan.capacity))  # Seconds of a resource, a step.
-  for phase in _asynchronous(plan):
-    for which in (phase.first, phase.second):
-      taken += np.bincount(which.ravel(), phase.work.ravel(), len(taken))
+  for phase in _ASYNCHRONOUS:
+    for which in plan.uses[phase]:
+      taken += np.bincount(which.ravel(), plan.work[phase].ravel(), len(taken))
   taken[[name.startswith('worker') for name in plan.names]] = 0
-  return len(plan.phases[PULL].work) / (taken / plan.capacity).max()
-
-
-def _asynchronous(plan):
-  return [phase for k, phase in enumerate(plan.phases) if k != SUM]
+  return plan.work.shape[1] / (taken / plan.capacity).max()
 
 
 def cluster_tables(workers, servers, gbits, step_secs):
@@ -323,101 +230,75 @@ def cluster_tables(workers, servers, gbits, step_secs):
   if len(fullest) != len(servers) or any(
       not 1.0 / count <= share <= 1 or count == 1 != share
       for count, share in zip(servers, fullest)):
-    raise UserError('--fullest=%s: give a share from 1 / M to 1 for each of '
-                    '--servers=%s' % (','.join(args.fullest),
-                                      ','.join(args.servers)))
+    raise UserError(f'--fullest={",".join(args.fullest)}: give a share from 1 '
+                    f'/ M to 1 for each of --servers={",".join(args.servers)}')
   shares = {count: [share] + [(1 - share) / max(1, count - 1)] * (count - 1)
             for count, share in zip(servers, fullest)}
 
-  def plan_for(num_workers, num_servers, link, secs):
-    return network_plan(
-        num_workers, shares[num_servers], link, secs, args.mbytes,
-        args.update_gbytes, args.sum_gbytes, args.flow_gbits)
+  def plan_for(number, secs, link, count):
+    return network_plan(number, shares[count], link, secs, args.mbytes,
+                        args.update_gbytes, args.sum_gbytes, args.flow_gbits)
 
   cases = [(secs, link, count) for secs in step_secs for link in gbits
            for count in servers]
-  yield '| compute, s | Gbit/s | servers | step alone, s | steps/s at most | '\
-      'workers fed |'
-  yield '|---|---|---|---|---|---|'
+  yield ('| compute, s | Gbit/s | servers | step alone, s | steps/s at most | '
+         'workers fed |')
+  yield '|' + '---|' * 6
   for secs, link, count in cases:
-    plan = plan_for(1, count, link, secs)
-    yield '| %g | %g | %d | %.3f | %.1f | %.1f |' % (
-        secs, link, count, alone(plan), most(plan), most(plan) * alone(plan))
+    plan = plan_for(1, secs, link, count)
+    yield (f'| {secs:g} | {link:g} | {count} | {alone(plan):.3f} | '
+           f'{most(plan):.1f} | {most(plan) * alone(plan):.1f} |')
   yield ''
-  yield '| compute, s | Gbit/s | servers | workers | asynchronous: steps/s | '\
-      'of ideal | staleness | busiest | synchronous: steps/s | of ideal |'
+  yield ('| compute, s | Gbit/s | servers | workers | asynchronous: steps/s | '
+         'of ideal | staleness | busiest | synchronous: steps/s | of ideal |')
   yield '|' + '---|' * 10
   for secs, link, count in cases:
     for number in workers:
-      plan = plan_for(number, count, link, secs)
-      free, sync = (simulate(plan, args.steps, sync, args.spread, args.seed)
-                    for sync in (False, True))
-      yield '| %g | %g | %d | %d | %.2f | %.2f | %.1f | %s %.0f%% | %.2f | '\
-          '%.2f |' % (secs, link, count, number, free.rate,
-                      free.rate * secs / number, free.staleness, free.busiest,
-                      100 * free.busy, sync.rate, sync.rate * secs / number)
-
-
-# What the figures rest on ----------------------------------------------------
-
-
-def _config(studentnet):
-  args = flags.FLAGS
-  return config_lib.TrainConfig(
-      studentnet=studentnet, batch_size=args.batch_size, data_dir='unused',
-      dataset_name=_DATASET,
-      train_log_dir='unused', trained_mentornet_dir=args.trained_mentornet_dir)
-
-
-def _step(config, cluster):
-  """Adds a training step on random images to the graph; its fetches."""
-  # pylint: disable=g-import-not-at-top
-  from mentormix import datasets
-  from mentormix import input_pipeline
-  from mentormix import mentornet
-  from mentormix import training
-  from mentormix.runtime import tf
-  dataset = datasets.get(config.dataset_name)
-  size = [config.batch_size, dataset.image_size, dataset.image_size, 3]
-  labels = tf.zeros(size[:1], tf.int64)
-  batch = input_pipeline.Batch(tf.random.uniform(size), labels, labels, labels)
-  step = training.build_step(
-      config, dataset, 50000, batch, mentornet.load(
-          config.trained_mentornet_dir, config.loss_p_percentile),
-      cluster=cluster)
-  return [step.train_op, step.done, step.loss, step.weights_l2]
+      free, sync = (simulate(plan_for(number, secs, link, count), args.steps,
+                             is_sync, args.spread, args.seed)
+                    for is_sync in (False, True))
+      yield (f'| {secs:g} | {link:g} | {count} | {number} | {free.rate:.2f} | '
+             f'{free.rate * secs / number:.2f} | {free.staleness:.1f} | '
+             f'{free.busiest} {100 * free.busy:.0f}% | {sync.rate:.2f} | '
+             f'{sync.rate * secs / number:.2f} |')
 
 
 def traffic_table(studentnets, servers):
   """The lines of the table of --show=traffic."""
   # pylint: disable=g-import-not-at-top
+  from mentormix import datasets
+  from mentormix import input_pipeline
   from mentormix import servers as servers_lib
+  from mentormix import training
   from mentormix.runtime import tf
-  yield '| student | trainable | largest, MB | checkpoint, MB | servers | '\
-      'fullest, share | down, MB | up, MB | tensors down | up |'
+  yield ('| student | trainable | largest, MB | checkpoint, MB | servers | '
+         'fullest, share | down, MB | up, MB | tensors down | up |')
   yield '|' + '---|' * 10
-  for studentnet in studentnets:
-    for count in servers:
-      config = _config(studentnet)
-      cluster = cluster_lib.Cluster(
-          {'ps': ('a:1',) * count, 'worker': ('b:1',)}, 'worker', 0)
-      with tf.Graph().as_default(), tf.device(
-          servers_lib.placement(cluster, config)):
-        fetches = _step(config, cluster)
-        moved = traffic([x.op if hasattr(x, 'op') else x for x in fetches],
-                        tf.resource)
-        weights = tf.trainable_variables()
-        held = collections.Counter()
-        for v in weights:
-          held[v.device] += v.shape.num_elements()
-        yield '| %s | %d | %.3f | %.1f | %d | %.3f | %.3f | %.3f | %d | %d '\
-            '|' % (studentnet, sum(held.values()),
-                   max(v.shape.num_elements() for v in weights) * 4 / 1e6,
-                   sum(v.shape.num_elements() * v.dtype.base_dtype.size
-                       for v in tf.global_variables()) / 1e6, count,
-                   max(held.values()) / float(sum(held.values())),
-                   sum(moved['down']) / 1e6, sum(moved['up']) / 1e6,
-                   len(moved['down']), len(moved['up']))
+  dataset = datasets.get('cifar10')
+  for studentnet, count in ((s, c) for s in studentnets for c in servers):
+    config = config_lib.TrainConfig(studentnet=studentnet)
+    cluster = cluster_lib.Cluster(
+        {'ps': ('a:1',) * count, 'worker': ('b:1',)}, 'worker', 0)
+    with tf.Graph().as_default(), tf.device(
+        servers_lib.placement(cluster, config)):
+      labels = tf.zeros([config.batch_size], tf.int64)
+      step = training.build_step(
+          config, dataset, 50000, input_pipeline.Batch(
+              tf.zeros([config.batch_size, 32, 32, 3]), labels, labels, labels),
+          lambda features: tf.ones_like(features[:, 0]), cluster=cluster)
+      fetches = step.train_op, step.done, step.loss, step.weights_l2
+      moved = traffic([getattr(x, 'op', x) for x in fetches], tf.resource)
+      weights, held = tf.trainable_variables(), collections.Counter()
+      for v in weights:
+        held[v.device] += v.shape.num_elements()
+      largest = max(v.shape.num_elements() for v in weights) * 4 / 1e6
+      saved = sum(v.shape.num_elements() * v.dtype.base_dtype.size
+                  for v in tf.global_variables()) / 1e6
+      share = max(held.values()) / sum(held.values())
+      down, up = moved['down'], moved['up']
+      yield (f'| {studentnet} | {sum(held.values())} | {largest:.3f} | '
+             f'{saved:.1f} | {count} | {share:.3f} | {sum(down) / 1e6:.3f} | '
+             f'{sum(up) / 1e6:.3f} | {len(down)} | {len(up)} |')
 
 
 def traffic(ops, resource):
@@ -443,15 +324,13 @@ def traffic(ops, resource):
       if source != target and tensor.dtype.base_dtype != resource:
         size = tensor.shape.num_elements() * tensor.dtype.size
         moved[tensor.name, target] = ('down' if 'ps' in source else 'up', size)
-  found = collections.defaultdict(list)
-  for way, size in moved.values():
-    found[way].append(size)
-  return found
+  return {way: [size for other, size in moved.values() if other == way]
+          for way in ('down', 'up')}
 
 
 def _place(op, resource):
   """The task that runs an op, as /job:ps/task:0."""
-  for tensor in op.inputs:  # What changes or reads a variable is where it lies.
+  for tensor in op.inputs:  # An op runs where the variable it uses is.
     if tensor.dtype.base_dtype == resource:
       return _place(tensor.op, resource)
   for group in op.colocation_groups():
@@ -459,167 +338,6 @@ def _place(op, resource):
     if name != op.name:
       return _place(op.graph.get_operation_by_name(name), resource)
   return '/'.join(op.device.split('/')[:3])
-
-
-def machine_table(studentnets, workers):
-  """The lines of the tables of --show=machine."""
-  cores = len(os.sched_getaffinity(0))
-  for studentnet in studentnets:
-    parts = measure(_config(studentnet))
-    yield '%s, batch %d, %d cores' % (studentnet, flags.FLAGS.batch_size, cores)
-    yield ''
-    yield '| part | wall, s | CPU of all, s |'
-    yield '|---|---|---|'
-    for name, seconds in parts.items():
-      yield '| %s | %.4f | %.4f |' % ((name,) + seconds)
-    yield ''
-    yield '| workers | step, s | steps/s of all |'
-    yield '|---|---|---|'
-    for number in workers:
-      # Alone, a step has its update in it.
-      plan = machine_plan(number, cores, [parts['pull'], parts['step'],
-                                          parts['push'], (0.0, 0.0),
-                                          (0.0, 0.0)])
-      rate = simulate(plan, flags.FLAGS.steps, seed=flags.FLAGS.seed).rate
-      yield '| %d | %.3f | %.4f |' % (number, number / rate, rate)
-    yield ''
-
-
-def measure(config):
-  """Times the parts of a step, each alone, with a server in another process.
-
-  Returns:
-    'step', of a process without servers, 'pull' and 'push' -> median wall
-    seconds, CPU seconds of both processes.
-  """
-  # pylint: disable=g-import-not-at-top
-  from mentormix import runtime
-  from mentormix.runtime import tf
-  runtime.select_device('')
-  found = collections.OrderedDict()
-  with tf.Graph().as_default():
-    fetches = _step(config, cluster_lib.ALONE)
-    shapes = [v.shape.as_list() for v in tf.trainable_variables()]
-    with tf.Session(config=runtime.session_config()) as session:
-      session.run(tf.global_variables_initializer())
-      found['step'] = _time(lambda: session.run(fetches), [os.getpid()])
-
-  with _tasks() as (target, processes), tf.Graph().as_default():
-    held, sums = {}, {}
-    ps, worker = '/job:ps/task:0', '/job:worker/task:0'
-    for place in (ps, worker):
-      with tf.device(place):
-        held[place] = [tf.Variable(tf.ones(shape)) for shape in shapes]
-    for place, other in ((ps, worker), (worker, ps)):
-      values = [variable.read_value() for variable in held[other]]
-      with tf.device(place):  # Each comes whole, and a number of it is used.
-        sums[place] = tf.add_n([tf.reshape(x, [-1])[0] for x in values])
-    with tf.Session(target, config=runtime.session_config()) as session:
-      session.run(tf.global_variables_initializer())
-      for name, place in (('pull', worker), ('push', ps)):
-        found[name] = _time(functools.partial(session.run, sums[place]),
-                            processes)
-  return found
-
-
-@contextlib.contextmanager
-def _tasks():
-  """Runs a parameter server and, in this process, a worker.
-
-  Yields:
-    (target, processes): of a session, and the numbers of both processes.
-  """
-  with socket.socket() as a, socket.socket() as b:
-    for free in (a, b):
-      free.bind((_HOST, 0))
-    ports = [free.getsockname()[1] for free in (a, b)]
-  start = _START % os.path.dirname(os.path.abspath(__file__))
-  child = subprocess.Popen([sys.executable, '-c', start, json.dumps(ports)])
-  try:
-    server = _server(ports, 'worker')
-    yield server.target, [os.getpid(), child.pid]
-  finally:
-    child.kill()
-    child.wait()
-
-
-def input_table(data_dir, batch_size):
-  """The lines of the table of --show=input."""
-  # pylint: disable=g-import-not-at-top
-  from mentormix import datasets
-  from mentormix import input_pipeline
-  from mentormix import runtime
-  from mentormix.runtime import tf
-  input_pipeline.MOST_IN_MEMORY = 0
-  dataset = datasets.get(_DATASET)
-  files = datasets.find_files(dataset, 'train', data_dir)
-  _, count = datasets.check_files(dataset, 'train', files)
-  here = [os.getpid()]
-  yield '| TensorFlow %s | records or images a second | a CPU second |' % (
-      runtime.VERSION)
-  yield '|---|---|---|'
-  wall, cpu = _time(
-      lambda: datasets.check_files(dataset, 'train', files), here)
-  yield '| check | %.0f | %.0f |' % (count / wall, count / cpu)
-  for threads in _THREADS:
-    with tf.Graph().as_default():
-      batch = input_pipeline.train_batch(dataset, files, count, batch_size,
-                                         num_threads=threads)
-      with tf.train.MonitoredSession() as session:
-        step = functools.partial(session.run, batch.images.op)
-        wall, cpu = _time(lambda: [step() for _ in range(_BATCHES)], here)
-    images = _BATCHES * batch_size
-    yield '| from files, threads: %d | %.0f | %.0f |' % (
-        threads, images / wall, images / cpu)
-
-
-def _time(run, processes):
-  """(wall, CPU) seconds of a call: median, and mean over some processes."""
-  for _ in range(2):
-    run()
-  walls, before = [], sum(map(_cpu_secs, processes))
-  for _ in range(_REPEATS):
-    begun = time.perf_counter()
-    run()
-    walls.append(time.perf_counter() - begun)
-  cpu = (sum(map(_cpu_secs, processes)) - before) / _REPEATS
-  return float(np.median(walls)), cpu
-
-
-def _cpu_secs(process):
-  """Of a process so far, user and system."""
-  if process == os.getpid():
-    return time.process_time()
-  try:
-    with open('/proc/%d/stat' % process) as f:
-      fields = f.read().rpartition(')')[2].split()
-  except OSError:
-    raise RunError('--show=machine: process %d or its /proc is gone; it needs '
-                   'Linux' % process)
-  return (int(fields[11]) + int(fields[12])) / float(os.sysconf('SC_CLK_TCK'))
-
-
-def _server(ports, job):
-  """A tf.train.Server on this machine, for nobody from outside.
-
-  Args:
-    ports: of the parameter server and of the worker.
-    job: ps or worker.
-  """
-  # pylint: disable=g-import-not-at-top
-  from mentormix import listening
-  from mentormix import runtime
-  from mentormix.runtime import tf
-  runtime.select_device('')
-  jobs = {name: ['%s:%d' % (_HOST, port)]
-          for name, port in zip(('ps', 'worker'), ports)}
-  with listening.only_on(_HOST, ports[job == 'worker']):
-    return tf.train.Server(jobs, job, 0)
-
-
-def serve():
-  """The other process: a server that holds variables until it is killed."""
-  _server(json.loads(sys.argv[1]), 'ps').join()
 
 
 def cli():

@@ -8,7 +8,7 @@ import pytest
 CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 # In the order of the flow: a module imports only what stands above it.
-FLOW = ['command', 'cluster', 'listening', 'files', 'records', 'runtime',
+FLOW = ['command', 'cluster', 'files', 'runtime',
         'operations', 'servers', 'noise', 'config', 'presets', 'results', 'summaries',
         'schedules', 'pickles', 'label_files', 'archives', 'image_folders',
         'datasets', 'sampling', 'augmentation', 'input_pipeline', 'checkpoints',
@@ -20,7 +20,7 @@ MAY_NOT_IMPORT = {
     'mentormix_loss': {'students', 'students.resnet', 'mentornet'},
     'evaluation': {'mentornet', 'mentormix_loss', 'training'},
 }
-WITHOUT_TENSORFLOW = ['command', 'cluster', 'listening', 'files', 'records',
+WITHOUT_TENSORFLOW = ['command', 'cluster', 'files', 'records',
                       'noise', 'config', 'presets', 'results', 'pickles',
                       'label_files', 'archives', 'image_folders', 'curriculum',
                       'loss_traces', 'figures', 'mentornet_figures']

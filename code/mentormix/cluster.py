@@ -1,12 +1,12 @@
-"""Who takes part in a training run on several machines, and whether they answer.
+"""Who takes part in a training run on several machines, and who answers.
 
-    ps          keeps the variables; any number of them shares them out
-    worker      computes steps; worker 0, or the job `chief`, also writes
-                checkpoints, and is called the chief
+    ps          keeps the variables; several of them share them out
+    worker      computes steps; worker 0, or the job `chief`, also writes the
+                checkpoints and is called the chief
     evaluator   evaluates the checkpoints; nobody needs to reach it
 
-They find each other by host lists on the command line, or by the environment
-variable TF_CONFIG as TensorFlow's own programs do. No TensorFlow here.
+Tasks find each other by host lists on the command line, or by the environment
+variable TF_CONFIG, as TensorFlow's own programs do. No TensorFlow here.
 """
 import collections
 import json
@@ -14,6 +14,7 @@ import re
 import socket
 import threading
 import time
+import typing
 
 from mentormix import command
 from mentormix.command import log
@@ -24,27 +25,24 @@ CHIEF, WORKER, PS, EVALUATOR = JOBS = 'chief', 'worker', 'ps', 'evaluator'
 _ADDRESS = re.compile(r'(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})$')
 _HINT = 'write host:port,host:port'
 
-_CONNECT_SECS = 2  # For an answer.
-_LOOK_SECS = 2  # Between two looks at the others,
+_CONNECT_SECS = 2  # How long to wait for a connection.
+_LOOK_SECS = 2  # Between two looks at the other tasks,
 _PAUSE_SECS = 0.5  # and while there is nothing else to do.
-_SAY_AFTER_SECS = 5  # Out of reach for less is no news.
-_SAY_SECS = 60  # Between two lines while somebody stays out of reach.
+_SAY_AFTER_SECS = 5  # Shorter absences are not reported.
+_SAY_SECS = 60  # Between two lines while a task stays out of reach.
 
 
-class Cluster(collections.namedtuple('Cluster', 'jobs job task')):
-  """The tasks of a run, and which of them this process is.
-
-  Attributes:
-    jobs: job -> tuple of addresses host:port, of `ps`, `worker` and maybe
-      `chief`; empty for training in a single process.
-    job: this process's, one of `JOBS`.
-    task: its index in the job.
-  """
-  __slots__ = ()
+class Cluster(typing.NamedTuple):
+  """The tasks of a run, and which of them this process is."""
+  # Job -> addresses host:port, of `ps`, `worker` and maybe `chief`; empty for
+  # training in a single process.
+  jobs: typing.Dict[str, typing.Tuple[str, ...]]
+  job: str  # The job of this process, one of `JOBS`.
+  task: int  # Its index in the job.
 
   @property
   def workers(self):
-    """Addresses of all that compute, the chief first."""
+    """Addresses of all tasks that compute, the chief first."""
     return self.jobs.get(CHIEF, ()) + self.jobs.get(WORKER, ())
 
   @property
@@ -67,27 +65,47 @@ class Cluster(collections.namedtuple('Cluster', 'jobs job task')):
 
   @property
   def device(self):
-    """Of this process, for what is computed here; '' without a cluster."""
-    return '/job:%s/task:%d' % (self.job, self.task) if self.jobs else ''
+    """Where this process computes; '' without a cluster."""
+    return f'/job:{self.job}/task:{self.task}' if self.jobs else ''
 
   def needed(self):
-    """Name -> address of the others that this process cannot do without."""
-    needed = collections.OrderedDict()
+    """Name -> address of the tasks that this process cannot do without."""
+    needed = {}
     if self.jobs and not self.is_chief:
       needed['the chief'] = self.workers[0]
     if self.jobs and self.job != PS:
-      needed.update(('ps %d' % k, address)
+      needed.update((f'ps {k}', address)
                     for k, address in enumerate(self.jobs[PS]))
     return needed
 
   def helpers(self):
-    """Name -> address of those that the chief shares the computing with."""
-    return collections.OrderedDict(
-        ('worker %d' % (k - (CHIEF in self.jobs)), address)
-        for k, address in enumerate(self.workers) if k)
+    """Name -> address of the workers that help the chief."""
+    return {f'worker {k - (CHIEF in self.jobs)}': address
+            for k, address in enumerate(self.workers) if k}
 
 
 ALONE = Cluster({}, WORKER, 0)
+
+
+def check_exposure(is_allowed, interfaces=None):
+  """Refuses to open a port of TensorFlow's server to other machines.
+
+  Args:
+    is_allowed: whether the user gave --listen_on_all_interfaces.
+    interfaces: names of this machine's network interfaces; None asks the system
+      for those of this process's network namespace.
+
+  Raises:
+    UserError: it is not allowed, and there are more interfaces than loopback.
+  """
+  if interfaces is None:
+    interfaces = [name for _, name in socket.if_nameindex()]
+  if not is_allowed and set(interfaces) - {'lo'}:
+    raise UserError(
+        "TensorFlow's server has no password, executes what it is sent and "
+        'listens on every interface; give --listen_on_all_interfaces if nobody '
+        'else can reach its port, or use scripts/local_cluster.sh, which runs '
+        'the tasks where nobody can')
 
 
 def find(config, environment):
@@ -101,25 +119,24 @@ def find(config, environment):
     `ALONE` where neither names one.
 
   Raises:
-    UserError: what they say is no cluster with this process in it.
+    UserError: they do not describe a valid cluster with this process in it.
   """
   text = environment.get(TF_CONFIG, '')
   flags = [name for name in ('ps_hosts', 'worker_hosts', 'job_name')
            if getattr(config, name)]
   if flags and text:
-    raise UserError('--%s and the environment variable %s both describe a '
-                    'cluster; give one of them' % (flags[0], TF_CONFIG))
+    raise UserError(f'--{flags[0]} and the environment variable {TF_CONFIG} '
+                    'both describe a cluster; give one of them')
   if flags or text:
+    source = f'--{flags[0]}' if flags else TF_CONFIG
     for name in ('master', 'ps_tasks'):
       if getattr(config, name):
         raise UserError(
-            '--%s=%s is for servers that run already, %s for those that this '
-            'command starts; give one of them' % (
-                name, getattr(config, name),
-                '--' + flags[0] if flags else TF_CONFIG))
+            f'--{name}={getattr(config, name)} is for servers that run already,'
+            f' {source} for those that this command starts; give one of them')
   if text and config.task:
-    raise UserError('--task=%d: the environment variable %s says which task '
-                    'this is' % (config.task, TF_CONFIG))
+    raise UserError(f'--task={config.task}: the environment variable '
+                    f'{TF_CONFIG} says which task this is')
   if flags:
     found = _from_flags(config)
   elif text:
@@ -132,64 +149,61 @@ def find(config, environment):
 
 
 def _from_flags(config):
-  if config.job_name not in (WORKER, PS, EVALUATOR):
-    raise UserError('--job_name=%s must be worker, ps or evaluator' %
-                    config.job_name)
+  job, task = config.job_name, config.task
+  if job not in (WORKER, PS, EVALUATOR):
+    raise UserError(f'--job_name={job} must be worker, ps or evaluator')
   jobs = {}
-  for job, flag in ((PS, 'ps_hosts'), (WORKER, 'worker_hosts')):
+  for name, flag in ((PS, 'ps_hosts'), (WORKER, 'worker_hosts')):
     value = getattr(config, flag)
-    if not value:
-      if config.job_name == EVALUATOR:  # It needs to reach nobody.
-        continue
-      raise UserError('--%s= must be given with --job_name=%s: %s'
-                      % (flag, config.job_name, _HINT))
-    jobs[job] = _addresses('--%s=%s' % (flag, value), value.split(','))
-  if config.job_name != EVALUATOR and config.task >= len(jobs[config.job_name]):
-    raise UserError('--task=%d must be below %d, the number of --%s_hosts' % (
-        config.task, len(jobs[config.job_name]), config.job_name))
-  return Cluster(jobs, config.job_name, config.task)
+    if value:
+      jobs[name] = _addresses(f'--{flag}={value}', value.split(','))
+    elif job != EVALUATOR:  # An evaluator does not need to reach the others.
+      raise UserError(
+          f'--{flag}= must be given with --job_name={job}: {_HINT}')
+  if job != EVALUATOR and task >= len(jobs[job]):
+    raise UserError(f'--task={task} must be below {len(jobs[job])}, the number '
+                    f'of --{job}_hosts')
+  return Cluster(jobs, job, task)
 
 
 def _from_tf_config(text):
-  """As TensorFlow's programs read it: {"cluster": {job: [address]}, "task":
-  {"type": job, "index": k}}."""
-  what = 'the environment variable %s' % TF_CONFIG
+  """Reads {"cluster": {job: [address]}, "task": {"type": job, "index": k}}."""
+  what = f'the environment variable {TF_CONFIG}'
 
   def bad(why):
-    return UserError('%s %s; unset it, or see README.md' % (what, why))
+    return UserError(f'{what} {why}; unset it, or see README.md')
 
   try:
     value = json.loads(text)
   except (ValueError, RecursionError) as error:
-    raise bad('is no JSON (%s)' % error)
+    raise bad(f'is not JSON ({error})')
   if not isinstance(value, dict):
-    raise bad('is no JSON object')
+    raise bad('is not a JSON object')
   jobs, task = value.get('cluster') or {}, value.get('task') or {}
   if not isinstance(jobs, dict) or not isinstance(task, dict):
     raise bad('needs objects as cluster and task')
   job, index = task.get('type', WORKER), task.get('index', 0)
   if job not in JOBS or type(index) is not int or index < 0:  # pylint: disable=unidiomatic-typecheck
-    raise bad('has the task %s; its type is one of %s, its index a number from '
-              '0' % (json.dumps(task), ', '.join(JOBS)))
+    raise bad(f'has the task {json.dumps(task)}; its type must be one of '
+              f'{", ".join(JOBS)}, its index a number from 0')
   unknown = set(jobs) - set(JOBS)
   if unknown:
-    raise bad('has the job %s; those known are %s'
-              % (min(unknown), ', '.join(JOBS)))
+    raise bad(f'has the job {min(unknown)}; known are {", ".join(JOBS)}')
   found = {}
   for name, addresses in jobs.items():
     if not isinstance(addresses, list) or not all(
         isinstance(address, str) for address in addresses):
-      raise bad('has %s, which is no list of host:port'
-                % json.dumps({name: addresses}))
+      raise bad(f'has {json.dumps({name: addresses})}, which is not a list of '
+                'host:port')
     if addresses and name != EVALUATOR:
-      found[name] = _addresses('%s of %s' % (name, what), addresses)
+      found[name] = _addresses(f'{name} of {what}', addresses)
   if len(found.get(CHIEF, ())) > 1:
     raise bad('has more than one chief')
-  if job != EVALUATOR and (found or job == PS) and index >= len(found.get(job, ())):
-    raise bad('has %d addresses of %s, so none for task %d'
-              % (len(found.get(job, ())), job, index))
-  if job in (CHIEF, WORKER) and PS not in found and len(sum(
-      found.values(), ())) < 2:
+  count = len(found.get(job, ()))
+  if job != EVALUATOR and (found or job == PS) and index >= count:
+    raise bad(f'has {count} addresses of {job}, so none for task {index}')
+  if (job in (CHIEF, WORKER) and PS not in found
+      and sum(map(len, found.values())) < 2):
     return ALONE
   return Cluster(found, job, index)
 
@@ -198,22 +212,22 @@ def _addresses(what, values):
   for value in values:
     match = _ADDRESS.match(value)
     if not match or not 0 < int(match.group(2)) < 65536:
-      raise UserError('%s: %r is no address; %s' % (what, value, _HINT))
+      raise UserError(f'{what}: {value!r} is not an address; {_HINT}')
   return tuple(values)
 
 
 def _check(cluster):
   """Raises UserError unless the jobs are those of a run."""
-  every = sum(cluster.jobs.values(), ())
+  addresses = sum(cluster.jobs.values(), ())
   if not cluster.jobs.get(PS):
-    raise UserError('a cluster of %d workers needs a ps, which keeps the '
-                    'variables' % len(every))
+    raise UserError(f'a cluster of {len(addresses)} workers needs a ps, which '
+                    'keeps the variables')
   if not cluster.workers:
     raise UserError('a cluster needs a worker')
-  for address, count in collections.Counter(every).items():
+  for address, count in collections.Counter(addresses).items():
     if count > 1:
-      raise UserError('%s stands for two tasks of the cluster; give each its '
-                      'own port' % address)
+      raise UserError(f'{address} stands for two tasks of the cluster; give '
+                      'each its own port')
 
 
 def split(address):
@@ -227,16 +241,16 @@ def answers(address):
   try:
     socket.create_connection(split(address), timeout=_CONNECT_SECS).close()
     return True
-  except (OSError, UnicodeError):  # The latter of a host such as a..b.
+  except (OSError, UnicodeError):  # The latter for a host such as a..b.
     return False
 
 
-class Watch(object):
-  """Looks after the tasks that this one needs, from a thread of its own.
+class Watch:
+  """Watches the tasks that this one needs, from its own thread.
 
-  TensorFlow waits for a server that is gone for ever, and says nothing. This
-  says who does not answer, and ends the process when that takes too long; so it
-  does if no step is finished for as long.
+  TensorFlow waits forever, in silence, for a server that is gone. This class
+  reports who does not answer, and ends the process when that lasts too long or
+  when no step is finished for as long.
   """
 
   def __init__(self, cluster, timeout, is_sync=False):
@@ -244,22 +258,20 @@ class Watch(object):
 
     Args:
       cluster: a `Cluster`.
-      timeout: seconds to wait for a task, or for a step after `wait`; 0: for
-        ever.
+      timeout: seconds to wait for a task, or for a step after `wait`; 0: no
+        limit.
       is_sync: whether a step takes every worker.
     """
     self._needed = cluster.needed()
-    # Who is missing is for one to say.
+    # Only the chief reports which workers are missing.
     self._helpers = cluster.helpers() if is_sync and cluster.is_chief else {}
-    self._said_helpers = -float('inf')  # When.
+    self._said_helpers = -float('inf')  # When it last reported them.
     self._timeout = timeout
-    self._lost = {}  # Name -> since when.
-    self._said = {}  # Name -> when.
-    self._stepped = None  # When, once there can be steps.
+    self._lost = {}  # Name -> since when it does not answer.
+    self._said = {}  # Name -> when that was last reported.
+    self._stepped = None  # When the last step ended, once there can be steps.
     self._ended = threading.Event()
-    thread = threading.Thread(target=self._run)
-    thread.daemon = True
-    thread.start()
+    threading.Thread(target=self._run, daemon=True).start()
 
   def _run(self):
     while not self._ended.wait(_LOOK_SECS):
@@ -271,62 +283,60 @@ class Watch(object):
   def _check_patience(self, now):
     lost = sorted(name for name, since in self._lost.items()
                   if now - since >= self._timeout)
-    why = ' and '.join('%s at %s' % (name, self._needed[name])
-                       for name in lost)
+    why = ' and '.join(f'{name} at {self._needed[name]}' for name in lost)
     if self._lost and self._stepped:
-      self._stepped = now  # Which takes its time afterwards.
+      self._stepped = now  # Steps get their full time once all answer again.
     if lost:
-      why += ' did not answer for %d seconds' % self._timeout
+      why += f' did not answer for {self._timeout} seconds'
     elif self._stepped and now - self._stepped >= self._timeout:
-      why = 'no step was finished for %d seconds%s' % (
-          self._timeout, self._absent())
+      why = (f'no step was finished for {self._timeout} seconds'
+             f'{self._absent()}')
     if why:
-      command.abort('%s (--cluster_timeout); start what is missing, then this '
-                    'command again: training goes on from the last checkpoint'
-                    % why)
+      command.abort(f'{why} (--cluster_timeout); start what is missing, then '
+                    'rerun the same command to resume from the last checkpoint')
 
   def _look(self):
-    """Notes who answers and who does not; says so when it is news."""
+    """Notes who answers and who does not; reports changes."""
     for name, address in self._needed.items():
       now = time.monotonic()
       if answers(address):
         if name in self._said:
-          log('%s at %s answers' % (name, address))
+          log(f'{name} at {address} answers')
         self._lost.pop(name, None)
         self._said.pop(name, None)
         continue
-      since = self._lost.setdefault(name, now)
-      if now - since >= _SAY_AFTER_SECS and (
-          now - self._said.get(name, -float('inf')) >= _SAY_SECS):
+      absence = now - self._lost.setdefault(name, now)
+      if (absence >= _SAY_AFTER_SECS
+          and now - self._said.get(name, -float('inf')) >= _SAY_SECS):
         self._said[name] = now
-        log('waiting for %s at %s%s' % (
-            name, address, ', %d seconds at most' % (
-                self._timeout - (now - since)) if self._timeout else ''))
+        limit = (f', {int(self._timeout - absence)} seconds at most'
+                 if self._timeout else '')
+        log(f'waiting for {name} at {address}{limit}')
 
   def _look_for_helpers(self, now):
-    """Says which workers a step has been waiting for."""
+    """Reports which workers a step has been waiting for."""
     if self._helpers and self._stepped and _SAY_SECS <= min(
         now - self._stepped, now - self._said_helpers):
       absent = self._absent()
       if absent:
         self._said_helpers = now
-        log('no step for %d seconds%s' % (now - self._stepped, absent))
+        log(f'no step for {int(now - self._stepped)} seconds{absent}')
 
   def _absent(self):
     """Part of a line: the workers that do not answer, if any."""
-    return ''.join(', %s at %s does not answer' % (name, address)
+    return ''.join(f', {name} at {address} does not answer'
                    for name, address in self._helpers.items()
                    if not answers(address))
 
   def stepped(self):
-    """To be told of every step."""
+    """Must be called after every step."""
     self._stepped = time.monotonic()
 
   def wait(self, is_stopped):
     """Returns once every task that this one needs has answered.
 
     Args:
-      is_stopped: a callable, whether to return all the same.
+      is_stopped: a callable; once it is true, this returns anyway.
     """
     missing = list(self._needed.values())
     while missing and not is_stopped():
@@ -344,14 +354,13 @@ class Watch(object):
     """
     until = time.monotonic() + (self._timeout or float('inf'))
     while any(map(answers, addresses)) and not is_stopped():
-      self.stepped()  # There are none to come.
+      self.stepped()  # No step is due any more.
       if time.monotonic() >= until:
-        log('a worker did not end for %d seconds; it is not waited for'
-            % self._timeout)
+        log(f'a worker did not end within {self._timeout} seconds; going on '
+            'without it')
         return
       time.sleep(_PAUSE_SECS)
 
   def end(self):
-    """Watches no more."""
+    """Stops watching."""
     self._ended.set()
-

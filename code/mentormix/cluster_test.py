@@ -59,15 +59,15 @@ def test_tasks_of_tf_config(job, index, worker):
   assert found.is_chief == (job == 'chief')
   if worker is not None:
     assert found.worker == worker
-    assert found.device == '/job:%s/task:%d' % (job, index)
+    assert found.device == f'/job:{job}/task:{index}'
 
 
 @pytest.mark.parametrize('changes,said', [
-    (dict(ps_hosts='a'), "--ps_hosts=a: 'a' is no address"),
-    (dict(ps_hosts='a:0'), 'is no address'),
-    (dict(ps_hosts='a:65536'), 'is no address'),
-    (dict(ps_hosts='a:1,'), "'' is no address"),
-    (dict(ps_hosts='a b:1'), 'is no address'),
+    (dict(ps_hosts='a'), "--ps_hosts=a: 'a' is not an address"),
+    (dict(ps_hosts='a:0'), 'is not an address'),
+    (dict(ps_hosts='a:65536'), 'is not an address'),
+    (dict(ps_hosts='a:1,'), "'' is not an address"),
+    (dict(ps_hosts='a b:1'), 'is not an address'),
     (dict(ps_hosts='c:1'), 'c:1 stands for two tasks'),
     (dict(task=3), '--task=3 must be below 3, the number of --worker_hosts'),
     (dict(job_name='ps', task=2), 'must be below 2, the number of --ps_hosts'),
@@ -84,9 +84,9 @@ def test_slips_in_host_lists(changes, said):
 
 
 @pytest.mark.parametrize('environment,said', [
-    ('{', 'is no JSON'),
-    ('[]', 'is no JSON object'),
-    ('[' * 100000, 'is no JSON'),
+    ('{', 'is not JSON'),
+    ('[]', 'is not a JSON object'),
+    ('[' * 100000, 'is not JSON'),
     ({'cluster': []}, None),
     ({'cluster': ['a:1']}, 'needs objects as cluster and task'),
     (dict(TF_CONFIG, task={'type': 'boss'}), 'has the task {"type": "boss"}'),
@@ -95,9 +95,9 @@ def test_slips_in_host_lists(changes, said):
     (dict(TF_CONFIG, task={'type': 'worker', 'index': 1}),
      'has 1 addresses of worker, so none for task 1'),
     ({'cluster': {'boss': ['a:1']}}, 'has the job boss'),
-    ({'cluster': {'ps': 'a:1'}}, 'which is no list of host:port'),
-    ({'cluster': {'ps': [1]}}, 'which is no list of host:port'),
-    ({'cluster': {'ps': ['a']}}, "'a' is no address"),
+    ({'cluster': {'ps': 'a:1'}}, 'which is not a list of host:port'),
+    ({'cluster': {'ps': [1]}}, 'which is not a list of host:port'),
+    ({'cluster': {'ps': ['a']}}, "'a' is not an address"),
     ({'task': {'type': 'ps', 'index': 0}}, 'has 0 addresses of ps'),
     ({'cluster': {'worker': ['a:1', 'b:1']}}, 'needs a ps'),
     ({'cluster': {'chief': ['a:1', 'b:1']}}, 'more than one chief'),
@@ -112,6 +112,17 @@ def test_slips_in_tf_config(environment, said):
   assert said in str(error.value)
 
 
+@pytest.mark.parametrize('settings,said', [
+    (dict(task=1), '--job_name= must be given'),
+    (dict(sync_replicas=True, master='grpc://a:1'),
+     'is not known; give --ps_hosts and --worker_hosts instead'),
+    (dict(cluster_timeout=-1), '--cluster_timeout=-1 must be from 0')])
+def test_slips_in_settings(settings, said):
+  with pytest.raises(UserError) as error:
+    config_lib.validate_cluster(config_lib.TrainConfig(**settings))
+  assert said in str(error.value)
+
+
 def test_flags_and_environment_exclude_each_other():
   with pytest.raises(UserError, match='--ps_hosts and .* TF_CONFIG both'):
     find(TF_CONFIG, job_name='worker', **HOSTS)
@@ -119,7 +130,32 @@ def test_flags_and_environment_exclude_each_other():
     find(TF_CONFIG, task=1)
 
 
-class Listener(object):
+@pytest.mark.parametrize('interfaces,is_harmless', [
+    (['lo'], True), ([], True), (['lo', 'eth0'], False), (['eth0'], False),
+    (['lo0'], False), (['lo', 'tunl0'], False)])
+def test_a_port_opens_only_where_nobody_else_can_reach_it(
+    interfaces, is_harmless):
+  cluster_lib.check_exposure(True, interfaces)
+  if is_harmless:
+    cluster_lib.check_exposure(False, interfaces)
+    return
+  with pytest.raises(UserError) as error:
+    cluster_lib.check_exposure(False, interfaces)
+  line = str(error.value)
+  for reason in ('no password', 'executes what it is sent', 'every interface',
+                 'give --listen_on_all_interfaces'):
+    assert reason in line
+
+
+def test_the_interfaces_are_those_of_the_process(monkeypatch):
+  monkeypatch.setattr(socket, 'if_nameindex', lambda: [(1, 'lo')])
+  cluster_lib.check_exposure(False)
+  monkeypatch.setattr(socket, 'if_nameindex', lambda: [(1, 'lo'), (2, 'eth0')])
+  with pytest.raises(UserError, match='--listen_on_all_interfaces'):
+    cluster_lib.check_exposure(False)
+
+
+class Listener:
   """Answers at an address, while it is open."""
 
   def __init__(self):
@@ -133,7 +169,7 @@ class Listener(object):
     self._server.listen(100)
     self._server.settimeout(0.05)
     self._port = self._server.getsockname()[1]
-    self.address = '127.0.0.1:%d' % self._port
+    self.address = f'127.0.0.1:{self._port}'
     self._closed = threading.Event()
     self._thread = threading.Thread(target=self._accept)
     self._thread.start()
@@ -204,8 +240,8 @@ def test_a_watch_says_who_does_not_answer_and_gives_up(
   watch = cluster_lib.Watch(cluster, 1)
   _until(lambda: aborted)
   watch.end()
-  assert aborted[0].startswith('ps 0 at %s did not answer for 1 seconds (--clu'
-                               % cluster.jobs['ps'][0])
+  assert aborted[0].startswith(f'ps 0 at {listener.address} did not answer for '
+                               '1 seconds (--cluster_timeout)')
 
 
 def test_a_watch_gives_up_without_steps_once_there_can_be_some(
@@ -229,9 +265,9 @@ def test_a_synchronous_chief_names_the_worker_that_a_step_waits_for(
   _until(lambda: aborted)
   watch.end()
   missing = ', worker 1 at 127.0.0.1:2 does not answer'
-  assert 'no step for 0 seconds%s\n' % missing in capsys.readouterr().out
+  assert f'no step for 0 seconds{missing}\n' in capsys.readouterr().out
   assert aborted[0].startswith(
-      'no step was finished for 1 seconds%s (--clu' % missing)
+      f'no step was finished for 1 seconds{missing} (--cluster_timeout)')
 
 
 def test_waiting_ends_with_an_answer_or_a_signal(listener, aborted):

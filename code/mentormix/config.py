@@ -71,7 +71,7 @@ _TRAIN_DEFAULTS = (
     ('job_name', ''),
     ('ps_hosts', ''),
     ('worker_hosts', ''),
-    ('bind_address', ''),
+    ('listen_on_all_interfaces', False),
     ('cluster_timeout', 600),
     ('sync_replicas', False),
 )
@@ -126,7 +126,7 @@ MAY_CHANGE = frozenset([
     'train_log_dir', 'max_number_of_steps', 'save_summaries_secs',
     'save_interval_secs', 'num_readers', 'num_preprocessing_threads', 'master',
     'ps_tasks', 'task', 'device_id', 'xla', 'max_bad_records', 'job_name',
-    'ps_hosts', 'worker_hosts', 'bind_address', 'cluster_timeout'])
+    'ps_hosts', 'worker_hosts', 'listen_on_all_interfaces', 'cluster_timeout'])
 
 _AT_LEAST_ONE = ('batch_size', 'max_number_of_steps', 'num_readers',
                  'num_preprocessing_threads', 'save_interval_secs')

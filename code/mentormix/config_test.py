@@ -92,6 +92,24 @@ def test_a_run_goes_on_only_with_its_settings(tmp_path):
                                             studentnet='resnet8_thin'))
 
 
+def test_settings_that_an_earlier_version_saved_are_ignored(tmp_path):
+  config = GOOD._replace(train_log_dir=str(tmp_path))
+  earlier = dict(config._asdict(), bind_address='127.0.0.1')
+  del earlier['listen_on_all_interfaces']
+  (tmp_path / config_lib.CONFIG_FILE).write_text(json.dumps(earlier))
+  assert config_lib.restore(str(tmp_path)) == config
+  assert config_lib.check_resume(
+      config._replace(listen_on_all_interfaces=True)) == []
+
+
+def test_the_ports_of_a_run_may_change(tmp_path):
+  config = GOOD._replace(train_log_dir=str(tmp_path))
+  config_lib.save(config, str(tmp_path))
+  assert config_lib.check_resume(
+      config._replace(listen_on_all_interfaces=True)) == [
+          '--listen_on_all_interfaces is False there, True here']
+
+
 def test_a_run_goes_on_only_with_its_mentornet(tmp_path):
   config = GOOD._replace(train_log_dir=str(tmp_path))
   config_lib.save(config, str(tmp_path))  # As an earlier version did.

@@ -1,24 +1,23 @@
 """TensorFlow's side of a cluster: servers, placement, sessions, and the end.
 
-    server, watch = servers.start(cluster, config)      # Of this task.
-    with tf.device(servers.placement(cluster, config)):   # Variables: to the ps.
+    server, watch = servers.start(cluster, config)       # Of this task.
+    with tf.device(servers.placement(cluster, config)):  # Variables: to the ps.
       ...
-    servers.end(cluster, config, server)     # The chief, when all is done.
+    servers.end(cluster, config, server)   # The chief, after the last step.
 """
 import contextlib
 import json
+import socket
 import time
 
 from mentormix import cluster as cluster_lib
-from mentormix import listening
 from mentormix import runtime
 from mentormix.command import log
 from mentormix.command import UserError
 from mentormix.runtime import tf
 
 _POLL_SECS = 0.5
-_TELL_SECS = 30  # For a ps that is just being started again.
-_PS_DEVICE = '/job:ps/task:%d/cpu:0'
+_TELL_SECS = 30  # For a ps that is being restarted.
 
 
 class Stopped(Exception):
@@ -33,57 +32,58 @@ def start(cluster, config):
     config: a `config.TrainConfig`.
 
   Returns:
-    (server, watch): a tf.train.Server, which listens on --bind_address only,
-    by default on the address that the cluster knows this task by; and a
+    (server, watch): a tf.train.Server, which listens on every interface; and a
     `cluster.Watch` over the tasks that this one needs.
 
   Raises:
-    UserError: that address is not of this machine, or is in use.
+    UserError: others could reach the server, and the user did not allow that;
+      or its port is in use.
   """
-  host, port = cluster_lib.split(cluster.address)
-  address = listening.resolve(config.bind_address or host)
-  where = ('--bind_address=%s' % config.bind_address if config.bind_address
-           else '%s, the address of %s %d,' % (cluster.address, cluster.job,
-                                               cluster.task))
-  if not config.bind_address and listening.is_loopback(address) and not all(
-      listening.is_loopback(cluster_lib.split(other)[0])
-      for other in sum(cluster.jobs.values(), ())):
-    raise UserError('%s is %s on this machine, where others cannot reach it; '
-                    'give --bind_address=ADDRESS' % (where, address))
-  listening.check_free(address, port, where)
+  cluster_lib.check_exposure(config.listen_on_all_interfaces)
+  name = f'{cluster.job} {cluster.task}'
+  _, port = cluster_lib.split(cluster.address)
+  _check_free(port, name)
   try:
-    with listening.only_on(address, port):
-      server = tf.train.Server(
-          {job: list(addresses) for job, addresses in cluster.jobs.items()},
-          cluster.job, cluster.task,
-          config=session_config(cluster, config))
+    server = tf.train.Server(
+        {job: list(addresses) for job, addresses in cluster.jobs.items()},
+        cluster.job, cluster.task, config=session_config(cluster, config))
   except tf.errors.OpError as error:
-    raise UserError('%s, port %d, cannot be listened at (%s)' % (
-        where, port, runtime.reason(error)))
-  log('%s %d listens at %s, port %d; workers: %d, servers: %d' % (
-      cluster.job, cluster.task, address, port, cluster.num_workers,
-      len(cluster.jobs[cluster_lib.PS])))
+    raise UserError(f'{name} cannot listen on port {port} '
+                    f'({runtime.reason(error)})')
+  log(f'{name} listens on port {port}; workers: {cluster.num_workers}, '
+      f'servers: {len(cluster.jobs[cluster_lib.PS])}')
   return server, cluster_lib.Watch(cluster, config.cluster_timeout,
                                    config.sync_replicas)
 
 
-def session_config(cluster, config):
-  """As `runtime.session_config`; this task talks to the ps only.
+def _check_free(port, name):
+  """Raises UserError if a server cannot listen on `port`."""
+  with socket.socket() as probe:
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+      probe.bind(('', port))
+    except OSError as error:
+      raise UserError(f'{name} cannot listen on port {port}: {error.strerror}; '
+                      'stop what uses it, or give the task another port')
 
-  Without that, a worker that is gone would keep others from starting.
+
+def session_config(cluster, config):
+  """As `runtime.session_config`, but this task talks to the servers only.
+
+  Otherwise a worker that is gone would keep the others from starting.
   """
   settings = runtime.session_config(config.precision, config.xla)
   if cluster.jobs:
-    own = '/job:%s/task:%d' % (cluster.job, cluster.task)
-    settings.device_filters.extend(
-        [own] if cluster.job == cluster_lib.PS else ['/job:ps', own])
+    if cluster.job != cluster_lib.PS:
+      settings.device_filters.append('/job:ps')
+    settings.device_filters.append(cluster.device)
   return settings
 
 
 def placement(cluster, config):
-  """A device function: variables to the servers, the rest to this task.
+  """A device function: variables go to the servers, the rest to this task.
 
-  Every task of a run places alike, since all build the same graph.
+  Every task of a run gets the same placement, because all build the same graph.
 
   Args:
     cluster: a `cluster.Cluster`.
@@ -96,13 +96,13 @@ def placement(cluster, config):
 
 
 def device(cluster, config):
-  """Of what this task computes; '' where there is but one."""
+  """Where this task computes; '' for training in a single process."""
   if config.ps_tasks:
-    return '/job:worker/task:%d' % config.task
+    return f'/job:worker/task:{config.task}'
   return cluster.device
 
 
-class _Balanced(object):
+class _Balanced:
   """Gives each variable to the server that has the fewest bytes so far."""
 
   def __init__(self, num_servers):
@@ -110,7 +110,7 @@ class _Balanced(object):
 
   def __call__(self, op):
     least = min(range(len(self._bytes)), key=self._bytes.__getitem__)
-    # These go where their variable is, whatever is said here.
+    # TensorFlow puts these beside their variable, whatever this returns.
     if not op.name.endswith(('/Momentum', '/ExponentialMovingAverage')):
       shape = tf.TensorShape(op.get_attr('shape'))
       self._bytes[least] += shape.num_elements() * op.get_attr('dtype').size
@@ -118,11 +118,11 @@ class _Balanced(object):
 
 
 class SessionCreator(tf.train.SessionCreator):
-  """Opens sessions, the first and those after a server was gone.
+  """Opens sessions: the first one, and one after each loss of a server.
 
-  As those that tf.train.MonitoredTrainingSession takes, except that it waits
-  for the other tasks where a signal can be heard, and looks every second, not
-  every 30, whether the chief has set the variables.
+  Unlike the creators of tf.train.MonitoredTrainingSession, it handles signals
+  while it waits for other tasks, and checks every second, not every 30, whether
+  the chief has initialized the variables.
   """
 
   def __init__(self, cluster, watch, target, settings, directory, scaffold,
@@ -164,14 +164,14 @@ class SessionCreator(tf.train.SessionCreator):
 
 
 class AgreementHook(tf.train.SessionRunHook):
-  """Ends a task that trains something else than the chief does."""
+  """Ends a task whose settings differ from the chief's."""
 
   def __init__(self, cluster, settings, is_stopped):
     """Creates the hook.
 
     Args:
       cluster: a `cluster.Cluster`.
-      settings: name -> value of what has to be the same, as JSON has it.
+      settings: name -> value of what has to be equal, as JSON represents it.
       is_stopped: a callable, whether a signal has ended the run.
     """
     self._cluster = cluster
@@ -180,7 +180,7 @@ class AgreementHook(tf.train.SessionRunHook):
 
   def begin(self):
     # In no collection: no checkpoint holds it, no session waits for it.
-    with tf.device(_PS_DEVICE % 0):
+    with tf.device('/job:ps/task:0/cpu:0'):
       theirs = tf.Variable('', trainable=False, collections=[],
                            name='settings_of_the_chief')
     self._ours = tf.placeholder(tf.string, [])
@@ -189,7 +189,7 @@ class AgreementHook(tf.train.SessionRunHook):
                          lambda: tf.constant(''))
 
   def end(self, session):
-    # The next one may have others.
+    # The next chief may have other settings.
     if self._cluster.is_chief and self._is_stopped():
       session.run(self._publish, {self._ours: ''})
 
@@ -203,33 +203,41 @@ class AgreementHook(tf.train.SessionRunHook):
         raise Stopped
       time.sleep(_POLL_SECS)
       theirs = session.run(self._read)
-    theirs = json.loads(theirs.decode())
-    differing = ['%s is %s there, %s here' % (
-        name, theirs.get(name), self._settings.get(name))
-                 for name in sorted(set(theirs) | set(self._settings))
-                 if theirs.get(name) != self._settings.get(name)]
+    differing = differences(json.loads(theirs.decode()), self._settings)
     if differing:
-      raise UserError('%s %d trains something else than the chief: %s; give '
-                      'all tasks the same flags and data' % (
-                          self._cluster.job, self._cluster.task,
-                          ', '.join(differing)))
+      raise UserError(f'{self._cluster.job} {self._cluster.task} trains '
+                      f'something else than the chief: {differing}; give all '
+                      'tasks the same flags and data')
+
+
+def differences(theirs, ours):
+  """What two tasks disagree on, in words; '' if nothing.
+
+  Args:
+    theirs: name -> value, of the chief.
+    ours: name -> value, of this task.
+  """
+  return ', '.join(
+      f'{name} is {theirs.get(name)} there, {ours.get(name)} here'
+      for name in sorted(set(theirs) | set(ours))
+      if theirs.get(name) != ours.get(name))
 
 
 def _end_queue(task):
-  """A queue on ps `task`, to which the chief adds once training has ended."""
-  with tf.device(_PS_DEVICE % task):
+  """A queue on ps `task`; the chief adds to it once training has ended."""
+  with tf.device(f'/job:ps/task:{task}/cpu:0'):
     return tf.FIFOQueue(100, [tf.bool], [[]], shared_name='end_of_training')
 
 
 def serve(cluster, config):
-  """What a ps does: it holds variables until the chief says that it is over.
+  """Runs a ps: it holds variables until the chief says that training has ended.
 
   Args:
     cluster: a `cluster.Cluster`.
     config: a `config.TrainConfig`.
 
   Raises:
-    UserError: its address is not of this machine, or is in use.
+    UserError: as of `start`.
   """
   runtime.select_device('')
   server, watch = start(cluster, config)
@@ -240,12 +248,12 @@ def serve(cluster, config):
       while not session.run(told):
         time.sleep(_POLL_SECS)
   watch.end()
-  time.sleep(_POLL_SECS)  # The chief is still to have its answer.
+  time.sleep(_POLL_SECS)  # The chief has to get its answer first.
   log('training has ended')
 
 
 def end(cluster, config, server):
-  """Tells every ps that training has ended; says so of those out of reach.
+  """Tells every ps that training has ended; reports those out of reach.
 
   Args:
     cluster: a `cluster.Cluster`; of the chief.
@@ -258,7 +266,7 @@ def end(cluster, config, server):
     for task in [t for t, address in untold.items()
                  if cluster_lib.answers(address)]:
       settings = session_config(cluster, config)
-      settings.device_filters[0] = '/job:ps/task:%d' % task
+      settings.device_filters[0] = f'/job:ps/task:{task}'
       with contextlib.suppress(tf.errors.OpError), tf.Graph().as_default():
         tell = _end_queue(task).enqueue([True])
         with tf.Session(server.target, config=settings) as session:
@@ -266,5 +274,5 @@ def end(cluster, config, server):
         del untold[task]
     time.sleep(_POLL_SECS if untold else 0)
   for task, address in untold.items():
-    log('ps %d at %s does not answer; if it runs, it does not know that training '
-        'has ended' % (task, address))
+    log(f'ps {task} at {address} does not answer; if it runs, it does not know '
+        'that training has ended')

@@ -1,3 +1,5 @@
+import socket
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from mentormix import datasets
 from mentormix import input_pipeline
 from mentormix import servers
 from mentormix import training
+from mentormix.command import UserError
 from mentormix.runtime import tf
 
 CONFIG = config_lib.TrainConfig(
@@ -30,7 +33,7 @@ def _build(cluster=WORKER, **settings):
 
 
 def _job(op):
-  if op.type == 'ReadVariableOp':  # Runs where the variable is, come what may.
+  if op.type == 'ReadVariableOp':  # Always runs where the variable is.
     op = op.inputs[0].op
   return tf.DeviceSpec.from_string(op.device or '/job:worker').job
 
@@ -78,7 +81,7 @@ def test_what_a_step_changes_lies_on_the_servers():
   by_name = {v.op.name: v.device for v in tf.global_variables()}
   for name, device in by_name.items():
     for slot in 'Momentum', 'ExponentialMovingAverage':
-      assert by_name.get('%s/%s' % (name, slot), device) == device
+      assert by_name.get(f'{name}/{slot}', device) == device
 
 
 def test_servers_share_the_bytes():
@@ -112,6 +115,56 @@ def test_the_average_takes_the_weights_after_the_step():
     assert len(reads) == 1
     assert any(c.type == 'ResourceApplyMomentum' or c.type == 'NoOp'
                for c in reads[0].control_inputs)
+
+
+def _interfaces(monkeypatch, *names):
+  monkeypatch.setattr(socket, 'if_nameindex', lambda: list(enumerate(names, 1)))
+
+
+def test_no_server_starts_where_others_could_reach_it(monkeypatch):
+  _interfaces(monkeypatch, 'lo', 'eth0')
+  monkeypatch.setattr(tf.train, 'Server', None)  # Would fail.
+  for start in servers.start, servers.serve:
+    with pytest.raises(UserError, match='has no password, executes what it is '
+                       'sent .* --listen_on_all_interfaces'):
+      start(WORKER, CONFIG)
+
+
+@pytest.mark.parametrize('names,is_allowed', [
+    (['lo'], False), (['lo', 'eth0'], True)])
+def test_a_server_starts_on_loopback_alone_or_with_the_flag(
+    monkeypatch, names, is_allowed):
+  _interfaces(monkeypatch, *names)
+  monkeypatch.setattr(tf.train, 'Server', lambda *_, **__: 'server')
+  monkeypatch.setattr(servers, '_check_free', lambda *_: None)
+  server, watch = servers.start(
+      WORKER, CONFIG._replace(listen_on_all_interfaces=is_allowed))
+  watch.end()
+  assert server == 'server'
+
+
+def test_a_port_in_use_is_named():
+  with socket.socket() as other:
+    other.bind(('127.0.0.1', 0))
+    other.listen(1)
+    port = other.getsockname()[1]
+    cluster = WORKER._replace(jobs={'ps': ('a:1',), 'worker': (
+        'c:1', f'127.0.0.1:{port}')})
+    with pytest.raises(UserError, match=f'^worker 1 cannot listen on port {port}'
+                       ': Address already in use'):
+      servers.start(cluster, CONFIG._replace(listen_on_all_interfaces=True))
+
+
+def test_the_settings_that_differ_from_the_chief_are_named():
+  settings = {'mixup_alpha': 8.0, 'method': 'mentormix', 'noise': None}
+  assert servers.differences(settings, dict(settings)) == ''
+  assert servers.differences(
+      settings, {'mixup_alpha': 3.0, 'method': 'mentormix', 'seed': 1}) == (
+          'mixup_alpha is 8.0 there, 3.0 here, seed is None there, 1 here')
+  agreed = training._agreed(CONFIG)  # pylint: disable=protected-access
+  assert agreed == training._agreed(CONFIG._replace(  # pylint: disable=protected-access
+      listen_on_all_interfaces=True, task=1, data_dir='elsewhere'))
+  assert 'mixup_alpha' in agreed and 'max_number_of_steps' in agreed
 
 
 def test_a_task_talks_to_the_servers_only():
