@@ -1,68 +1,16 @@
-"""The benchmark: its figures by hand, its rows, its processes."""
-import functools
+"""The benchmark: its figures, its rows, its processes."""
 import json
 import os
-import stat
-import sys
 
 import numpy as np
 import pytest
 
 import benchmark
+from mentormix import benchmark_rows
 from mentormix import config as config_lib
 from mentormix import testing
 from mentormix.command import RunError
 from mentormix.command import UserError
-
-SCRIPT = os.path.abspath(benchmark.__file__)
-
-# Speaks to the command as a Python with a TensorFlow would. Sample n of a row
-# takes n times as long as the first one.
-FAKE = '''#!%s
-import json, sys
-me = sys.argv[0].rpartition('/')[2]
-def reply(**message):
-  print(json.dumps(message), flush=True)
-job = json.loads(sys.stdin.readline())
-kind, config = job['kind'], job['config']
-facts = dict(tensorflow=me, python_version='3')
-rows = {}
-if kind == 'check':
-  facts['refused'] = {p: 'no mixed here' for p in job['precisions']
-                      if p == 'mixed' and me == 'old'}
-elif kind == 'memory':
-  facts['peak_memory_mib'] = 300
-elif kind == 'input':
-  for threads in ('1 thread', '2 threads', '4 threads'):
-    rows['ours, ' + threads] = 0.001
-    rows['published, ' + threads] = 0.005
-else:
-  facts['operations'] = {'floor': 3e9}
-  rows['floor'] = 0.1
-  rows['step'] = 0.104 if config['precision'] == 'float32' else 0.052
-  rows['step + input'] = 1.1 * rows['step']
-  rows['step + input + summaries'] = 1.2 * rows['step']
-  if config['precision'] == 'float32':
-    rows['published step + input'] = 0.2
-reply(rows=list(rows), facts=facts)
-done = {}
-for line in sys.stdin:
-  turn = json.loads(line)
-  name, seconds = turn['row'], []
-  with open('turns', 'a') as f:
-    f.write('%%s %%s %%s\\n' %% (me, name, turn['samples']))
-  for _ in range(turn['samples']):
-    done[name] = done.get(name, 0) + 1
-    seconds.append(done[name] * rows[name])
-  reply(seconds=[seconds, [2 * s for s in seconds]])
-'''
-
-_run = functools.partial(testing.run, SCRIPT)
-
-
-def _program(path, text):
-  path.write_text(text)
-  path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
 
 @pytest.fixture(scope='module')
@@ -72,120 +20,100 @@ def config(tmp_path_factory):
   random = np.random.RandomState(0)
   for shard in range(2):
     testing.write_records(
-        directory / ('cifar10_train-%d' % shard),
+        directory / f'cifar10_train-{shard}',
         random.randint(256, size=[20, 32, 32, 3]), [n % 10 for n in range(20)],
         [(n + n // 9) % 10 for n in range(20)])
   return config_lib.TrainConfig(
       dataset_name='cifar10', data_dir=str(directory), batch_size=4,
       studentnet='resnet8_thin', trained_mentornet_dir='threshold',
-      train_log_dir='unused')
+      train_log_dir='unused', device_id='')
 
 
-def test_figures_of_processes_that_take_turns(tmp_path):
-  for name in ('new', 'old'):
-    _program(tmp_path / name, FAKE % sys.executable)
-  (tmp_path / 'out').mkdir()
-  code, out, err = _run(
-      tmp_path, '--data_dir=data', '--pythons=./old,./new', '--repeats=5',
-      '--precisions=float32,mixed', '--output=out/speed.json')
+def _rows(config, directory):
+  """Rows that note in a file when they run."""
+  def row(name):
+    def run():
+      with open(config.train_log_dir, 'a') as f:
+        f.write(f'{config.batch_size}{name} ')
+    return benchmark_rows.Row(run, warm_up=0)
+
+  if config.batch_size == 3:
+    os._exit(1)
+  if config.batch_size == 4:
+    raise UserError('--batch_size=4 is not for this')
+  assert os.path.isdir(directory)
+  return {'a': row('a'), 'b': row('b')}, dict(pid=os.getpid())
+
+
+def test_configurations_take_turns_in_processes(config, tmp_path):
+  config = config._replace(train_log_dir=str(tmp_path / 'turns'))
+  configs = [config._replace(batch_size=size) for size in (1, 2)]
+  found = benchmark.measure(_rows, configs, repeats=5)
+  assert (tmp_path / 'turns').read_text().split() == (
+      ['1a', '2a', '1b', '2b'] * 3 + ['1a'] * 2 + ['2a'] * 2 + ['1b'] * 2
+      + ['2b'] * 2)
+  assert [f['facts']['batch_size'] for f in found] == [1, 2]
+  assert len({f['facts']['pid'] for f in found} | {os.getpid()}) == 3
+  spread = found[0]['rows']['a']['wall']
+  assert 0 < spread['quartile_1'] <= spread['median'] <= spread['quartile_3']
+  with pytest.raises(RunError, match='a process of the benchmark has ended'):
+    benchmark.measure(_rows, [config._replace(batch_size=3)], 1)
+  with pytest.raises(UserError, match='--batch_size=4 is not for this'):
+    benchmark.measure(_rows, [config._replace(batch_size=4)], 1)
+
+
+def test_the_figures(config, tmp_path, monkeypatch):
+  def measure(build, configs, repeats):
+    assert repeats == 5
+    spread = lambda ms: dict(quartile_1=1e-3 * ms - 1e-3, median=1e-3 * ms,
+                             quartile_3=1e-3 * ms + 1e-3)
+    row = lambda ms: dict(wall=spread(ms), cpu=spread(2 * ms))
+    facts, rows = {}, {}
+    if build is benchmark_rows.memory:
+      facts = dict(peak_memory_mib=300.0)
+    elif build is benchmark_rows.inputs:
+      rows = {'ours, threads: 1': row(2), 'published, threads: 1': row(8)}
+    else:
+      facts, rows = dict(operations={'floor': 3e9}), {
+          'floor': row(100), 'step': row(104)}
+    return [dict(facts=dict(c._asdict(), **facts), rows=rows) for c in configs]
+
+  monkeypatch.setattr(benchmark, 'measure', measure)
+  code, out, err = testing.run_command(benchmark, *testing.to_flags(
+      data_dir=config.data_dir, precisions='float32,mixed', repeats=5,
+      output=tmp_path / 'speed.json'))
   assert code == 0, err
-  assert os.listdir(str(tmp_path / 'out')) == ['speed.json']
-  with open(str(tmp_path / 'out' / 'speed.json')) as f:
-    figures = json.load(f)
-  assert figures['facts']['cores'] >= 1
+  figures = json.loads((tmp_path / 'speed.json').read_text())
+  assert [t['facts']['precision'] for t in figures['tables']] == [
+      'float32', 'float32', 'mixed']
   assert '--repeats=5' in figures['facts']['command']
-  assert figures['refused'] == ['no mixed here (./old)']
-
-  found = [c['facts'] for c in figures['configurations']]
-  assert [(f['python'], f['precision']) for f in found] == [
-      ('./old', 'float32'), ('./new', 'float32'), ('./new', 'mixed')]
-  old, _, mixed = figures['configurations']
-  assert old['facts']['peak_memory_mib'] == 300
-  np.testing.assert_allclose(  # Samples of 0.1 to 0.5 s.
-      [old['rows']['floor']['wall'][k] for k in (
-          'quartile_1', 'median', 'quartile_3')], [0.2, 0.3, 0.4])
-  assert abs(old['rows']['floor']['cpu']['median'] - 0.6) < 1e-9
-  np.testing.assert_allclose(
-      [old['ratios'][name]['wall'] for name in (
-          'step + input / floor', 'published step + input / ours',
-          'input, images/s / what the step takes')],
-      [1.144, 0.2 / 0.1144, 104])
-  assert 'published step + input / ours' not in mixed['ratios']
-  assert abs(mixed['ratios'][
-      'step + input, precision float32 / mixed']['cpu'] - 2) < 1e-9
-
-  turns = (tmp_path / 'turns').read_text().splitlines()
-  steps = [turn for turn in turns if 'thread' not in turn]
-  assert steps[:6] == ['old floor 1', 'new floor 1', 'new floor 1',
-                       'old step 1', 'new step 1', 'new step 1']
-  assert len(steps) == 4 * (5 + 5 + 4)
-  assert steps[-2:] == ['old published step + input 2',
-                        'new published step + input 2']
-
-  assert '| floor | 300.00 (200.00 to 400.00) | 600.00' in out
-  assert '| 1.000 | 1.000 | 10.0 |' in out
-  # 128 images in 3 and 15 ms.
-  assert '| 4 | 42667 | 21333 | 8533 | 4267 | 5.00 | 5.00 |' in out
-  assert 'float32, TensorFlow old | step + input / floor | 1.14 | 1.14 |' in out
+  assert 'resnet32_thin, batch 128, mixed\n\nA process that only trains takes ' \
+         '300 MiB' in out
+  assert ('| floor | 100.00 (99.00 to 101.00) | 200.00 (199.00 to 201.00) | '
+          '1.000 | 1.000 | 1280 | 30.0 |') in out
+  assert '| step | 104.00 (103.00 to 105.00) | 208.00' in out
+  assert '| 4.000 | 4.000 | 16000 |  |' in out
 
 
-@pytest.mark.parametrize('args,named', [
-    (['--data_dir='], ['data_dir', 'must be given']),
-    (['--pythons=python_of_nowhere'], ['--pythons', 'python_of_nowhere']),
-    (['--pythons='], ['--pythons']),
-    (['--batch_sizes=128,0'], ['--batch_sizes', "'0'"]),
-    (['--batch_sizes=many'], ['--batch_sizes', 'many']),
-    (['--precisions=float16'], ['--precisions', 'float32, mixed']),
-    (['--xla=maybe'], ['--xla', 'maybe']),
-    (['--studentnets=a,a'], ['--studentnets=a,a', 'twice']),
-    (['--repeats=0'], ['repeats']),
-    (['--output=.'], ['--output=. is a directory']),
-    (['--output=/dev/null/x'], ['--output=/dev/null']),
-    (['--trained_mentornet_dir='], ['--trained_mentornet_dir']),
-])
-def test_slips_are_one_line(args, named, tmp_path):
-  code, out, err = _run(tmp_path, '--data_dir=data', *args)
-  assert code == 2 and not out
-  assert len(err.splitlines()) == 1
-  for text in named:
-    assert text in err
-  assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize('flag,named', [
+    ('--data_dir=', 'data_dir'), ('--studentnets=x', 'resnet32_thin'),
+    ('--batch_sizes=128,0', "'0'"), ('--batch_sizes=', "''"),
+    ('--precisions=float16', 'float32, mixed'), ('--xla=maybe', "'maybe'"),
+    ('--repeats=0', 'repeats'), ('--output=.', '--output=. is a directory'),
+    ('--trained_mentornet_dir=', '--trained_mentornet_dir')])
+def test_slips_are_one_line(flag, named):
+  testing.assert_one_line(
+      testing.run_command(benchmark, '--data_dir=data', flag), 2, named)
 
 
-def test_a_python_without_tensorflow(tmp_path):
-  _program(tmp_path / 'bare', '#!/bin/sh\necho No module named x >&2; exit 3\n')
-  code, out, err = _run(tmp_path, '--data_dir=data', '--pythons=./bare')
-  assert code == 1 and not out and len(err.splitlines()) == 1
-  assert './bare ended with exit code 3' in err and 'No module named x' in err
-
-
-def test_a_real_process(config, tmp_path):
-  def found(studentnets, **settings):
-    return benchmark._facts_of(benchmark._Child(
-        sys.executable, 'check', config._replace(**settings), str(tmp_path),
-        studentnets=studentnets, precisions=['float32']))
-
-  assert found(['resnet8_thin', 'resnet32'])['refused'] == {}
-  with pytest.raises(UserError, match='--studentnets=resnet8,x: resnet8 is'):
-    found(['resnet8', 'x'])
-
-
-def test_a_process_that_fails_says_so(config, tmp_path):
-  with pytest.raises(RunError, match="while it measured .*KeyError: 'pudding'"):
-    benchmark._facts_of(benchmark._Child(
-        sys.executable, 'pudding', config, str(tmp_path)))
-
-
-def test_rows_of_a_step(config, tmp_path, monkeypatch):
-  monkeypatch.setattr(benchmark, '_settle', lambda: None)
-  rows, facts = benchmark._step_rows(config, {'scratch': str(tmp_path)})
+def test_rows_of_a_step(config, tmp_path):
+  rows, facts = benchmark_rows.steps(config, str(tmp_path))
   assert list(rows) == [
       'floor', 'step', 'step + input', 'step + input + summaries',
       'published step + input', 'mentor', 'mixing', 'update', 'statistics',
       'summaries', 'input', 'matrix product, float32']
   for row in rows.values():
-    wall, cpu = benchmark._time(row._replace(calls=2, warm_up=0), 1)
-    assert len(wall) == len(cpu) == 1 and wall[0] > 0
+    row.run()
   operations = facts['operations']
   assert operations['step'] == operations['published step + input']
   # The step has at most one more, the first kernel's gradient by its images.
@@ -194,16 +122,14 @@ def test_rows_of_a_step(config, tmp_path, monkeypatch):
   assert operations['matrix product, float32'] == 2 * 2048 ** 3
 
 
-def test_rows_of_the_input(config, monkeypatch):
-  monkeypatch.setattr(benchmark, '_settle', lambda: None)
-  rows, _ = benchmark._input_rows(config, {})
-  assert list(rows)[:3] == ['ours, 1 thread', 'published, 1 thread',
-                            'ours, 2 threads']
+def test_rows_of_the_input(config, tmp_path):
+  rows, _ = benchmark_rows.inputs(config, str(tmp_path))
+  assert list(rows)[:3] == ['ours, threads: 1', 'published, threads: 1',
+                            'ours, threads: 2']
   for row in rows.values():
-    batch = row.run()
-    assert batch == [None, None]  # Made, but not copied.
+    assert row.run() == [None, None]  # Made, but not copied.
 
 
-def test_memory_of_training(config):
-  rows, facts = benchmark._memory(config, {})
+def test_memory_of_training(config, tmp_path):
+  rows, facts = benchmark_rows.memory(config, str(tmp_path))
   assert not rows and facts['peak_memory_mib'] > 50

@@ -1,7 +1,5 @@
 """The command as users run it, and what it writes."""
-import functools
 import os
-import sys
 
 import numpy as np
 import pytest
@@ -18,7 +16,11 @@ OTHER_PYTHON = os.environ.get('MENTORMIX_OTHER_PYTHON')
 CHECKPOINT = {'checkpoint', 'model.ckpt.index',
               'model.ckpt.data-00000-of-00001'}
 
-_run = functools.partial(testing.run, SCRIPT)
+
+def _run(cwd, *args, python=None):
+  if python:
+    return testing.run(SCRIPT, cwd, *args, python=python)
+  return testing.run_command(export_mentornet, *args, cwd=cwd)
 
 
 def _freeze(directory, **sizes):
@@ -43,7 +45,7 @@ def _names(path):
 
 
 @pytest.mark.parametrize('sizes,python', [
-    (dict(label=(10, 3), epoch=(50, 2), lstm=5, hidden=7), sys.executable),
+    (dict(label=(10, 3), epoch=(50, 2), lstm=5, hidden=7), None),
     pytest.param({}, OTHER_PYTHON, marks=pytest.mark.skipif(
         not OTHER_PYTHON, reason='this machine has one runtime')),
 ], ids=['here', 'there'])
@@ -78,7 +80,7 @@ def test_nothing_is_overwritten_silently(tmp_path):
   args = '--trained_mentornet_dir=ours', '--output_dir=out'
   code, _, err = _run(tmp_path, *args)
   assert code == 2 and '--overwrite' in err and len(err.splitlines()) == 1
-  (tmp_path / 'out' / 'thesis.tex').write_text(u'years of work')
+  (tmp_path / 'out' / 'thesis.tex').write_text('years of work')
   code, _, err = _run(tmp_path, '--overwrite', *args)
   assert code == 2 and 'thesis.tex' in err and len(err.splitlines()) == 1
   assert (tmp_path / 'out' / mentornet.FROZEN_GRAPH).read_bytes() == before

@@ -1,10 +1,8 @@
-"""The command as it is typed, on the digits and a run of 40 steps."""
+"""The command on the digits and a run of 40 steps."""
 import csv
 import json
 import os
 import shutil
-import subprocess
-import sys
 
 import matplotlib.image
 import numpy as np
@@ -17,52 +15,28 @@ from mentormix.command import UserError
 from mentormix.runtime import tf
 import score_labels
 
-CODE = os.path.dirname(os.path.abspath(__file__))
-MENTOR = os.path.join(os.path.dirname(CODE), 'mentornet_models', 'mentornet_pd')
 OUTPUTS = ['scores.csv', 'summary.json', 'suspicious.png']
 
 
-def _run(script, **kwargs):
-  """(exit code, stdout, stderr) of a command; kwargs are its flags."""
-  process = subprocess.run(
-      [sys.executable, os.path.join(CODE, script)] +
-      ['--%s=%s' % item for item in sorted(kwargs.items())],
-      stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
-      timeout=600)
-  return process.returncode, process.stdout, process.stderr
-
-
 @pytest.fixture(scope='module')
-def digits(tmp_path_factory):
-  """The directory with 0.4 and val."""
-  directory = str(tmp_path_factory.mktemp('digits'))
-  code, _, err = _run('prepare_data.py', dataset_name='digits',
-                      noise_levels='0.4', output_dir=directory)
-  assert code == 0, err
-  return directory
-
-
-@pytest.fixture(scope='module')
-def trained(digits, tmp_path_factory):
+def trained(train, tmp_path_factory):
   """Method -> the --train_log_dir of a short run, made when asked for."""
   made = {}
 
   def get(method):
     if method not in made:
       made[method] = str(tmp_path_factory.mktemp(method) / 'train')
-      code, _, err = _run(
-          'cifar_train_mentormix.py', dataset_name='digits', method=method,
-          studentnet='resnet8_thin', data_dir=digits + '/0.4',
-          train_log_dir=made[method], trained_mentornet_dir=MENTOR,
-          batch_size=32, max_number_of_steps=40, device_id='')
+      code, _, err = train(method=method, train_log_dir=made[method],
+                           batch_size=32, max_number_of_steps=40)
       assert code == 0, err
     return made[method]
   return get
 
 
 def _score(data_dir, checkpoint_dir, output_dir, **kwargs):
-  return _run('score_labels.py', data_dir=data_dir, output_dir=output_dir,
-              checkpoint_dir=checkpoint_dir, device_id='', **kwargs)
+  return testing.run_command(score_labels, *testing.to_flags(**dict(
+      dict(data_dir=data_dir, output_dir=output_dir, num_images=5,
+           checkpoint_dir=checkpoint_dir, device_id=''), **kwargs)))
 
 
 def _read(directory):
@@ -79,7 +53,8 @@ def _read(directory):
 def scored(digits, trained, tmp_path_factory):
   """The output directory of a run with a MentorNet, and what was printed."""
   directory = tmp_path_factory.mktemp('scored') / 'new' / 'scores'
-  code, out, err = _score(digits + '/0.4', trained('mentormix'), directory)
+  code, out, err = _score(digits + '/0.4', trained('mentormix'), directory,
+                          num_images=100)
   assert code == 0, err
   assert not err  # Quiet, and no bar in a file.
   return directory, out
@@ -110,15 +85,14 @@ def test_scores_of_a_run_with_a_mentornet(digits, scored):
   assert summary['precision'] == pytest.approx(both / float(sum(suspected)))
   assert summary['recall'] == pytest.approx(both / 559.)
   assert 0 <= summary['auc'] <= 1 and 0 <= summary['average_precision'] <= 1
-  assert '%d of 1397 labels are suspected' % sum(suspected) in out
-  assert 'auc %.4f' % summary['auc'] in out and str(out_dir) in out
+  assert f'{sum(suspected)} of 1397 labels are suspected' in out
+  assert f'auc {summary["auc"]:.4f}' in out and str(out_dir) in out
   picture = matplotlib.image.imread(str(out_dir / 'suspicious.png'))
   assert min(picture.shape[:2]) > 1000
 
 
 def test_scores_of_a_run_without_one(digits, trained, tmp_path):
-  code, _, err = _score(digits + '/0.4', trained('cross_entropy'), tmp_path,
-                        num_images=5)
+  code, _, err = _score(digits + '/0.4', trained('cross_entropy'), tmp_path)
   assert code == 0, err
   rows, summary = _read(tmp_path)
   assert len(rows) == 1397
@@ -194,12 +168,6 @@ def test_the_picture_tells_right_from_wrong():
   assert max(map(len, titles[2].split('\n'))) <= 16
 
 
-def _one_line(code, err, message):
-  assert code == 2, err
-  assert err.count('\n') == 1 and 'Traceback' not in err, err
-  assert message in err, err
-
-
 @pytest.mark.parametrize('settings,message', [
     (dict(data_dir=''), '--data_dir=: must be given'),
     (dict(output_dir=''), '--output_dir=: must be given'),
@@ -214,24 +182,25 @@ def test_bad_inputs(digits, trained, tmp_path, settings, message):
   settings = dict(dict(
       data_dir=digits + '/0.4', checkpoint_dir=trained('mentormix'),
       output_dir=tmp_path, device_id=''), **settings)
-  code, _, err = _run('score_labels.py', **settings)
-  _one_line(code, err, message)
+  testing.assert_one_line(_score(**settings), 2, message)
   assert not os.listdir(str(tmp_path))
 
 
 def test_a_mentornet_for_a_run_without_one(digits, trained, tmp_path):
-  code, _, err = _score(digits + '/0.4', trained('cross_entropy'), tmp_path,
-                        trained_mentornet_dir=MENTOR)
-  _one_line(code, err, 'was trained with --method=cross_entropy, which has no')
+  testing.assert_one_line(
+      _score(digits + '/0.4', trained('cross_entropy'), tmp_path,
+             trained_mentornet_dir=testing.MENTOR), 2,
+      'was trained with --method=cross_entropy, which has no')
 
 
 def test_data_of_another_set(digits, trained, tmp_path):
-  code, _, err = _score(digits + '/val', trained('mentormix'), tmp_path)
-  _one_line(code, err, 'has no file digits_train-*')
+  testing.assert_one_line(
+      _score(digits + '/val', trained('mentormix'), tmp_path), 2,
+      'has no file digits_train-*')
   (tmp_path / 'noise.json').write_text('{"dataset_name": "animals"}')
-  code, _, err = _score(tmp_path, trained('mentormix'), tmp_path)
-  _one_line(code, err, 'holds --dataset_name=animals, but')
-  assert 'was trained with --dataset_name=digits' in err
+  testing.assert_one_line(_score(tmp_path, trained('mentormix'), tmp_path), 2,
+                          'holds --dataset_name=animals, but',
+                          'was trained with --dataset_name=digits')
 
 
 def test_damaged_data(digits, trained, tmp_path):
@@ -239,8 +208,9 @@ def test_damaged_data(digits, trained, tmp_path):
   data_dir, run = tmp_path / 'data', tmp_path / 'run'
   shutil.copytree(os.path.join(digits, '0.4'), str(data_dir))
   testing.replace_record(data_dir / name, 1, b'bad')
-  code, _, err = _score(data_dir, trained('mentormix'), tmp_path / 'scores')
-  _one_line(code, err, name + ': record 1 is not a tf.Example')
+  testing.assert_one_line(
+      _score(data_dir, trained('mentormix'), tmp_path / 'scores'), 2,
+      name + ': record 1 is not a tf.Example')
   shutil.copytree(trained('mentormix'), str(run))
   config_lib.save(config_lib.restore(str(run))._replace(max_bad_records=1),
                   str(run))
@@ -271,5 +241,4 @@ def test_damaged_run(digits, trained, tmp_path):
        'config.json is damaged: --loss_p_percentile=7'),
       ('{', 'config.json cannot be read')):
     (run / 'config.json').write_text(text)
-    code, _, err = _score(*args)
-    _one_line(code, err, message)
+    testing.assert_one_line(_score(*args), 2, message)

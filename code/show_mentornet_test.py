@@ -1,39 +1,30 @@
-"""The command as it is typed, on every kind of MentorNet and of target."""
+"""The command on every kind of MentorNet and of target."""
 import json
 import os
-import subprocess
-import sys
 
 from PIL import Image
 import pytest
 
-from mentormix import mentornet
 from mentormix import testing
 from mentormix.command import UserError
-from mentormix.runtime import tf
 import show_mentornet
 
-SCRIPT = os.path.abspath(show_mentornet.__file__)
-COMMITTED = os.path.join(os.path.dirname(os.path.dirname(SCRIPT)),
-                         'mentornet_models', 'mentornet_pd')
+COMMITTED = testing.MENTOR
 TRACES = 'sample_id,epoch_percent,noisy_label,clean_label,loss\n' + ''.join(
     '%d,%d,%d,0,%.1f\n' % (k, epoch, k % 3 == 0, 0.1 * k + 2 * (k % 3 == 0))
     for k in range(20) for epoch in (0, 50))
 
 
 def _run(cwd, *args):
-  process = subprocess.run(
-      [sys.executable, SCRIPT] + list(args), cwd=str(cwd), timeout=600,
-      stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
-  return process.returncode, process.stdout, process.stderr
+  return testing.run_command(show_mentornet, *args, cwd=cwd)
 
 
 def _draw(cwd, output, path=COMMITTED, *args):
   """The picture that a command makes."""
-  code, out, err = _run(cwd, '--trained_mentornet_dir=%s' % path,
-                        '--output_file=%s' % output, *args)
+  code, out, err = _run(cwd, f'--trained_mentornet_dir={path}',
+                        f'--output_file={output}', *args)
   assert code == 0, err
-  assert out == '%s\n' % output
+  assert out == f'{output}\n'
   assert not [name for name in os.listdir(str(cwd)) if name.startswith('tmp')]
   return Image.open(str(cwd / output))
 
@@ -41,15 +32,8 @@ def _draw(cwd, output, path=COMMITTED, *args):
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory):
   """The prefix of a checkpoint in the published naming."""
-  golden = testing.golden()
-  prefix = str(tmp_path_factory.mktemp('published') / 'mentornet.ckpt-7')
-  with tf.Graph().as_default(), tf.Session() as session:
-    for name, _ in mentornet.SHAPES:
-      tf.get_variable(
-          name, initializer=tf.constant(golden['mn/random/' + name]))
-    session.run(tf.global_variables_initializer())
-    tf.train.Saver().save(session, prefix)
-  return prefix
+  return testing.save_published_mentornet(
+      tmp_path_factory.mktemp('published') / 'mentornet.ckpt-7')
 
 
 def test_what_it_has_learned_is_shown_beside_it(checkpoint, tmp_path):
@@ -62,8 +46,8 @@ def test_what_it_has_learned_is_shown_beside_it(checkpoint, tmp_path):
 
 
 def test_stages_of_training(tmp_path):
-  widths = [_draw(tmp_path, 'a%s.png' % epochs, COMMITTED,
-                  *['--epochs=%s' % epochs] * bool(epochs)).width
+  widths = [_draw(tmp_path, f'a{epochs}.png', COMMITTED,
+                  *[f'--epochs={epochs}'] * bool(epochs)).width
             for epochs in ('7', '7,50,7', '')]
   assert widths[0] + 100 < widths[1] < widths[2] - 500  # The ends of 3 phases.
 
@@ -75,7 +59,7 @@ def test_traces_and_animation(tmp_path):
   assert (image.format, image.n_frames) == ('GIF', 3)
 
 
-def test_a_curriculum_of_ones_own_and_a_formula(tmp_path):
+def test_a_custom_curriculum_and_a_formula(tmp_path):
   (tmp_path / 'mine.py').write_text(
       'def v_star(loss, difference, label, epoch): return 0 * loss + 0.5\n')
   _draw(tmp_path, 'a.png', 'v_star:focal', '--curriculum=mine.py')
@@ -97,7 +81,7 @@ def test_the_predefined_curriculum_of_a_model(tmp_path):
 
 def test_nothing_is_overwritten_silently(tmp_path):
   (tmp_path / 'a.png').write_text('mine')
-  args = ('--trained_mentornet_dir=%s' % COMMITTED, '--output_file=a.png',
+  args = (f'--trained_mentornet_dir={COMMITTED}', '--output_file=a.png',
           '--epochs=0')
   code, _, err = _run(tmp_path, *args)
   assert code == 2 and 'add --overwrite' in err and err.count('\n') == 1
@@ -125,7 +109,7 @@ def test_nothing_is_overwritten_silently(tmp_path):
 ])
 def test_bad_inputs_are_one_line(args, message, tmp_path):
   (tmp_path / 'd.png').mkdir()
-  code, out, err = _run(tmp_path, '--trained_mentornet_dir=%s' % COMMITTED,
+  code, out, err = _run(tmp_path, f'--trained_mentornet_dir={COMMITTED}',
                         '--output_file=a.png', '--overwrite', *args)
   assert code == 2 and not out
   assert err.count('\n') == 1 and message in err, err

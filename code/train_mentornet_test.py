@@ -11,6 +11,7 @@ import pytest
 from mentormix import curriculum
 from mentormix import mentornet
 from mentormix import mentornet_training
+from mentormix import testing
 import train_mentornet
 
 SCRIPT = os.path.abspath(train_mentornet.__file__)
@@ -19,7 +20,7 @@ MODELS = os.path.join(os.path.dirname(os.path.dirname(SCRIPT)),
 DATA_DRIVEN = 'mentornet_dd'
 FILES = {mentornet.FROZEN_GRAPH, 'metrics.json', 'curriculum.png',
          'curriculum.gif', 'README.md'}
-FORMULA = u"""
+FORMULA = """
 import numpy as np
 
 def v_star(loss, difference, label, epoch):
@@ -28,16 +29,8 @@ def v_star(loss, difference, label, epoch):
 """
 
 
-def _start(cwd, *args):
-  return subprocess.Popen(
-      [sys.executable, SCRIPT] + list(args), cwd=str(cwd),
-      stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
-
-
 def _run(cwd, *args):
-  process = _start(cwd, *args)
-  out, err = process.communicate()
-  return process.returncode, out, err
+  return testing.run_command(train_mentornet, *args, cwd=cwd)
 
 
 @pytest.fixture(scope='module')
@@ -100,9 +93,12 @@ def test_nothing_is_overwritten_silently(learned):
   assert before == {p.name: p.read_bytes() for p in path.iterdir()}
 
 
+@pytest.mark.slow
 def test_signal_leaves_nothing(tmp_path):
-  process = _start(tmp_path, '--output_dir=out',
-                   '--max_number_of_steps=1000000000')
+  process = subprocess.Popen(
+      [sys.executable, SCRIPT, '--output_dir=out',
+       '--max_number_of_steps=1000000000'], cwd=str(tmp_path),
+      stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
   assert process.stdout.readline().startswith('Learning')
   process.send_signal(signal.SIGTERM)
   _, err = process.communicate()
@@ -140,7 +136,7 @@ def test_bad_flags_are_one_line(args, named, tmp_path):
   assert not list(tmp_path.iterdir())
 
 
-def test_a_formula_of_ones_own(tmp_path):
+def test_a_custom_formula(tmp_path):
   (tmp_path / 'mine.py').write_text(FORMULA)
   code, out, err = _run(tmp_path, '--curriculum=mine.py', '--restarts=2',
                         '--max_number_of_steps=500', '--batch_size=100')
@@ -174,7 +170,7 @@ def _write_traces(path, rows=4000):
       percent = row * 100 // rows
       wrong = row % 3 == 0
       loss = abs(random.randn()) + wrong * percent / 20.0
-      f.write('%d,%d,%d,1,%g\n' % (row % 60, percent, 2 if wrong else 1, loss))
+      f.write(f'{row % 60},{percent},{2 if wrong else 1},1,{loss:g}\n')
 
 
 def test_learning_from_data(tmp_path):
@@ -236,9 +232,9 @@ def test_the_tables_have_the_figures_of_the_models():
     for name in curriculum.CURRICULA:
       held_out = _metrics(name)['held_out']
       row, = [line for line in text.splitlines()
-              if line.startswith('| [%s](' % name)]
-      assert '| %.6f | %.5f |' % (held_out['mean_absolute_error'],
-                                  held_out['worst_1_percent']) in row
+              if line.startswith(f'| [{name}](')]
+      assert (f'| {held_out["mean_absolute_error"]:.6f} | '
+              f'{held_out["worst_1_percent"]:.5f} |' in row)
 
 
 def test_mentornet_pd_where_it_is_used():

@@ -2,19 +2,132 @@
 import contextlib
 import io
 import os
+import signal
 import struct
 import subprocess
 import sys
 import tarfile
 import tempfile
+import traceback
+import typing
+from unittest import mock
 
+from absl import app
+from absl.testing import flagsaver
 from hypothesis import strategies
 import numpy as np
 import pytest
 
 from mentormix import archives
+from mentormix import command
 from mentormix import datasets
+from mentormix import mentornet
 from mentormix.runtime import tf
+
+CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+MENTOR = os.path.join(os.path.dirname(CODE), 'mentornet_models', 'mentornet_pd')
+
+_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+class Finished(typing.NamedTuple):
+  """How a command ended."""
+  code: int
+  out: str  # What it printed.
+  err: str  # What it wrote to stderr.
+
+
+def run_command(module, *args, cwd=None):
+  """Runs a command in this process, where TensorFlow is loaded already.
+
+  Flags, signal handlers, the environment, the working directory and
+  TensorFlow's default graph are restored afterwards. Text that native code or a
+  child process writes is not caught; use `run` for that.
+
+  Args:
+    module: the script, an imported module with `define_flags` and `main`.
+    *args: its command line.
+    cwd: the directory to run it in.
+
+  Returns:
+    A `Finished`.
+  """
+  out, err = io.StringIO(), io.StringIO()
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(_flags_restored())
+    stack.enter_context(_signals_restored())
+    stack.enter_context(mock.patch.dict(os.environ))
+    stack.enter_context(mock.patch.object(
+        sys, 'argv', [module.__file__] + [str(arg) for arg in args]))
+    stack.callback(os.chdir, os.getcwd())
+    if cwd is not None:
+      os.chdir(str(cwd))
+    stack.enter_context(tf.Graph().as_default())
+    stack.enter_context(contextlib.redirect_stdout(out))
+    stack.enter_context(contextlib.redirect_stderr(err))
+    code = _exit_code(module)
+  return Finished(code, out.getvalue(), err.getvalue())
+
+
+def _exit_code(module):
+  """Runs the command; 1 with a traceback for an unexpected error."""
+  try:
+    module.define_flags()
+    command.run(module.main)
+  except SystemExit as error:
+    return error.code or 0
+  except Exception:  # pylint: disable=broad-except
+    traceback.print_exc()
+    return 1
+  return 0
+
+
+@contextlib.contextmanager
+def _flags_restored():
+  """Removes the flags that the block defines."""
+  app.define_help_flags()  # absl defines them once in a process.
+  with flagsaver.flagsaver():
+    yield
+
+
+@contextlib.contextmanager
+def _signals_restored():
+  """Restores the signal handlers that the block changes."""
+  before = {number: signal.getsignal(number) for number in _SIGNALS}
+  try:
+    yield
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
+
+
+def to_flags(**settings):
+  """Settings as a command line: --name=value for each."""
+  return [f'--{name}={value}' for name, value in sorted(settings.items())]
+
+
+def train_settings(digits, **settings):
+  """Settings of a run of three steps on the digits; `settings` change them."""
+  return dict(
+      dict(dataset_name='digits', studentnet='resnet8_thin', batch_size=16,
+           data_dir=os.path.join(digits, '0.4'), trained_mentornet_dir=MENTOR,
+           max_number_of_steps=3, num_readers=1, num_preprocessing_threads=1,
+           device_id=''), **settings)
+
+
+def assert_one_line(finished, code, *words):
+  """Asserts that a command failed with one line that holds these words.
+
+  Args:
+    finished: (exit code, stdout, stderr).
+    code: the exit code that it must have.
+    *words: what stderr must hold.
+  """
+  found, out, err = finished
+  assert found == code, (out, err)
+  assert err.count('\n') == 1 and 'Traceback' not in err, err
+  for word in words:
+    assert word in err, err
 
 
 def golden():
@@ -198,7 +311,7 @@ def small_disk(size='4m'):
 
 def fill_disk(directory):
   """Leaves no byte on the disk of a directory."""
-  with open(os.path.join(directory, 'filler'), 'wb', buffering=0) as f:
+  with open(os.path.join(directory, 'filler'), 'ab', buffering=0) as f:
     for size in (1 << 16, 1):
       with contextlib.suppress(OSError):
         while True:
@@ -210,6 +323,23 @@ def weights(directory):
   reader = tf.train.load_checkpoint(str(directory))
   return {name: reader.get_tensor(name)
           for name in reader.get_variable_to_shape_map()}
+
+
+def save_published_mentornet(path):
+  """Saves a MentorNet of random weights as the published code names them.
+
+  Args:
+    path: prefix of the checkpoint.
+
+  Returns:
+    The prefix, with the step if there is one.
+  """
+  known = golden()
+  with tf.Graph().as_default(), tf.Session() as session:
+    for name, _ in mentornet.SHAPES:
+      tf.get_variable(name, initializer=tf.constant(known['mn/random/' + name]))
+    session.run(tf.global_variables_initializer())
+    return tf.train.Saver().save(session, str(path))
 
 
 def assert_same_run(one, other):

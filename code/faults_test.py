@@ -1,0 +1,545 @@
+"""What training and evaluation promise when something breaks.
+
+The commands run as users run them, in processes of their own, on a few digits.
+Each test breaks one thing, then starts the same command again. It must resume
+from the newest readable checkpoint and end with the same bits as a run that
+nothing happened to. No saved step and no row of a table may be lost or doubled.
+A command that cannot resume says so in one line.
+"""
+import contextlib
+import hashlib
+import os
+import random as random_lib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import cifar_eval
+from mentormix import config as config_lib
+from mentormix import files
+from mentormix import results as results_lib
+from mentormix import testing
+from mentormix.runtime import tf
+
+pytestmark = pytest.mark.slow
+
+STEPS = 600
+KILLS = 4  # Of the trainer and of the evaluator, each.
+LIMIT = 300  # Seconds in which a command has to do what it must.
+ONE_THREAD = {name: '1' for name in (  # This fixes the order of sums.
+    'OMP_NUM_THREADS', 'TF_NUM_INTRAOP_THREADS', 'TF_NUM_INTEROP_THREADS')}
+READY = r'step \d+/\d+ |evaluating|waiting'
+RESUMED = r'from step (\d+)|a new run'
+SAVED = r'SIGUSR1: checkpoint of step (\d+) saved'
+DATA, INDEX = '.data-00000-of-00001', '.index'
+
+
+class Process:
+  """A command in a process of its own; its output goes to files."""
+
+  def __init__(self, args, log, before=()):
+    """Starts it.
+
+    Args:
+      args: the script's path and its flags.
+      log: path of the files for the output, without their endings.
+      before: words before the command line, such as nohup.
+    """
+    self._log = str(log)
+    with open(self._log + '.out', 'w') as out, \
+        open(self._log + '.err', 'w') as err:
+      self._process = subprocess.Popen(
+          [*before, sys.executable, *map(str, args)], stdout=out, stderr=err,
+          env=dict(os.environ, **ONE_THREAD), preexec_fn=_default_signals)
+    self.pid = self._process.pid
+    self.send = self._process.send_signal
+
+  def text(self, ending='.out'):
+    """What it has printed so far; with '.err' what it wrote to stderr."""
+    with open(self._log + ending, errors='replace') as f:
+      return f.read()
+
+  def ended(self):
+    return self._process.poll() is not None
+
+  def wait_for(self, pattern):
+    """The first match in what it prints."""
+    end = time.time() + LIMIT
+    while True:
+      ended = self.ended()
+      found = re.search(pattern, self.text())
+      if found:
+        return found
+      assert not ended, self.text('.err')
+      assert time.time() < end, f'{pattern} does not come: {self.text()}'
+      time.sleep(0.02)
+
+  def finish(self):
+    """(exit code, stdout, stderr)."""
+    code = self._process.wait(LIMIT)
+    return code, self.text(), self.text('.err')
+
+  def kill(self):
+    self._process.kill()
+    self._process.wait()
+
+
+def _default_signals():
+  """Tests may run in the background, where the shell ignores some signals."""
+  for number in (signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
+
+
+class Run:
+  """The directories of a run, its commands, and what must hold for it."""
+
+  def __init__(self, directory, digits):
+    self.directory, self._digits = str(directory), digits
+    self.train_dir = os.path.join(self.directory, 'train')
+    self.eval_dir = os.path.join(self.directory, 'eval')
+    self.trace = os.path.join(self.directory, 'losses.csv')
+    self.results = os.path.join(self.eval_dir, results_lib.FILE)
+    self._processes = []
+
+  def _start(self, script, settings, before=()):
+    log = self.directory + f'-log{len(self._processes)}'
+    self._processes.append(Process(
+        [os.path.join(testing.CODE, script), *testing.to_flags(**settings)],
+        log, before))
+    return self._processes[-1]
+
+  def train(self, before=(), **settings):
+    """Starts the trainer."""
+    return self._start('cifar_train_mentormix.py', testing.train_settings(
+        self._digits, **dict(
+            dict(train_log_dir=self.train_dir, loss_csv_file=self.trace,
+                 batch_size=4, max_number_of_steps=STEPS, save_interval_secs=1,
+                 save_summaries_secs=1), **settings)), before)
+
+  def _eval_settings(self):
+    return dict(data_dir=os.path.join(self._digits, 'val'),
+                checkpoint_dir=self.train_dir, eval_dir=self.eval_dir,
+                eval_interval_secs=1, device_id='')
+
+  def evaluate(self):
+    """Starts the evaluator."""
+    return self._start('cifar_eval.py', self._eval_settings())
+
+  def evaluate_once(self):
+    """Evaluates what is there; (exit code, stdout, stderr)."""
+    return testing.run_command(cifar_eval, '--once', *testing.to_flags(
+        **self._eval_settings()))
+
+  def copy(self, other):
+    """Makes this run one that `other` is a part of."""
+    shutil.copytree(other.directory, self.directory)
+    path = os.path.join(self.train_dir, config_lib.CONFIG_FILE)
+    text = _contents(path).decode().replace(other.directory, self.directory)
+    with open(path, 'w') as f:
+      f.write(text)
+
+  def stop(self):
+    """Ends all that still runs."""
+    for process in self._processes:
+      process.kill()
+
+  def readable(self):
+    """Steps of the checkpoints with a value for every variable."""
+    return {step for step in self.steps()
+            if _is_readable(self.prefix(step), step)}
+
+  def steps(self):
+    """Steps of the checkpoints that have an index, sorted."""
+    found = (re.match(r'model\.ckpt-(\d+)\.index$', name)
+             for name in _names(self.train_dir))
+    return sorted(int(match.group(1)) for match in found if match)
+
+  def prefix(self, step):
+    return os.path.join(self.train_dir, f'model.ckpt-{step}')
+
+  def newest(self):
+    """The step to resume from; 0 for a new run."""
+    return max(self.readable(), default=0)
+
+  def listed(self):
+    """The step that the list of checkpoints calls the latest; 0 for none."""
+    state = (tf.train.get_checkpoint_state(self.train_dir)
+             if os.path.isdir(self.train_dir) else None)
+    return int(state.model_checkpoint_path.split('-')[-1]) if state else 0
+
+  def rows(self):
+    """The rows of results.csv; each step has one."""
+    rows = results_lib.read(self.results)
+    assert len({row.step for row in rows}) == len(rows)
+    return rows
+
+  def assert_resumes(self, process, step):
+    assert int(process.wait_for(RESUMED).group(1) or 0) == step
+
+  def assert_finishes_as(self, uncut, resumed_from):
+    """Starts training again; it must resume there, and end as `uncut` did."""
+    process = self.train()
+    self.assert_resumes(process, resumed_from)
+    code, _, err = process.finish()
+    assert code == 0, err
+    self.assert_ended_as(uncut)
+
+  def assert_ended_as(self, uncut):
+    """The same bits in each variable and each row; no temporary file."""
+    ours, theirs = (testing.weights(run.train_dir) for run in (self, uncut))
+    assert sorted(ours) == sorted(theirs) and ours['global_step'] == STEPS
+    for name, value in theirs.items():
+      np.testing.assert_array_equal(ours[name], value, name)
+    assert _contents(self.trace) == _contents(uncut.trace)
+    assert not [name for name in _names(self.train_dir)
+                if re.search(r'\.tempstate|_temp_|\.tmp', name)]
+
+
+def _is_readable(prefix, step):
+  try:
+    return testing.weights(prefix)['global_step'] == step
+  except (tf.errors.OpError, ValueError, LookupError, RuntimeError):
+    return False
+
+
+def _names(directory):
+  return sorted(os.listdir(directory)) if os.path.isdir(directory) else []
+
+
+def _contents(path):
+  with open(path, 'rb') as f:
+    return f.read()
+
+
+def _digests(directory):
+  """Name -> digest of every file but the lock."""
+  return {name: hashlib.md5(_contents(os.path.join(directory, name))).hexdigest()
+          for name in _names(directory) if name != files.LOCK_FILE}
+
+
+@pytest.fixture(scope='module')
+def uncut(digits, tmp_path_factory):
+  """A run that nothing happened to."""
+  run = Run(tmp_path_factory.mktemp('uncut') / 'run', digits)
+  code, _, err = run.train().finish()
+  assert code == 0, err
+  return run
+
+
+@pytest.fixture(scope='module')
+def half(digits, tmp_path_factory):
+  """A run that was stopped half way; its last two steps are not evaluated."""
+  run = Run(tmp_path_factory.mktemp('half') / 'run', digits)
+  process = run.train()
+  process.wait_for(READY)
+  while len(run.steps()) < 4 or run.newest() < STEPS // 3:
+    before = process.text()
+    process.send(signal.SIGUSR1)
+    process.wait_for(re.escape(before) + r'(?s:.*?)' + SAVED)
+  process.send(signal.SIGTERM)
+  assert process.finish()[0] == 128 + signal.SIGTERM
+  assert 3 < len(run.steps()) and run.newest() < STEPS
+  hidden = [(path, path + '.hidden') for step in run.steps()[-2:]
+            for path in (run.prefix(step) + INDEX,)]
+  for path, away in hidden:
+    os.rename(path, away)
+  run.evaluate_once()
+  for path, away in hidden:
+    os.rename(away, path)
+  assert [row.step for row in run.rows()] == run.steps()[:-2]
+  return run
+
+
+@pytest.fixture
+def new(digits, tmp_path):
+  """A run that has not started."""
+  run = Run(tmp_path / 'run', digits)
+  yield run
+  run.stop()
+
+
+@pytest.fixture
+def run(new, half):
+  """A copy of the run that was stopped half way."""
+  new.copy(half)
+  return new
+
+
+# Killed processes.
+
+
+def _live(process, random, save=False):
+  """Lets a command live for a random time, part of it or all in its start."""
+  if random.random() < 0.3:
+    time.sleep(random.uniform(0, 5))
+    return
+  process.wait_for(READY)
+  end = time.time() + random.uniform(0, 2)
+  while time.time() < end and not process.ended():
+    if save:  # A large part of the time then goes into checkpoints.
+      process.send(signal.SIGUSR1)
+    time.sleep(0.2)
+
+
+def test_a_killed_run_ends_bit_for_bit_as_an_uncut_one(new, uncut):
+  random = random_lib.Random(0)
+  trainer, evaluator = new.train(), new.evaluate()
+  rows, killed = [], 0
+  for _ in range(KILLS):
+    _live(trainer, random, save=True)
+    listed, running = new.listed(), not trainer.ended()
+    trainer.kill()
+    killed += running
+    assert listed <= new.listed() or not listed
+    assert new.listed() in new.readable() | {0}
+    resumed = new.newest()
+    assert resumed >= listed
+    trainer = new.train()
+    new.assert_resumes(trainer, resumed)
+
+    _live(evaluator, random)
+    evaluator.kill()
+    if os.path.exists(new.results):
+      assert set(rows) <= set(new.rows())
+      rows = new.rows()
+    evaluator = new.evaluate()
+  assert killed > KILLS // 2
+  assert trainer.finish()[0] == 0, trainer.text('.err')
+  assert evaluator.finish()[0] == 0, evaluator.text('.err')
+  new.assert_ended_as(uncut)
+  assert set(rows) <= set(new.rows()) and new.rows()[-1].step == STEPS
+
+
+# Damaged checkpoints.
+
+
+def _cut(path):
+  os.truncate(path, os.path.getsize(path) // 2)
+
+
+def _flip(path):
+  """Changes a bit in the middle, or the first of an index that matters."""
+  with open(path, 'r+b') as f:
+    place = 10 if path.endswith(INDEX) else os.path.getsize(path) // 2
+    f.seek(place)
+    byte = f.read(1)[0]
+    f.seek(place)
+    f.write(bytes([byte ^ 0x80]))
+
+
+@pytest.mark.parametrize('ending', [DATA, INDEX])
+@pytest.mark.parametrize('damage', [_cut, _flip, os.remove])
+def test_the_newest_checkpoints_are_damaged(run, uncut, damage, ending):
+  steps = run.steps()
+  hit = steps[-2:]
+  for step in hit:
+    damage(run.prefix(step) + ending)
+  good = steps[-3]
+  assert run.newest() == good
+  before, rows = _digests(run.train_dir), run.rows()
+
+  finished = run.evaluate_once()
+  assert _digests(run.train_dir) == before
+  assert set(rows) <= set(run.rows())
+  assert {row.step for row in run.rows()} == run.readable()
+  if (damage, ending) != (os.remove, INDEX):  # Then there is no checkpoint.
+    testing.assert_one_line(finished, 1, run.train_dir)
+
+  process = run.train()
+  run.assert_resumes(process, good)
+  for step in hit:
+    if (damage, ending) != (os.remove, INDEX):
+      assert f'model.ckpt-{step} cannot be read' in process.text()
+  kept = set(_digests(run.train_dir).values())
+  for name, digest in before.items():
+    if any(name.startswith(f'model.ckpt-{step}.') for step in hit):
+      assert digest in kept, f'{name} is deleted'
+  assert process.finish()[0] == 0, process.text('.err')
+  run.assert_ended_as(uncut)
+
+
+def test_every_checkpoint_is_damaged(run):
+  for step in run.steps():
+    _cut(run.prefix(step) + INDEX)
+  before = _digests(run.train_dir)
+  testing.assert_one_line(run.train().finish(), 2, run.train_dir)
+  assert _digests(run.train_dir) == before
+
+
+@pytest.mark.parametrize('text', [
+    None, '', '\0\xff{model', 'model_checkpoint_path: "model.ckpt-999999"\n'
+    'all_model_checkpoint_paths: "model.ckpt-999999"\n'])
+def test_the_list_of_checkpoints_is_missing_or_damaged(run, uncut, text):
+  path = os.path.join(run.train_dir, 'checkpoint')
+  os.remove(path)
+  if text is not None:
+    with open(path, 'w') as f:
+      f.write(text)
+  code, _, err = run.evaluate_once()
+  assert code == 0, err
+  assert [row.step for row in run.rows()] == run.steps()
+  run.assert_finishes_as(uncut, run.steps()[-1])
+
+
+# Disks that are full or read-only.
+
+
+class Full:
+  """A run on a small disk, which can be filled."""
+
+  def __init__(self, run):
+    self.run, self._filler = run, os.path.join(run.directory, 'filler')
+
+  def strike(self):
+    """Leaves room for half of a checkpoint, so that a save fails midway."""
+    rest = os.path.getsize(self.run.prefix(self.run.newest()) + DATA) // 2
+    testing.fill_disk(self.run.directory)
+    os.truncate(self._filler, max(os.path.getsize(self._filler) - rest, 0))
+
+  def fix(self):
+    os.remove(self._filler)
+
+
+class ReadOnly:
+  """A run whose directory can be covered by a read-only view of itself."""
+
+  def __init__(self, run):
+    self.run = run
+
+  def strike(self):
+    directory = self.run.directory
+    subprocess.check_call(['mount', '--bind', directory, directory])
+    subprocess.check_call(['mount', '-o', 'remount,bind,ro', directory])
+
+  def fix(self):
+    subprocess.check_call(['umount', '-l', self.run.directory])
+
+
+@pytest.fixture(params=[Full, ReadOnly])
+def disk(half, digits, request):
+  """A disk with a copy of the run that was stopped half way."""
+  with testing.small_disk('64m') as directory:
+    run = Run(os.path.join(directory, 'run'), digits)
+    run.copy(half)
+    disk = request.param(run)
+    yield disk
+    run.stop()
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+      disk.fix()
+
+
+def _assert_fails_and_is_resumed(disk, process, uncut, codes=(1,)):
+  saved = disk.run.newest()
+  finished = process.finish()
+  assert finished[0] in codes
+  testing.assert_one_line(finished, finished[0], disk.run.directory)
+  assert disk.run.newest() >= saved
+  disk.fix()
+  disk.run.assert_finishes_as(uncut, disk.run.newest())
+
+
+def test_the_disk_fails_at_the_start(disk, uncut):
+  disk.strike()
+  _assert_fails_and_is_resumed(disk, disk.run.train(), uncut, codes=(1, 2))
+
+
+def test_the_disk_fails_at_a_checkpoint(disk, uncut):
+  process = disk.run.train()
+  process.wait_for(READY)
+  disk.strike()
+  process.send(signal.SIGUSR1)
+  _assert_fails_and_is_resumed(disk, process, uncut)
+
+
+def test_the_disk_fails_at_a_summary(disk, uncut):
+  process = disk.run.train(save_interval_secs=600)
+  process.wait_for(READY)
+  disk.strike()
+  if isinstance(disk, Full):
+    testing.fill_disk(disk.run.directory)
+  _assert_fails_and_is_resumed(disk, process, uncut)
+
+
+def test_the_disk_fails_at_a_result(disk):
+  run, rows = disk.run, disk.run.rows()
+  disk.strike()
+  if isinstance(disk, Full):
+    testing.fill_disk(run.directory)
+  finished = run.evaluate_once()
+  assert finished.code in (1, 2)
+  testing.assert_one_line(finished, finished.code, run.eval_dir)
+  assert run.rows() == rows
+  disk.fix()
+  code, _, err = run.evaluate_once()
+  assert code == 0, err
+  assert [row.step for row in run.rows()] == run.steps()
+
+
+# Other processes and signals.
+
+
+@pytest.mark.parametrize('command', [Run.train, Run.evaluate])
+def test_a_second_process_on_the_same_directory(run, command):
+  first = command(run)
+  first.wait_for(READY)
+  first.send(signal.SIGSTOP)  # It must not end meanwhile.
+  testing.assert_one_line(command(run).finish(), 2, f'process {first.pid} ')
+  first.send(signal.SIGCONT)
+  if command is Run.train:
+    first.send(signal.SIGUSR1)
+    first.wait_for(SAVED)
+  assert not first.ended()
+  first.kill()
+  command(run).wait_for(READY)  # The directory is free again.
+
+
+@pytest.mark.parametrize('name', ['SIGTERM', 'SIGINT', 'SIGHUP'])
+def test_a_signal_ends_a_run_after_a_checkpoint(run, uncut, name):
+  number = getattr(signal, name)
+  process = run.train()
+  process.wait_for(READY)
+  process.send(number)
+  code, out, err = process.finish()
+  assert code == 128 + number, err
+  said = re.search(rf'stopped by {name} at step (\d+), checkpoint saved', out)
+  assert int(said.group(1)) == run.newest() == run.listed()
+  run.assert_finishes_as(uncut, run.newest())
+
+
+@pytest.mark.parametrize('before', [(), ('nohup',)])
+def test_sigusr1_saves_and_training_continues(run, before):
+  process = run.train(before, save_interval_secs=600)
+  process.wait_for(READY)
+  if before:
+    process.send(signal.SIGHUP)  # Which nohup ignores.
+  process.send(signal.SIGUSR1)
+  step = int(process.wait_for(SAVED).group(1))
+  assert step in run.readable()
+  process.wait_for(rf'step {STEPS}/')
+
+
+def test_a_second_signal_ends_a_command_at_once(tmp_path):
+  program = tmp_path / 'program.py'
+  program.write_text(
+      f'import sys; sys.path[:0] = [{testing.CODE!r}]\n'
+      'import signal, time\n'
+      'from mentormix import command\n'
+      'stop = command.StopSignals()\n'
+      'stop.install(signal.SIGTERM)\n'
+      'print("waiting", flush=True)\n'
+      'while True:\n'
+      '  time.sleep(0.01)\n'
+      '  if stop.received:\n'
+      '    print("noted", flush=True)\n')
+  process = Process([program], tmp_path / 'log')
+  process.wait_for('waiting')
+  process.send(signal.SIGTERM)
+  process.wait_for('noted')
+  process.send(signal.SIGTERM)
+  assert process.finish()[0] == -signal.SIGTERM
