@@ -1,36 +1,29 @@
 #!/usr/bin/env bash
-# Makes a data-driven MentorNet: trains a student on a few images with trusted
-# labels, some of which are replaced by wrong ones, and learns from its losses
-# which labels are right.
+# Makes a data-driven MentorNet. It replaces some labels of a few trusted images
+# by wrong ones, trains a student on them, and trains the MentorNet to tell from
+# the losses which labels are right.
 #
 # Usage: scripts/mentornet_dd.sh [settings] [-- training flags]
 #
 #   --dataset=digits      or cifar10, cifar100
-#   --skip_train=N        the trusted images are those after the first N; by
-#                         default the last tenth of CIFAR, the last half of digits
-#   --noise_level=0.4     share of the trusted images given a wrong label
-#   --archive=FILE        of CIFAR; without one it is downloaded
+#   --skip_train=N        the images after the first N are the trusted ones; by
+#                         default a tenth of CIFAR, half of digits
+#   --noise_level=0.4     share of the trusted images that get a wrong label
+#   --archive=FILE        archive of CIFAR; default: downloaded
 #   --output_dir=runs/mentornet_dd/DATASET/mentornet_dd   the MentorNet
-#   --overwrite           replace the MentorNet that is there
+#   --overwrite           replace an existing MentorNet
 #   --python=PATH         default: that of scripts/setup_env.sh
 #
-# The student is trained as for the CPU (--preset=cpu), with MentorMix and
-# mentornet_pd; flags after -- change that, such as -- --preset=published.
-# Data, run and losses (mentornet_dd.csv) go to runs/mentornet_dd/DATASET; what is
-# there already is not made again.
+# The student is trained by MentorMix with mentornet_pd and --preset=cpu; flags
+# after -- change that, such as -- --preset=published. Data, run and losses
+# (mentornet_dd.csv) go to runs/mentornet_dd/DATASET and are reused.
 #
 #   scripts/mentornet_dd.sh --dataset=cifar10
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-dataset=digits
-skip_train=
-noise_level=0.4
-archive=
-output_dir=
-overwrite=()
-python=
-training=()
+dataset=digits skip_train='' noise_level=0.4 archive='' output_dir='' python=''
+overwrite=() training=()
 
 die() { echo "mentornet_dd: error: $1" >&2; exit 2; }
 
@@ -64,10 +57,10 @@ done
 work=runs/mentornet_dd/$dataset
 output_dir=${output_dir:-$work/mentornet_dd}
 if [[ -e $output_dir && -z ${overwrite[*]-} ]]; then
-  die "--output_dir=$output_dir is there already; add --overwrite to replace it"
+  die "--output_dir=$output_dir exists; add --overwrite to replace it"
 fi
 [[ -n $python ]] || python=$(scripts/setup_env.sh)
-command -v "$python" >/dev/null || die "--python=$python is not there"
+command -v "$python" >/dev/null || die "--python=$python does not exist"
 
 "$python" code/prepare_data.py --dataset_name="$dataset" \
   --noise_levels="$noise_level" --skip_train="$skip_train" \

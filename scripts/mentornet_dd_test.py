@@ -1,4 +1,4 @@
-"""The data-driven MentorNet's script: which commands it runs, bad input."""
+"""mentornet_dd.sh: which commands it runs, bad input."""
 import os
 import subprocess
 
@@ -18,14 +18,14 @@ def _run(*args):
 
 @pytest.fixture
 def python(tmp_path):
-  """A stand-in for Python that says what it was to run."""
+  """A stand-in for Python that prints what it was to run."""
   script = tmp_path / 'python'
-  script.write_text(u'#!/bin/sh\necho "$@"\n')
+  script.write_text('#!/bin/sh\necho "$@"\n')
   script.chmod(0o755)
-  return '--python=%s' % script
+  return f'--python={script}'
 
 
-def test_the_way_from_images_to_a_mentornet(python):
+def test_commands_from_images_to_a_mentornet(python):
   code, out = _run(python, '--dataset=cifar10', '--archive=a b.tar.gz',
                    '--noise_level=0.6', '--output_dir=nowhere/dd', '--',
                    '--studentnet=resnet8_thin')
@@ -35,16 +35,16 @@ def test_the_way_from_images_to_a_mentornet(python):
   assert prepare.startswith('code/prepare_data.py --dataset_name=cifar10 ')
   assert '--skip_train=45000' in prepare and '--archive=a b.tar.gz' in prepare
   assert '--noise_levels=0.6 ' in prepare
-  assert '--output_dir=%s/data ' % work in prepare
+  assert f'--output_dir={work}/data ' in prepare
   assert train == (
-      'code/cifar_train_mentormix.py --preset=cpu --data_dir=%s/data/0.6 '
-      '--train_log_dir=%s/train --loss_csv_file=%s/mentornet_dd.csv '
-      '--studentnet=resnet8_thin' % (work, work, work))
-  assert learn == ('code/train_mentornet.py --curriculum=%s/mentornet_dd.csv '
-                   '--output_dir=nowhere/dd' % work)
+      f'code/cifar_train_mentormix.py --preset=cpu --data_dir={work}/data/0.6 '
+      f'--train_log_dir={work}/train --loss_csv_file={work}/mentornet_dd.csv '
+      '--studentnet=resnet8_thin')
+  assert learn == (f'code/train_mentornet.py --curriculum={work}/mentornet_dd'
+                   '.csv --output_dir=nowhere/dd')
 
 
-def test_digits_need_nothing_said(python):
+def test_digits_are_the_default(python):
   code, out = _run(python, '--overwrite')
   assert code == 0
   prepare, train, learn = out.splitlines()
@@ -59,9 +59,9 @@ def test_digits_need_nothing_said(python):
     (['--skip_train=half'], '--skip_train=half is not a number'),
     (['--noise_level=40'], '--noise_level=40 is not a number such as 0.4'),
     (['--noise_level=0.40'], '--noise_level=0.40 is not a number such as'),
-    (['--python=/nowhere/python'], '--python=/nowhere/python is not there'),
+    (['--python=/nowhere/python'], '--python=/nowhere/python does not exist'),
     (['--', '--loss_csv_file=x.csv'], '--loss_csv_file=x.csv after --: the'),
-    (['--output_dir=code'], '--output_dir=code is there already; add'),
+    (['--output_dir=code'], '--output_dir=code exists; add --overwrite'),
     (['--noise=0.4'], "unknown argument '--noise=0.4'"),
 ])
 def test_bad_input_is_one_line(python, flags, message):

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Plain training against MentorMix on handwritten digits, 40% of whose labels
-# are wrong. Needs nothing but a Python; sets everything else up.
+# Trains on handwritten digits, 40% of whose labels are wrong, with plain
+# cross-entropy and with MentorMix. It needs a Python and installs the rest.
 #
 # Usage: scripts/quickstart.sh [--seeds=0,1,...] [--runtime=auto|tf1|tf2]
 #
-#   --seeds    one pair of runs for each; default 0. With several, the table
-#              ends with the mean margin.
-#   --runtime  which TensorFlow, see scripts/setup_env.sh.
+#   --seeds    one pair of runs per seed; default 0. With several seeds, the
+#              table ends with the mean margin.
+#   --runtime  which TensorFlow; see scripts/setup_env.sh.
 #
 # Data go to data/digits; runs, and a report with pictures, to runs/quickstart.
-# What is there already is not made again.
+# Existing data and finished runs are reused; interrupted runs resume.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -31,7 +31,7 @@ fi
 
 python=$(scripts/setup_env.sh --runtime="$runtime")
 "$python" code/prepare_data.py --dataset_name=digits --noise_levels=0.4
-# Both methods at a time, a core each: faster than one after the other.
+# Both methods run at the same time, on one core each.
 scripts/sweep_cifar.sh --run --python="$python" --datasets=digits \
   --noise_levels=0.4 --methods=cross_entropy,mentormix --seeds="$seeds" \
   --preset=none --jobs=2 --eval_interval_secs=10 --runs_root=runs/quickstart \
@@ -44,26 +44,18 @@ wait $!
 "$python" code/report.py --runs=runs/quickstart \
   --output_dir=runs/quickstart/report --title='MentorMix: quick start'
 
-# Prints the last and the peak accuracy of a results.csv, in percent.
-last_and_peak() {
-  awk -F, 'NR > 1 { last = 100 * $2; if (last > peak) peak = last }
-           END { printf "%.2f %.2f", last, peak }' "$1"
-}
-
-table=
-for seed in ${seeds//,/ }; do
-  for method in cross_entropy mentormix; do
-    run=runs/quickstart/digits/0.4/$method/seed$seed
-    table+="$seed $method $(last_and_peak "$run/eval/results.csv")"$'\n'
-  done
-done
-
 echo
 echo 'Accuracy on the clean test set after training on 40% wrong labels, %'
-awk 'NF { if (!header++) printf "%-6s %-14s %7s %7s\n", "seed", "method",
-            "last", "peak"
-          printf "%-6s %-14s %7.2f %7.2f\n", $1, $2, $3, $4
-          last[$1, $2] = $3; seeds[$1] }
+printf '%-6s %-14s %7s %7s\n' seed method last peak
+for seed in ${seeds//,/ }; do
+  for method in cross_entropy mentormix; do
+    awk -F, -v seed="$seed" -v method="$method" \
+      'NR > 1 { last = 100 * $2; if (last > peak) peak = last }
+       END { printf "%-6s %-14s %7.2f %7.2f\n", seed, method, last, peak }' \
+      "runs/quickstart/digits/0.4/$method/seed$seed/eval/results.csv"
+  done
+done | tee runs/quickstart/table.txt
+awk '{ last[$1, $2] = $3; seeds[$1] }
      END { for (s in seeds) {
              margin = last[s, "mentormix"] - last[s, "cross_entropy"]
              n++; sum += margin; squares += margin * margin
@@ -72,4 +64,4 @@ awk 'NF { if (!header++) printf "%-6s %-14s %7s %7s\n", "seed", "method",
            if (n > 1)
              printf " (mean of %d seeds; standard deviation %.2f, least %.2f)",
                n, sqrt((squares - sum * sum / n) / (n - 1)), least
-           print "" }' <<<"$table"
+           print "" }' runs/quickstart/table.txt

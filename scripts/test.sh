@@ -1,24 +1,24 @@
 #!/usr/bin/env bash
-# Runs the test suite on every runtime that this machine can have.
+# Runs the tests on TensorFlow 1.15 and 2.x, where this machine can have both.
 #
-# Usage: scripts/test.sh [--runtime=all|auto|tf1|tf2] [pytest arguments]
+# Usage: scripts/test.sh [--runtime=all|auto|tf1|tf2] [--slow] [pytest flags]
 #
-#   scripts/test.sh                              everything, TensorFlow 1 and 2
+#   --runtime  one runtime only; 'auto' takes what scripts/setup_env.sh takes.
+#   --slow     also runs the tests marked slow, which kill processes, fill disks
+#              or start clusters.
+#
 #   scripts/test.sh --runtime=tf1 -k mentormix_loss
 #
-# Paths among pytest's arguments are relative to the top of the repository.
-# With both runtimes, each run finds the other's Python in the variable
-# MENTORMIX_OTHER_PYTHON, for the tests that cross over.
+# Paths among pytest's arguments are relative to the top of the repository. With
+# both runtimes, each run finds the other Python in MENTORMIX_OTHER_PYTHON.
 #
-# Exit codes: 0 all passed; 1 some failed; 2 bad --runtime; 3 no fit Python.
+# Exit codes: 0 all passed; 1 some failed; 2 bad --runtime; 3 no fitting Python.
 set -euo pipefail
-
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-asked=all
 
-# Prints one line for people.
 say() { printf 'test: %s\n' "$*" >&2; }
 
+asked=all slow=()
 for arg; do  # Takes out what is meant for this script, leaves the rest in "$@".
   shift
   case $arg in
@@ -27,24 +27,23 @@ for arg; do  # Takes out what is meant for this script, leaves the rest in "$@".
     --runtime=*)
       say "error: --runtime is all, auto, tf1 or tf2, not '${arg#*=}'"
       exit 2 ;;
+    --slow) slow=(-m '') ;;
     -h|--help) sed -n '2,/^set/s/^# \{0,1\}//p' scripts/test.sh; exit ;;
     *) set -- "$@" "$arg" ;;
   esac
 done
 
-runtimes=()
+runtimes=("$asked")
 if [[ $asked == all ]]; then
+  runtimes=()
   for runtime in tf1 tf2; do
     code=0
     scripts/setup_env.sh --runtime=$runtime --dry_run >/dev/null 2>&1 || code=$?
     ((code == 3)) || runtimes+=("$runtime")
   done
-  case ${#runtimes[@]} in
-    0) asked=auto ;;  # There is none: let setup_env say so.
-    1) say "this machine can have one runtime only: ${runtimes[0]}" ;;
-  esac
+  ((${#runtimes[@]} != 1)) || say "one runtime only: ${runtimes[0]}"
+  ((${#runtimes[@]})) || runtimes=(auto)  # setup_env.sh says what is missing.
 fi
-[[ $asked == all ]] || runtimes=("$asked")
 
 pythons=()
 for runtime in "${runtimes[@]}"; do
@@ -54,18 +53,14 @@ done
 workers=$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 ((workers <= 8)) || workers=8
 trap 'exit 130' INT
-failed=0
-summary=
+failed=0 summary=
 for i in "${!runtimes[@]}"; do
-  if ((${#runtimes[@]} > 1)); then
-    export MENTORMIX_OTHER_PYTHON=${pythons[1 - i]}
-  fi
+  ((${#runtimes[@]} == 1)) || export MENTORMIX_OTHER_PYTHON=${pythons[1 - i]}
   say "${runtimes[i]}: ${pythons[i]#"$PWD"/} with $workers processes"
-  code=0 start=$SECONDS
+  outcome=passed start=$SECONDS
   "${pythons[i]}" -m pytest -q -n "$workers" --dist worksteal \
-    "$@" || code=$?
-  outcome=passed
-  ((code == 0)) || outcome="FAILED (pytest exit code $code)" failed=1
+    ${slow[@]+"${slow[@]}"} "$@" \
+    || outcome="FAILED (pytest exit code $?)" failed=1
   summary+="${summary:+, }${runtimes[i]} $outcome in $((SECONDS - start)) s"
 done
 say "$summary"
