@@ -32,11 +32,14 @@ setuptools.setup(
     license='Apache-2.0',
     python_requires='>=3.7',
     package_dir={'': 'code'},
-    packages=['mentormix', 'mentormix.students'],
+    packages=['mentormix'] + ['mentormix.' + wing for wing in (
+        'accelerator', 'cluster', 'data', 'evaluation', 'mentornet', 'reports',
+        'students', 'training')],
     py_modules=['cifar_train_mentormix', 'cifar_eval', 'prepare_data',
                 'train_mentornet', 'show_mentornet', 'export_mentornet',
                 'export_step', 'run_exported', 'report', 'score_labels'],
-    package_data={'mentormix': ['digits.npz', 'templates/*']},
+    package_data={'mentormix.data': ['digits.npz'],
+                  'mentormix.reports': ['templates/*']},
     install_requires=['absl-py', 'jinja2', 'matplotlib', 'numpy', 'pillow',
                       'pooch>=1.8', 'tf-slim==1.1.0', 'tqdm'],
     extras_require={

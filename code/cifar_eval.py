@@ -13,9 +13,9 @@ nothing is lost by that, and the same command goes on.
 """
 import os
 
+from mentormix import command
 from mentormix import config as config_lib
 from mentormix import files
-from mentormix import command
 
 
 def define_flags():
@@ -58,9 +58,9 @@ def evaluate(config):
   if config.output_csv_file:
     files.writable_directory(
         os.path.dirname(config.output_csv_file) or '.', 'output_csv_file')
-  from mentormix import evaluation  # TensorFlow starts once flags are good.
+  from mentormix.evaluation import loop  # TensorFlow starts once flags are good.
   with files.only_writer(config.eval_dir, 'eval_dir'):
-    evaluation.evaluate(config)
+    loop.evaluate(config)
 
 
 def cli():

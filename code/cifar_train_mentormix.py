@@ -22,12 +22,13 @@ import signal
 from absl import flags
 
 import cifar_eval
-from mentormix import cluster as cluster_lib
+from mentormix.cluster import roles
 from mentormix import command
 from mentormix import config as config_lib
 from mentormix import files
+from mentormix import messages
+from mentormix.messages import UserError
 from mentormix import presets
-from mentormix.command import UserError
 
 
 def define_flags():
@@ -124,7 +125,7 @@ def config_from_flags():
     config_lib.require_given(config, 'data_dir')
     config, filled = presets.fill(
         config, flags.FLAGS.preset, command.given_flags(config_lib.TrainConfig))
-    command.log(filled)
+    messages.log(filled)
   return config
 
 
@@ -134,14 +135,14 @@ def main():
   signal.signal(signal.SIGUSR1, signal.SIG_IGN)
   config = command.from_flags(config_lib.TrainConfig)
   config_lib.validate_cluster(config)
-  cluster = cluster_lib.find(config, os.environ)
-  if cluster.job == cluster_lib.PS:  # It needs no data.
-    from mentormix import servers  # pylint: disable=g-import-not-at-top
+  cluster = roles.find(config, os.environ)
+  if cluster.job == roles.PS:  # It needs no data.
+    from mentormix.cluster import servers  # pylint: disable=g-import-not-at-top
     servers.serve(cluster, config)
     return
   config = config_from_flags()
   config_lib.validate(config)
-  if cluster.job == cluster_lib.EVALUATOR:
+  if cluster.job == roles.EVALUATOR:
     _evaluate(config)
     return
   if config.sync_replicas and not cluster.jobs:
@@ -151,10 +152,10 @@ def main():
   if config.loss_csv_file:
     files.writable_directory(os.path.dirname(config.loss_csv_file) or '.',
                              'loss_csv_file')
-  from mentormix import training  # TensorFlow starts once the flags are good.
+  from mentormix.training import loop  # TensorFlow starts once the flags are good.
   with (files.only_writer(config.train_log_dir, 'train_log_dir')
         if cluster.is_chief else contextlib.suppress()):
-    return training.train(config, cluster)
+    return loop.train(config, cluster)
 
 
 def _evaluate(config):

@@ -12,12 +12,12 @@ import pytest
 
 import cifar_eval
 import cifar_train_mentormix
-from mentormix import datasets
-from mentormix import results as results_lib
-from mentormix import runtime
-from mentormix import testing
-from mentormix.runtime import tf
 import train_mentornet
+from mentormix.data import datasets
+from mentormix.evaluation import results as results_lib
+from mentormix import runtime
+from mentormix.runtime import tf
+from mentormix import testing
 
 ROOT = os.path.dirname(testing.CODE)
 TRAIN = os.path.join(testing.CODE, 'cifar_train_mentormix.py')

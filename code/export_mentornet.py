@@ -10,12 +10,12 @@ original. Exit codes: 0 finished, 1 failed, 2 bad input.
 """
 import os
 
-from absl import flags
 import numpy as np
+from absl import flags
 
 from mentormix import command
 from mentormix import files
-from mentormix.command import RunError
+from mentormix.messages import RunError
 
 PREFIX = 'model.ckpt'
 FILES = {'mentornet.pb', 'checkpoint', f'{PREFIX}.index',
@@ -45,21 +45,21 @@ def main():
   path = os.path.normpath(args.output_dir)
   files.check_output(path, FILES, args.overwrite)
   # pylint: disable=g-import-not-at-top
-  from mentormix import mentornet
-  from mentormix import mentornet_training
-  from mentormix import mentornet_weights
-  weights = mentornet.weights_of(args.trained_mentornet_dir)
-  points = mentornet.probe_points()
-  original = mentornet_training.apply_network(
-      mentornet.load(args.trained_mentornet_dir), points)
+  from mentormix.mentornet import frozen_graph
+  from mentormix.mentornet import loading
+  from mentormix.mentornet import weights as weights_lib
+  weights = loading.weights_of(args.trained_mentornet_dir)
+  points = frozen_graph.probe_points()
+  original = loading.apply_network(
+      loading.load(args.trained_mentornet_dir), points)
   with files.new_directory(path) as directory:
     if args.form == 'frozen':
-      mentornet.freeze(weights, directory)
+      frozen_graph.freeze(weights, directory)
     else:
-      mentornet_weights.write_checkpoint(
+      weights_lib.write_checkpoint(
           weights, os.path.join(directory, PREFIX))
-    written = mentornet_training.apply_network(
-        mentornet.load(directory), points)
+    written = loading.apply_network(
+        loading.load(directory), points)
     difference = np.abs(written - original).max()
     if not difference <= TOLERANCE:
       raise RunError(

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 
 import export_mentornet
-from mentormix import mentornet
-from mentormix import mentornet_training
-from mentormix import mentornet_weights
-from mentormix import testing
+from mentormix.mentornet import frozen_graph
+from mentormix.mentornet import loading as mentornet_loading
+from mentormix.mentornet import network
+from mentormix.mentornet import weights as mentornet_weights
 from mentormix.runtime import tf
+from mentormix import testing
 
 SCRIPT = os.path.abspath(export_mentornet.__file__)
 OTHER_PYTHON = os.environ.get('MENTORMIX_OTHER_PYTHON')
@@ -31,13 +32,13 @@ def _freeze(directory, **sizes):
              for name, shape in mentornet_weights.shapes(
                  **dict(published, **sizes))}
   directory.mkdir()
-  mentornet.freeze(weights, str(directory))
+  frozen_graph.freeze(weights, str(directory))
   return weights
 
 
 def _weigh(path):
-  return mentornet_training.apply_network(
-      mentornet.load(str(path)), mentornet.probe_points())
+  return mentornet_loading.apply_network(
+      mentornet_loading.load(str(path)), frozen_graph.probe_points())
 
 
 def _names(path):
@@ -67,7 +68,7 @@ def test_there_and_back(sizes, python, tmp_path):
       tmp_path, '--trained_mentornet_dir=new/exported/model.ckpt',
       '--output_dir=back', '--form=frozen', python=python)
   assert code == 0, err
-  assert _names(tmp_path / 'back') == {mentornet.FROZEN_GRAPH}
+  assert _names(tmp_path / 'back') == {frozen_graph.FROZEN_GRAPH}
   v = _weigh(tmp_path / 'ours')
   for path in (exported, tmp_path / 'back'):
     np.testing.assert_allclose(_weigh(path), v, rtol=0, atol=1e-6)
@@ -76,14 +77,14 @@ def test_there_and_back(sizes, python, tmp_path):
 def test_nothing_is_overwritten_silently(tmp_path):
   _freeze(tmp_path / 'ours')
   _freeze(tmp_path / 'out', lstm=2)
-  before = (tmp_path / 'out' / mentornet.FROZEN_GRAPH).read_bytes()
+  before = (tmp_path / 'out' / frozen_graph.FROZEN_GRAPH).read_bytes()
   args = '--trained_mentornet_dir=ours', '--output_dir=out'
   code, _, err = _run(tmp_path, *args)
   assert code == 2 and '--overwrite' in err and len(err.splitlines()) == 1
   (tmp_path / 'out' / 'thesis.tex').write_text('years of work')
   code, _, err = _run(tmp_path, '--overwrite', *args)
   assert code == 2 and 'thesis.tex' in err and len(err.splitlines()) == 1
-  assert (tmp_path / 'out' / mentornet.FROZEN_GRAPH).read_bytes() == before
+  assert (tmp_path / 'out' / frozen_graph.FROZEN_GRAPH).read_bytes() == before
   (tmp_path / 'out' / 'thesis.tex').unlink()
   code, _, err = _run(tmp_path, '--overwrite', *args)
   assert code == 0, err
@@ -95,11 +96,11 @@ def test_a_graph_that_is_more_than_its_weights(tmp_path):
   """Constants with the right names, but another formula."""
   weights = _freeze(tmp_path / 'ours')
   with tf.Graph().as_default() as graph:
-    features = tf.placeholder(tf.float32, [None, 4], name=mentornet.INPUT)
-    v = tf.sigmoid(mentornet.network(features, mentornet._constants(weights)))
-    tf.multiply(v, 0.999, name=mentornet.OUTPUT)
+    features = tf.placeholder(tf.float32, [None, 4], name=frozen_graph.INPUT)
+    v = tf.sigmoid(network.network(features, network.constants(weights)))
+    tf.multiply(v, 0.999, name=frozen_graph.OUTPUT)
     data = graph.as_graph_def().SerializeToString()
-  (tmp_path / 'ours' / mentornet.FROZEN_GRAPH).write_bytes(data)
+  (tmp_path / 'ours' / frozen_graph.FROZEN_GRAPH).write_bytes(data)
   code, out, err = _run(tmp_path, '--trained_mentornet_dir=ours',
                         '--output_dir=out')
   assert code == 1 and not out and len(err.splitlines()) == 1

@@ -24,8 +24,8 @@ import cifar_train_mentormix
 from mentormix import command
 from mentormix import config as config_lib
 from mentormix import files
-from mentormix.command import log
-from mentormix.command import UserError
+from mentormix.messages import log
+from mentormix.messages import UserError
 
 
 def define_flags():
@@ -54,11 +54,11 @@ def main():
   if runtime.IS_1_15:
     raise UserError(f'TensorFlow {runtime.VERSION} cannot write StableHLO; use '
                     'TensorFlow 2.x (scripts/setup_env.sh --runtime=tf2)')
-  from mentormix import step_export
-  files.check_output(path, step_export.FILES, args.overwrite)
+  from mentormix.accelerator import stablehlo
+  files.check_output(path, stablehlo.FILES, args.overwrite)
   runtime.select_device('')
   with files.new_directory(path) as directory:
-    step_export.export(config, directory)
+    stablehlo.export(config, directory)
   log(f'{path}: ready for code/run_exported.py --exported_dir={path}')
 
 

@@ -12,14 +12,14 @@ import sys
 import numpy as np
 import pytest
 
+from mentormix.accelerator import stablehlo
 from mentormix import config as config_lib
-from mentormix import datasets
-from mentormix import mentornet
+from mentormix.data import datasets
+from mentormix.mentornet import loading as mentornet_loading
 from mentormix import runtime
-from mentormix import step_export
-from mentormix import testing
 from mentormix.runtime import tf
 from mentormix.students import resnet
+from mentormix import testing
 
 CODE = os.path.dirname(os.path.abspath(__file__))
 SCRIPT = os.path.join(CODE, 'export_step.py')
@@ -140,9 +140,9 @@ def _in_tensorflow(step, state, feeds):
 
 
 def _graph(config):
-  network = mentornet.load(config.trained_mentornet_dir,
+  network = mentornet_loading.load(config.trained_mentornet_dir,
                            config.loss_p_percentile)
-  return step_export.build_step(config, datasets.get('cifar10'), NUM_EXAMPLES,
+  return stablehlo.build_step(config, datasets.get('cifar10'), NUM_EXAMPLES,
                                 network)
 
 
@@ -163,8 +163,8 @@ def _in_jax(exported, module, feeds, tmp_path, precision='highest'):
 def _export(config, tmp_path):
   exported = tmp_path / 'exported'
   exported.mkdir()
-  description = step_export.export(config, str(exported))
-  with np.load(str(exported / step_export.STATE)) as arrays:
+  description = stablehlo.export(config, str(exported))
+  with np.load(str(exported / stablehlo.STATE)) as arrays:
     return str(exported), description, dict(arrays)
 
 
@@ -213,7 +213,7 @@ def test_the_augmentation(data_dir, tmp_path):
   config = train_config(data_dir)
   exported, description, _ = _export(config, tmp_path)
   feeds = _feeds(description['augment'], 2, np.random.RandomState(0))
-  graph = step_export.build_augmentation(8, 32)
+  graph = stablehlo.build_augmentation(8, 32)
   expected, _ = _in_tensorflow(graph, {}, feeds)
   outputs, _, _ = _in_jax(exported, 'augment', feeds, tmp_path)
   assert expected.shape == (2, 1, 8, 32, 32, 3) and expected.std() > 0.1
@@ -242,7 +242,7 @@ def test_bfloat16(data_dir, tmp_path):
 def test_what_step_json_says(data_dir, tmp_path):
   config = train_config(data_dir, example_dropout_rates='0.5,100')
   exported, description, state = _export(config, tmp_path)
-  with open(os.path.join(exported, step_export.DESCRIPTION)) as f:
+  with open(os.path.join(exported, stablehlo.DESCRIPTION)) as f:
     assert json.load(f) == description
   assert config_lib.TrainConfig(**description['settings']) == config
   assert description['steps_per_epoch'] == NUM_EXAMPLES / 8
@@ -271,7 +271,7 @@ def test_what_step_json_says(data_dir, tmp_path):
 @needs_2_x
 def test_the_data(data_dir, tmp_path):
   exported, _, _ = _export(train_config(data_dir), tmp_path)
-  with np.load(os.path.join(exported, step_export.DATA)) as arrays:
+  with np.load(os.path.join(exported, stablehlo.DATA)) as arrays:
     assert arrays['images'].shape == (NUM_EXAMPLES, 32, 32, 3)
     assert arrays['images'].dtype == np.uint8
     assert arrays['labels'].tolist() == [n % 10 for n in range(NUM_EXAMPLES)]

@@ -22,10 +22,10 @@ import pytest
 
 import cifar_eval
 from mentormix import config as config_lib
+from mentormix.evaluation import results as results_lib
 from mentormix import files
-from mentormix import results as results_lib
-from mentormix import testing
 from mentormix.runtime import tf
+from mentormix import testing
 
 pytestmark = pytest.mark.slow
 

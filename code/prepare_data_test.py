@@ -10,20 +10,24 @@ import struct
 import zlib
 
 import numpy as np
-from PIL import Image
 import pytest
+from PIL import Image
 
 import cifar_eval
 import cifar_train_mentormix
 import prepare_data
-from mentormix import archives
-from mentormix import datasets
+from mentormix.data import cifar_archive
+from mentormix.data import datasets
+from mentormix.data import digits as digits_lib
+from mentormix.data import download as download_lib
+from mentormix.data import noise
+from mentormix.data import png as png_lib
+from mentormix.data import preparation
 from mentormix import files
-from mentormix import noise
-from mentormix import testing
-from mentormix.command import RunError
-from mentormix.command import UserError
+from mentormix.messages import RunError
+from mentormix.messages import UserError
 from mentormix.runtime import tf
+from mentormix import testing
 
 
 def settings(tmp_path, **changes):
@@ -31,7 +35,7 @@ def settings(tmp_path, **changes):
   archive = str(tmp_path / 'a.tar.gz')
   if not os.path.exists(archive):
     testing.write_cifar_archive(archive)
-  values = prepare_data.Settings(
+  values = preparation.Settings(
       dataset_name='cifar10', archive=archive, output_dir=str(tmp_path / 'out'),
       noise_levels=(0.4,), noise_type='symmetric_others', num_shards=3)
   return values._replace(**changes)
@@ -83,17 +87,17 @@ def decode(examples):
 
 @pytest.mark.parametrize('dataset_name', ['cifar10', 'cifar100', 'digits'])
 def test_read_back(tmp_path, dataset_name, capsys):
-  archive, clean = None, archives.digits()
+  archive, clean = None, digits_lib.digits()
   if dataset_name != 'digits':
     archive = str(tmp_path / 'a.tar.gz')
     clean = testing.write_cifar_archive(archive, dataset_name, 100)
-  prepare_data.prepare(settings(tmp_path, dataset_name=dataset_name,
+  preparation.prepare(settings(tmp_path, dataset_name=dataset_name,
                                 archive=archive, seed=5))
   count = len(clean.train_labels)
 
   level = tmp_path / 'out' / '0.4'
   train = records(dataset_name, 'train', level)
-  order = prepare_data.record_order(count, 5)
+  order = preparation.record_order(count, 5)
   np.testing.assert_array_equal(decode(train), clean.train_images[order])
   clean_labels = column(train, datasets.CLEAN_LABEL)
   np.testing.assert_array_equal(clean_labels, clean.train_labels[order])
@@ -126,7 +130,7 @@ def test_read_back(tmp_path, dataset_name, capsys):
 def test_noise_file_says_what_was_done(tmp_path):
   archive = str(tmp_path / 'a.tar.gz')
   clean = testing.write_cifar_archive(archive, 'cifar100', 100)
-  prepare_data.prepare(settings(
+  preparation.prepare(settings(
       tmp_path, dataset_name='cifar100', archive=archive, seed=2,
       noise_type='asymmetric'))
   found = facts(tmp_path)
@@ -154,7 +158,7 @@ def test_noise_file_says_what_was_done(tmp_path):
 
 
 def test_levels_share_order_and_test_set(tmp_path):
-  prepare_data.prepare(settings(tmp_path, noise_levels=(0.0, 0.25, 1.0)))
+  preparation.prepare(settings(tmp_path, noise_levels=(0.0, 0.25, 1.0)))
   assert sorted(os.listdir(str(tmp_path / 'out'))) == ['0', '0.25', '1', 'val']
   clean = [column(records('cifar10', 'train', tmp_path / 'out' / level),
                   datasets.CLEAN_LABEL) for level in ('0', '0.25', '1')]
@@ -164,13 +168,13 @@ def test_levels_share_order_and_test_set(tmp_path):
 
 def test_same_seed_same_bytes_on_every_runtime(tmp_path):
   digits = settings(tmp_path, dataset_name='digits', archive=None)
-  prepare_data.prepare(digits)
+  preparation.prepare(digits)
   digest = hashlib.sha256()
   for name, data in sorted(contents(tmp_path / 'out').items()):
     digest.update(name.encode('ascii') + b'\0' + data)
   assert digest.hexdigest() == (
       '4cb5ce7be2a6f32c12b5ec48ff88417a632438379bd9aad848b1db7098d286c1')
-  prepare_data.prepare(digits._replace(
+  preparation.prepare(digits._replace(
       seed=1, output_dir=str(tmp_path / 'other')))
   first, other = contents(tmp_path / 'out'), contents(tmp_path / 'other')
   name = os.path.join('0.4', 'digits_train-00000-of-00003')
@@ -183,7 +187,7 @@ def test_same_seed_same_bytes_on_every_runtime(tmp_path):
 def test_png_is_stored_and_valid(size):
   image = np.random.RandomState(0).randint(
       0, 256, size=[size, size, 3]).astype(np.uint8)
-  png = prepare_data.encode_png(image)
+  png = png_lib.encode_png(image)
   np.testing.assert_array_equal(Image.open(io.BytesIO(png)), image)
   # Filter 0 in every row, and nothing compressed.
   length, = struct.unpack('>I', png[33:37])
@@ -200,8 +204,8 @@ def test_png_is_stored_and_valid(size):
     ({'num_train': 50}, range(50)), ({'skip_train': 150}, range(150, 200)),
     ({'num_train': 20, 'skip_train': 10}, range(10, 30))])
 def test_a_part_of_the_training_images(tmp_path, change, rows):
-  prepare_data.prepare(settings(tmp_path, **change))
-  clean = archives.read(str(tmp_path / 'a.tar.gz'), 'cifar10')
+  preparation.prepare(settings(tmp_path, **change))
+  clean = cifar_archive.read(str(tmp_path / 'a.tar.gz'), 'cifar10')
   train = records('cifar10', 'train', tmp_path / 'out' / '0.4')
   order = [int(i) for i in source_ids(train)]
   assert sorted(order) == list(rows)
@@ -224,7 +228,7 @@ def fixture_labelled(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   values = settings(tmp_path, noise_levels=(None,), noise_type=noise.FILE,
                     noise_file='x.npz', noise_key='worse')
-  clean = archives.read('a.tar.gz', 'cifar10').train_labels
+  clean = cifar_archive.read('a.tar.gz', 'cifar10').train_labels
   worse = np.where(np.arange(200) % 10 < 3, (clean + 1) % 10, clean)
   np.savez('x.npz', clean=clean, worse_label=worse)
   return values, clean, worse
@@ -237,7 +241,7 @@ def written_labels(directory):
 
 def test_labels_of_a_file(tmp_path, capsys, labelled):
   values, clean, worse = labelled
-  prepare_data.prepare(values)
+  preparation.prepare(values)
   assert 'labels of x.npz, 0.3000 realised' in capsys.readouterr().out
   assert sorted(os.listdir('out')) == ['val', 'worse']
   train = records('cifar10', 'train', 'out/worse')
@@ -252,20 +256,20 @@ def test_labels_of_a_file(tmp_path, capsys, labelled):
       'noise_file_md5')] == [
           'file', None, 0.3, 'x.npz', 'worse', files.md5_of('x.npz')]
 
-  prepare_data.prepare(values)
+  preparation.prepare(values)
   assert capsys.readouterr().out.count('kept') == 2
   worse[0] = clean[0]
   np.savez('x.npz', clean=clean, worse_label=worse)
   with pytest.raises(UserError, match='noise_file_md5.*--overwrite'):
-    prepare_data.prepare(values)
+    preparation.prepare(values)
   # What was written reads back, also in part; a part is not enough to read.
   os.rename('out/worse/labels.csv', 'again.csv')
   again = values._replace(noise_file='again.csv', noise_key=None, num_train=50,
                           output_dir='part')
-  prepare_data.prepare(again)
+  preparation.prepare(again)
   assert written_labels('part/again') == written_labels('out/worse')[:50]
   with pytest.raises(UserError, match='50 labels; there are 200'):
-    prepare_data.prepare(again._replace(
+    preparation.prepare(again._replace(
         noise_file='part/again/labels.json', output_dir='other'))
   assert not os.path.exists('other')
 
@@ -274,10 +278,10 @@ def test_labels_in_another_order_are_refused_before_writing(labelled):
   values, clean, worse = labelled
   np.savez('x.npz', clean=clean[::-1], worse=worse[::-1])
   with pytest.raises(UserError, match='pass --noise_index'):
-    prepare_data.prepare(values)
+    preparation.prepare(values)
   assert not os.path.exists('out')
   np.save('index.npy', np.arange(200)[::-1])
-  prepare_data.prepare(values._replace(noise_index='index.npy'))
+  preparation.prepare(values._replace(noise_index='index.npy'))
   assert written_labels('out/worse') == worse.tolist()
 
 
@@ -306,7 +310,7 @@ def custom(tmp_path, **changes):
 
 def test_custom_images(tmp_path, capsys):
   image_folder(tmp_path / 'images')
-  prepare_data.prepare(custom(tmp_path, image_size=24))
+  preparation.prepare(custom(tmp_path, image_size=24))
   assert '0: 40 examples, labels as in the folders' in capsys.readouterr().out
   train = records('own', 'train', tmp_path / 'out' / '0')
   assert datasets.CLEAN_LABEL not in train[0]
@@ -324,19 +328,19 @@ def test_custom_images(tmp_path, capsys):
       'rate_asked', 'rate_realised', 'num_changed', 'clean_label_counts',
       'num_classes', 'image_size', 'class_names', 'noise_type')] == [
           None, None, None, None, 2, 24, ['class 0', 'class 1'], 'folders']
-  prepare_data.prepare(custom(tmp_path, image_size=24))
+  preparation.prepare(custom(tmp_path, image_size=24))
   assert capsys.readouterr().out.count('kept') == 2
   with pytest.raises(UserError, match='image_size 24, not 32'):
-    prepare_data.prepare(custom(tmp_path))
+    preparation.prepare(custom(tmp_path))
   (tmp_path / 'images' / 'val' / 'class 1' / '009.png').unlink()
   with pytest.raises(UserError, match='archive_md5'):
-    prepare_data.prepare(custom(tmp_path, image_size=24))
+    preparation.prepare(custom(tmp_path, image_size=24))
 
 
 def test_noise_on_custom_images(tmp_path):
   """A part takes every class alike; the folders' labels count as clean."""
   image_folder(tmp_path / 'images', num_classes=3)
-  prepare_data.prepare(custom(
+  preparation.prepare(custom(
       tmp_path, noise_type='symmetric_others', num_train=9,
       noise_levels=(0.0, 0.34)))
   train = records('own', 'train', tmp_path / 'out' / '0.34')
@@ -347,7 +351,7 @@ def test_noise_on_custom_images(tmp_path):
   assert np.sum(clean != column(train, datasets.LABEL)) == 3
   assert facts(tmp_path, '0')['rate_realised'] == 0
   with pytest.raises(UserError, match='asymmetric is not defined'):
-    prepare_data.prepare(custom(tmp_path, noise_type='asymmetric',
+    preparation.prepare(custom(tmp_path, noise_type='asymmetric',
                              noise_levels=(0.1,)))
 
 
@@ -355,13 +359,13 @@ def test_unreadable_images_are_found_before_writing(tmp_path):
   image_folder(tmp_path / 'images')
   (tmp_path / 'images' / 'val' / 'class 1' / '005.png').write_bytes(b'x')
   with pytest.raises(UserError, match='val/class 1/005.png cannot be read'):
-    prepare_data.prepare(custom(tmp_path))
+    preparation.prepare(custom(tmp_path))
   assert not (tmp_path / 'out').exists()
 
 
 def test_custom_images_are_trained_and_evaluated_on(tmp_path):
   image_folder(tmp_path / 'images')
-  prepare_data.prepare(custom(tmp_path, image_size=24))
+  preparation.prepare(custom(tmp_path, image_size=24))
   for module, flags in (
       (cifar_train_mentormix, dict(
           studentnet='resnet8_thin', data_dir='out/0', train_log_dir='run',
@@ -383,13 +387,13 @@ def test_custom_images_are_trained_and_evaluated_on(tmp_path):
 
 
 def test_finished_directories_are_kept(tmp_path, capsys, monkeypatch):
-  prepare_data.prepare(settings(tmp_path))
+  preparation.prepare(settings(tmp_path))
   before = contents(tmp_path)
   with monkeypatch.context() as patch:
-    patch.setattr(prepare_data, '_read', None)  # The images are not even read.
-    prepare_data.prepare(settings(tmp_path))
+    patch.setattr(preparation, '_read', None)  # The images are not even read.
+    preparation.prepare(settings(tmp_path))
   assert contents(tmp_path) == before
-  prepare_data.prepare(settings(tmp_path, noise_levels=(0.1, 0.4)))
+  preparation.prepare(settings(tmp_path, noise_levels=(0.1, 0.4)))
   assert capsys.readouterr().out.count('kept') == 4
   assert sorted(os.listdir(str(tmp_path / 'out'))) == ['0.1', '0.4', 'val']
 
@@ -398,32 +402,32 @@ def test_finished_directories_are_kept(tmp_path, capsys, monkeypatch):
     {'seed': 1}, {'noise_type': 'symmetric'}, {'num_shards': 2},
     {'num_train': 50}])
 def test_other_settings_are_refused_before_writing(tmp_path, change):
-  prepare_data.prepare(settings(tmp_path))
+  preparation.prepare(settings(tmp_path))
   before = contents(tmp_path)
   wanted = settings(tmp_path, noise_levels=(0.1, 0.4), **change)
   with pytest.raises(UserError, match='--overwrite') as caught:
-    prepare_data.prepare(wanted)
+    preparation.prepare(wanted)
   (name, value), = change.items()
   assert (f'{name} {getattr(settings(tmp_path), name)}, not {value}'
           in str(caught.value))
   assert contents(tmp_path) == before
-  prepare_data.prepare(wanted._replace(overwrite=True))
+  preparation.prepare(wanted._replace(overwrite=True))
   assert facts(tmp_path)[name] == value
   assert sorted(os.listdir(str(tmp_path / 'out'))) == ['0.1', '0.4', 'val']
 
 
 def test_other_archive_is_refused(tmp_path):
   values = settings(tmp_path)
-  prepare_data.prepare(values)
+  preparation.prepare(values)
   testing.write_cifar_archive(values.archive, seed=1)
   with pytest.raises(UserError, match='archive_md5.*--overwrite'):
-    prepare_data.prepare(values)
+    preparation.prepare(values)
 
 
 @pytest.mark.parametrize('damage', ['change', 'remove', 'add', 'no json',
                                     'odd json', 'deep json'])
 def test_damaged_directories_are_refused(tmp_path, damage):
-  prepare_data.prepare(settings(tmp_path))
+  preparation.prepare(settings(tmp_path))
   level = tmp_path / 'out' / '0.4'
   shard, note = level / 'cifar10_train-00001-of-00003', level / 'noise.json'
   if damage == 'change':
@@ -437,8 +441,8 @@ def test_damaged_directories_are_refused(tmp_path, damage):
   else:
     note.write_text('[]' if damage == 'odd json' else '[' * 100000)
   with pytest.raises(UserError, match='--overwrite'):
-    prepare_data.prepare(settings(tmp_path))
-  prepare_data.prepare(settings(tmp_path, overwrite=True))
+    preparation.prepare(settings(tmp_path))
+  preparation.prepare(settings(tmp_path, overwrite=True))
   assert len(facts(tmp_path)['sha256']) == 5
 
 
@@ -448,9 +452,9 @@ def test_other_files_are_never_replaced(tmp_path):
   (level / 'thesis.tex').write_text('x')
   for overwrite in (False, True):
     with pytest.raises(UserError, match='thesis.tex.*--output_dir'):
-      prepare_data.prepare(settings(tmp_path, overwrite=overwrite))
+      preparation.prepare(settings(tmp_path, overwrite=overwrite))
   (level / 'thesis.tex').unlink()
-  prepare_data.prepare(settings(tmp_path))  # An empty one is no obstacle.
+  preparation.prepare(settings(tmp_path))  # An empty one is no obstacle.
   assert facts(tmp_path)
 
 
@@ -460,7 +464,7 @@ def test_file_or_link_in_the_way(tmp_path):
   for make in (level.touch, lambda: level.symlink_to(tmp_path / 'nowhere')):
     make()
     with pytest.raises(UserError, match='not a directory'):
-      prepare_data.prepare(settings(tmp_path, overwrite=True))
+      preparation.prepare(settings(tmp_path, overwrite=True))
     level.unlink()
 
 
@@ -469,7 +473,7 @@ def test_file_or_link_in_the_way(tmp_path):
 
 def fail_after(monkeypatch, count, fail):
   """Calls `fail` when record number `count` is about to be encoded."""
-  original, calls = prepare_data.encode_png, []
+  original, calls = png_lib.encode_png, []
 
   def encode_png(image):
     calls.append(None)
@@ -477,7 +481,7 @@ def fail_after(monkeypatch, count, fail):
       fail()
     return original(image)
 
-  monkeypatch.setattr(prepare_data, 'encode_png', encode_png)
+  monkeypatch.setattr(png_lib, 'encode_png', encode_png)
 
 
 @pytest.fixture(params=[signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -493,12 +497,12 @@ def test_interrupted_run_leaves_nothing(tmp_path, monkeypatch, number, capsys):
   fail_after(monkeypatch, 100, lambda: os.kill(os.getpid(), number))
   with pytest.raises(SystemExit) as caught:
     with prepare_data._stopped_by_signals():  # pylint: disable=protected-access
-      prepare_data.prepare(settings(tmp_path))
+      preparation.prepare(settings(tmp_path))
   assert caught.value.code == 128 + number
   assert 'Stopped by signal %d' % number in capsys.readouterr().err
   assert os.listdir(str(tmp_path / 'out')) == ['val']  # That was finished.
   assert signal.getsignal(number) is handler
-  prepare_data.prepare(settings(tmp_path))  # Continues where it stopped.
+  preparation.prepare(settings(tmp_path))  # Continues where it stopped.
   assert len(facts(tmp_path)['sha256']) == 5
 
 
@@ -507,7 +511,7 @@ def test_ignored_signals_stay_ignored(tmp_path, monkeypatch):
   try:
     fail_after(monkeypatch, 100, lambda: os.kill(os.getpid(), signal.SIGHUP))
     with prepare_data._stopped_by_signals():  # pylint: disable=protected-access
-      prepare_data.prepare(settings(tmp_path))
+      preparation.prepare(settings(tmp_path))
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
   finally:
     signal.signal(signal.SIGHUP, previous)
@@ -515,7 +519,7 @@ def test_ignored_signals_stay_ignored(tmp_path, monkeypatch):
 
 
 def test_failed_overwrite_keeps_the_old(tmp_path, monkeypatch):
-  prepare_data.prepare(settings(tmp_path))
+  preparation.prepare(settings(tmp_path))
   before = contents(tmp_path)
 
   def disk_full():
@@ -523,7 +527,7 @@ def test_failed_overwrite_keeps_the_old(tmp_path, monkeypatch):
 
   fail_after(monkeypatch, 10, disk_full)
   with pytest.raises(RunError, match='No space left'):
-    prepare_data.prepare(settings(tmp_path, seed=1, overwrite=True))
+    preparation.prepare(settings(tmp_path, seed=1, overwrite=True))
   assert contents(tmp_path) == before
 
 
@@ -644,9 +648,9 @@ def test_bad_input_is_one_line(inputs, arguments, words):
 def test_unofficial_archive_is_noted(inputs, tmp_path, capsys):
   archive = str(inputs / 'ten.tar.gz')
   values = settings(tmp_path, archive=archive)
-  prepare_data.prepare(values)
+  preparation.prepare(values)
   assert 'is not the official archive' in capsys.readouterr().out
-  prepare_data.prepare(values._replace(md5=files.md5_of(archive)))
+  preparation.prepare(values._replace(md5=files.md5_of(archive)))
   assert 'Note' not in capsys.readouterr().out
 
 
@@ -660,25 +664,25 @@ def test_download(tmp_path, monkeypatch, inputs, capsys):
     shutil.copy(str(inputs / 'ten.tar.gz'), path)
 
   monkeypatch.chdir(tmp_path)
-  monkeypatch.setattr(archives, 'download', download)
-  official = archives.OFFICIAL['cifar10']._replace(
+  monkeypatch.setattr(download_lib, 'download', download)
+  official = cifar_archive.OFFICIAL['cifar10']._replace(
       md5=files.md5_of(str(inputs / 'ten.tar.gz')))
-  monkeypatch.setitem(archives.OFFICIAL, 'cifar10', official)
+  monkeypatch.setitem(cifar_archive.OFFICIAL, 'cifar10', official)
   values = settings(tmp_path, archive=None)
   target = os.path.join('data', 'cifar-10-python.tar.gz')
-  prepare_data.prepare(values)
+  preparation.prepare(values)
   assert fetched == [(official.url, target, official.md5)]
 
-  prepare_data.prepare(values)  # Everything is there: nothing is needed.
+  preparation.prepare(values)  # Everything is there: nothing is needed.
   assert len(fetched) == 1
 
   # An address elsewhere: the same file unless --md5 says otherwise.
   values = values._replace(archive='http://mirror/x/cifar-10-python.tar.gz',
                            overwrite=True)
-  prepare_data.prepare(values)
+  preparation.prepare(values)
   assert len(fetched) == 1 and 'Using ' + target in capsys.readouterr().out
   os.remove(target)
-  prepare_data.prepare(values)
+  preparation.prepare(values)
   assert fetched[1:] == [(values.archive, target, official.md5)]
   with pytest.raises(UserError, match='delete it.*--archive=' + target):
-    prepare_data.prepare(values._replace(md5='0' * 32))
+    preparation.prepare(values._replace(md5='0' * 32))

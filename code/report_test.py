@@ -7,11 +7,14 @@ import sys
 
 import pytest
 
-from mentormix import runs as runs_lib
-from mentormix.runs_test import NOISE
-from mentormix.runs_test import SCORES
-from mentormix.runs_test import write_run
 import report
+from mentormix.reports import page
+from mentormix.reports import panels
+from mentormix.reports import rendering
+from mentormix.reports import runs as runs_lib
+from mentormix.reports.runs_test import NOISE
+from mentormix.reports.runs_test import SCORES
+from mentormix.reports.runs_test import write_run
 
 CODE = os.path.dirname(os.path.abspath(report.__file__))
 PICTURES = ['accuracy_vs_noise.png', 'accuracy_vs_step.png', 'selection.png',
@@ -30,8 +33,8 @@ def _run(*args):
 def _page(path, last_k=5):
   """The Markdown report of the runs below `path`, without pictures."""
   runs = runs_lib.read([str(path)])
-  blocks = report.page(runs, runs_lib.group(runs), [], last_k)
-  return report.render('report.md', 'Title', blocks, str(path))
+  blocks = page.page(runs, runs_lib.group(runs), [], last_k)
+  return rendering.render('report.md', 'Title', blocks, str(path))
 
 
 def _row(text, *start):
@@ -196,10 +199,10 @@ def test_no_weights_no_picture_of_them(tmp_path):
   write_run(tmp_path / 'a', method='mixup', events=WEIGHTS)
   write_run(tmp_path / 'b', noise=None, data_dir='d/web')
   groups = runs_lib.group(runs_lib.read([str(tmp_path)]))
-  assert report.draw(groups, str(tmp_path)) == ['accuracy_vs_step.png',
+  assert panels.draw(groups, str(tmp_path)) == ['accuracy_vs_step.png',
                                                 'accuracy_vs_noise.png']
   groups = [g for g in groups if g.method == 'mentormix']
-  assert report.draw(groups, str(tmp_path)) == ['accuracy_vs_step.png']
+  assert panels.draw(groups, str(tmp_path)) == ['accuracy_vs_step.png']
   assert not (tmp_path / 'accuracy_vs_noise.png').exists()
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import export_step_test
+from mentormix.accelerator import stablehlo
 from mentormix import config as config_lib
-from mentormix import evaluation
+from mentormix.evaluation import loop as evaluation_loop
 from mentormix import files
 from mentormix import runtime
-from mentormix import step_export
 
 CODE = export_step_test.CODE
 SCRIPT = os.path.join(CODE, 'run_exported.py')
@@ -35,7 +35,7 @@ def data_dir(tmp_path_factory):
 
 def _export(data_dir, directory, **settings):
   directory.mkdir()
-  step_export.export(
+  stablehlo.export(
       export_step_test.train_config(data_dir, max_number_of_steps=100000,
                                     **settings), str(directory))
   return str(directory)
@@ -86,7 +86,7 @@ def test_trained_resumed_and_evaluated(exported, data_dir, straight, tmp_path):
   assert resumed['global_step'] == expected['global_step'] == 6
   for name, value in expected.items():
     np.testing.assert_allclose(resumed[name], value, rtol=1e-4, atol=1e-5)
-  results = [evaluation.evaluate(config_lib.EvalConfig(
+  results = [evaluation_loop.evaluate(config_lib.EvalConfig(
       data_dir=data_dir, checkpoint_dir=str(directory), eval_dir=str(tmp_path),
       once=True, output_csv_file=str(tmp_path / ('%d.csv' % k))))
              for k, directory in enumerate([tmp_path / 'run', straight])]

@@ -24,15 +24,15 @@ import os
 import tempfile
 import textwrap
 
-from absl import flags
 import numpy as np
+from absl import flags
 
 from mentormix import command
 from mentormix import config as config_lib
+from mentormix.data import noise_facts
 from mentormix import files
-from mentormix import noise
-from mentormix.command import log
-from mentormix.command import UserError
+from mentormix.messages import log
+from mentormix.messages import UserError
 
 SCORES, SUMMARY, PICTURE = 'scores.csv', 'summary.json', 'suspicious.png'
 COLUMNS = ('id', 'given_label', 'predicted_label', 'probability',
@@ -71,7 +71,7 @@ def main():
   """Flags and the run's settings -> scores -> files."""
   args = flags.FLAGS
   run = _settings_of_run(args.checkpoint_dir, args.trained_mentornet_dir)
-  facts = noise.read_facts(args.data_dir) or {}
+  facts = noise_facts.read_facts(args.data_dir) or {}
   trained_on = facts.get('dataset_name', run.dataset_name)
   if trained_on != run.dataset_name:
     raise UserError(
@@ -81,33 +81,33 @@ def main():
   files.writable_directory(args.output_dir, 'output_dir')
   # pylint: disable=g-import-not-at-top
   import matplotlib.figure  # noqa: F401  If missing, fail before the pass.
-  from mentormix import datasets  # TensorFlow starts once the flags are valid.
-  from mentormix import label_scores
-  from mentormix import mentornet
+  from mentormix.data import datasets  # TensorFlow starts once the flags are valid.
+  from mentormix import label_ranking
+  from mentormix.mentornet import loading
   from mentormix import runtime
   runtime.select_device(args.device_id)
   step, prefix = _checkpoint(args.checkpoint_dir, args.step)
   network = None
   if run.method in config_lib.WEIGHTED:
-    network = mentornet.load(run.trained_mentornet_dir, run.loss_p_percentile)
+    network = loading.load(run.trained_mentornet_dir, run.loss_p_percentile)
   dataset = datasets.get(run.dataset_name, args.data_dir)
-  if noise.read_facts(args.checkpoint_dir) not in (None, facts):
+  if noise_facts.read_facts(args.checkpoint_dir) not in (None, facts):
     log(f'note: the run was trained on another data set than --data_dir='
-        f'{args.data_dir}, according to its {noise.FACTS_FILE}')
+        f'{args.data_dir}, according to its {noise_facts.FACTS_FILE}')
   scores, images = _one_pass(args, run, dataset, step, prefix)
   v = None
   if network:
-    v = label_scores.weigh(network, scores.loss, run.loss_p_percentile, step,
+    v = label_ranking.weigh(network, scores.loss, run.loss_p_percentile, step,
                            run.max_number_of_steps)
-  suspected = label_scores.suspected(scores, v)
-  summary = label_scores.summarize(scores, suspected)
+  suspected = label_ranking.suspected(scores, v)
+  summary = label_ranking.summarize(scores, suspected)
   summary.update(step=step, data_dir=args.data_dir, checkpoint=prefix)
   is_wrong = [None if clean == datasets.UNKNOWN_LABEL else bool(clean != given)
               for clean, given in zip(scores.clean, scores.given)]
   names = facts.get('class_names')
   if not isinstance(names, list) or len(names) != dataset.num_classes:
     names = range(dataset.num_classes)
-  order = label_scores.by_suspicion(scores.loss)
+  order = label_ranking.by_suspicion(scores.loss)
   top = order[:len(images)]
   figure = draw(
       images, [f'{names[scores.given[i]]} > {names[scores.predicted[i]]}'
@@ -123,16 +123,18 @@ def main():
 def _one_pass(args, run, dataset, step, prefix):
   """Scores the training set: the result of `label_scores.collect`."""
   # pylint: disable=g-import-not-at-top
-  from mentormix import datasets
-  from mentormix import label_scores
+  from mentormix.data import datasets
+  from mentormix.data import decoding
+  from mentormix.data import record_checks
+  from mentormix import label_ranking
   from mentormix import runtime
   paths = datasets.find_files(dataset, 'train', args.data_dir)
-  shards, count = datasets.check_files(dataset, 'train', paths,
+  shards, count = record_checks.check_files(dataset, 'train', paths,
                                        run.max_bad_records)
-  datasets.check_images(dataset, 'train', shards)
+  decoding.check_images(dataset, 'train', shards)
   log(f'TensorFlow {runtime.VERSION}: scoring the labels of {args.data_dir}, '
       f'{count} examples, with {args.checkpoint_dir} at step {step}')
-  return label_scores.collect(run.studentnet, dataset, shards, count, prefix,
+  return label_ranking.collect(run.studentnet, dataset, shards, count, prefix,
                               args.batch_size, args.num_images)
 
 
@@ -223,7 +225,7 @@ def draw(images, titles, is_wrong, caption):
   """
   # pylint: disable=g-import-not-at-top
   from matplotlib import figure
-  from mentormix import figures
+  from mentormix import figures as figures_lib
   columns = max(_LEAST_COLUMNS, int(np.ceil(np.sqrt(len(images)))))
   rows = -(-len(images) // columns)
   height = 1.5 * rows + 0.7
@@ -236,7 +238,7 @@ def draw(images, titles, is_wrong, caption):
     ax.set(xticks=[], yticks=[])
     for spine in ax.spines.values():
       spine.set(color=_FRAMES[wrong][0], linewidth=3)
-    ax.set_title(figures.literal(textwrap.fill(title, 16, max_lines=3)),
+    ax.set_title(figures_lib.literal(textwrap.fill(title, 16, max_lines=3)),
                  fontsize=8)
   legend = ', '.join(
       f'{colour} frame: {meaning} ({is_wrong.count(kind)})'

@@ -8,12 +8,12 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from mentormix import config as config_lib
-from mentormix import datasets
-from mentormix import testing
-from mentormix.command import UserError
-from mentormix.runtime import tf
 import score_labels
+from mentormix import config as config_lib
+from mentormix.data import datasets
+from mentormix.messages import UserError
+from mentormix.runtime import tf
+from mentormix import testing
 
 OUTPUTS = ['scores.csv', 'summary.json', 'suspicious.png']
 

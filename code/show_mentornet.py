@@ -16,11 +16,11 @@ import tempfile
 from absl import flags
 
 from mentormix import command
-from mentormix import curriculum
 from mentormix import files
-from mentormix import loss_traces
-from mentormix import mentornet_figures
-from mentormix.command import UserError
+from mentormix.mentornet import curriculum
+from mentormix.mentornet import loss_traces
+from mentormix.mentornet import pictures
+from mentormix.messages import UserError
 
 METRICS = 'metrics.json'  # Beside a MentorNet of train_mentornet.py.
 PICTURE, ANIMATION, DATA = '.png', '.gif', '.csv'
@@ -69,13 +69,12 @@ def main():
   directory = os.path.dirname(os.path.abspath(output))
   files.writable_directory(directory, 'output_file')
   # pylint: disable=g-import-not-at-top
-  from mentormix import mentornet  # TensorFlow starts once the flags are valid.
-  from mentormix import mentornet_training
-  learned = functools.partial(mentornet_training.apply_network,
-                              mentornet.load(path))
-  draw = mentornet_figures.draw
+  from mentormix.mentornet import loading  # TensorFlow starts once the flags are valid.
+  learned = functools.partial(loading.apply_network,
+                              loading.load(path))
+  draw = pictures.draw
   if output.endswith(ANIMATION):
-    draw, epochs = mentornet_figures.animate, range(100)
+    draw, epochs = pictures.animate, range(100)
   if args.epochs:
     epochs = sorted(set(map(int, args.epochs)))
   with tempfile.TemporaryDirectory(dir=directory) as unfinished:

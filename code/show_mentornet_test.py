@@ -2,12 +2,12 @@
 import json
 import os
 
-from PIL import Image
 import pytest
+from PIL import Image
 
-from mentormix import testing
-from mentormix.command import UserError
 import show_mentornet
+from mentormix.messages import UserError
+from mentormix import testing
 
 COMMITTED = testing.MENTOR
 TRACES = 'sample_id,epoch_percent,noisy_label,clean_label,loss\n' + ''.join(

@@ -14,42 +14,24 @@ import functools
 import hashlib
 import json
 import os
-import shlex
 import signal
 import sys
-import textwrap
 import time
-import typing
 
-from absl import flags
 import tqdm
+from absl import flags
 
 from mentormix import command
-from mentormix import curriculum
 from mentormix import files
-from mentormix import loss_traces
-from mentormix.command import UserError
+from mentormix.mentornet import card
+from mentormix.mentornet import curriculum
+from mentormix.mentornet import loss_traces
+from mentormix.messages import UserError
 
-NETWORK, METRICS = 'mentornet.pb', 'metrics.json'
-PICTURE, ANIMATION, CARD = 'curriculum.png', 'curriculum.gif', 'README.md'
-FILES = {NETWORK, METRICS, PICTURE, ANIMATION, CARD}
-MODELS_DIR = 'mentornet_models'
 NUM_POINTS, HELD_OUT = 100000, 0.2
 LINES = 5  # Log lines per run where there is no terminal.
 SETTINGS = ('max_number_of_steps', 'batch_size', 'learning_rate', 'restarts')
 _DATA = '.csv'
-
-
-class Lesson(typing.NamedTuple):
-  """What a MentorNet is to learn."""
-  name: str  # Of the curriculum.
-  about: str  # v* in words, for the card.
-  phases: tuple  # (first, last) epoch percentages to report separately.
-  v_star: typing.Callable  # The formula (see `curriculum`), or None.
-  traces: loss_traces.Traces  # The source if there is no formula, or None.
-  learn_from: tuple  # (features [N, 4], v_star [N]).
-  held_out: tuple  # The same, to test on.
-  facts: dict  # The source, for metrics.json.
 
 
 def define_flags():
@@ -64,7 +46,7 @@ def define_flags():
       'MentorNet: which labels are right?')
   flags.DEFINE_string(
       'output_dir', None, 'The directory to write; by default '
-      f'{MODELS_DIR}/<curriculum>.')
+      f'{card.MODELS_DIR}/<curriculum>.')
   flags.DEFINE_boolean(
       'published', False, 'Learn with the settings of the published code '
       'instead of those that follow the curricula best.')
@@ -94,21 +76,21 @@ def main():
   """Flags -> points -> network -> files."""
   args = flags.FLAGS
   stem = os.path.splitext(os.path.basename(args.curriculum))[0]
-  path = os.path.normpath(args.output_dir or os.path.join(MODELS_DIR, stem))
+  path = os.path.normpath(args.output_dir or os.path.join(card.MODELS_DIR, stem))
   lesson = get_lesson(args.curriculum, _percentiles(args), args.seed)
-  files.check_output(path, FILES, args.overwrite)
+  files.check_output(path, card.FILES, args.overwrite)
   for number in (signal.SIGINT, signal.SIGTERM):
     if signal.getsignal(number) is not signal.SIG_IGN:
       signal.signal(number, _stop)
   # Tiny operations: several threads would only wait for one another.
   os.environ.setdefault('OMP_NUM_THREADS', '1')
   # pylint: disable=g-import-not-at-top
-  from mentormix import mentornet
-  from mentormix import mentornet_figures  # noqa: F401  Fail before learning.
-  from mentormix import mentornet_training
+  from mentormix.mentornet import frozen_graph
+  from mentormix.mentornet import loading
+  from mentormix.mentornet import learning
   from mentormix import runtime
-  standard = (mentornet_training.PUBLISHED if args.published
-              else mentornet_training.BEST)
+  standard = (learning.PUBLISHED if args.published
+              else learning.BEST)
   settings = standard._replace(seed=args.seed, **{
       name: args[name].value for name in SETTINGS
       if args[name].value is not None})
@@ -117,15 +99,15 @@ def main():
   print(f'Learning {lesson.name} in {total} steps.', flush=True)
   start = time.time()
   with _progress(total) as on_step:
-    weights = mentornet_training.learn(*lesson.learn_from, settings, on_step)
+    weights = learning.learn(*lesson.learn_from, settings, on_step)
   seconds = time.time() - start
 
   for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.SIG_IGN)  # Writing takes a few seconds.
   with files.new_directory(path) as directory:
-    mentornet.freeze(weights, directory)
-    network = mentornet.load(directory)  # From here on, what users will load.
-    errors = mentornet_training.held_out_errors(
+    frozen_graph.freeze(weights, directory)
+    network = loading.load(directory)  # From here on, what users will load.
+    errors = learning.held_out_errors(
         network, *lesson.held_out, lesson.phases)
     metrics = {
         'curriculum': lesson.name,
@@ -140,9 +122,9 @@ def main():
     }
     if lesson.traces:
       metrics['judged'] = _judge(network, lesson.held_out)
-    _write(os.path.join(directory, METRICS), json.dumps(metrics, indent=2))
-    _write(os.path.join(directory, CARD),
-           card(lesson, metrics, standard._asdict(), path))
+    _write(os.path.join(directory, card.METRICS), json.dumps(metrics, indent=2))
+    _write(os.path.join(directory, card.CARD),
+           card.card(lesson, metrics, standard._asdict(), path))
     _draw(directory, lesson, network)
   print(f'{path}: {lesson.name}; mean absolute error '
         f'{errors["mean_absolute_error"]:.6f}, worst 1% '
@@ -153,14 +135,14 @@ def main():
 def _draw(directory, lesson, network):
   """Writes the two pictures of a network."""
   # pylint: disable=g-import-not-at-top
-  from mentormix import mentornet_figures
-  from mentormix import mentornet_training
-  learned = functools.partial(mentornet_training.apply_network, network)
-  mentornet_figures.draw(
-      os.path.join(directory, PICTURE), learned,
+  from mentormix.mentornet import pictures
+  from mentormix.mentornet import loading
+  learned = functools.partial(loading.apply_network, network)
+  pictures.draw(
+      os.path.join(directory, card.PICTURE), learned,
       curriculum.stages(lesson.phases), lesson.v_star, lesson.traces)
-  mentornet_figures.animate(
-      os.path.join(directory, ANIMATION), learned, lesson.v_star, lesson.traces)
+  pictures.animate(
+      os.path.join(directory, card.ANIMATION), learned, lesson.v_star, lesson.traces)
 
 
 def _percentiles(args):
@@ -199,7 +181,7 @@ def get_lesson(source, loss_p_percentiles, seed):
       chosen = curriculum.get(source)
       learn_from, held_out = curriculum.training_set(
           chosen, NUM_POINTS, HELD_OUT, seed)
-      lesson = Lesson(chosen.name, chosen.about, chosen.phases, chosen.v_star,
+      lesson = card.Lesson(chosen.name, chosen.about, chosen.phases, chosen.v_star,
                       None, learn_from, held_out, facts)
     else:
       traces = loss_traces.read(source)
@@ -208,8 +190,8 @@ def get_lesson(source, loss_p_percentiles, seed):
       facts.update(rows=len(traces.loss), samples=len(set(traces.sample_id)),
                    right=round(float(traces.v_star().mean()), 4),
                    loss_p_percentiles=loss_p_percentiles)
-      lesson = Lesson(
-          os.path.splitext(os.path.basename(source))[0], _ABOUT_DATA,
+      lesson = card.Lesson(
+          os.path.splitext(os.path.basename(source))[0], card.ABOUT_DATA,
           curriculum.ALWAYS, None, traces, learn_from, held_out, facts)
   except UserError as error:
     raise UserError(f'--curriculum: {error}')
@@ -222,18 +204,18 @@ def get_lesson(source, loss_p_percentiles, seed):
 def _judge(network, held_out):
   """How well a data-driven MentorNet tells right labels from wrong ones."""
   # pylint: disable=g-import-not-at-top
-  from mentormix import label_scores
-  from mentormix import mentornet
-  from mentormix import mentornet_training
+  from mentormix import label_ranking
+  from mentormix.mentornet import mentor
+  from mentormix.mentornet import loading
   features, is_right = held_out[0], held_out[1] > 0
-  v = mentornet_training.apply_network(network, features)
+  v = loading.apply_network(network, features)
   share = float(is_right.mean())
   return {
-      'accuracy': float(((v >= mentornet.SELECTED) == is_right).mean()),
+      'accuracy': float(((v >= mentor.SELECTED) == is_right).mean()),
       'constant': max(share, 1 - share),
       'most': 'right' if share >= 0.5 else 'wrong',
       'self_paced': float(((features[:, 1] <= 0) == is_right).mean()),
-      'auc': label_scores.auc(v, is_right)}
+      'auc': label_ranking.auc(v, is_right)}
 
 
 def cli():
@@ -275,145 +257,6 @@ def _progress(total):
 def _write(path, text):
   with open(path, 'w', encoding='utf-8', errors='backslashreplace') as f:
     f.write(text.rstrip('\n') + '\n')
-
-
-_ABOUT_DATA = '1 where the label is right, else 0; learned from losses.'
-
-_CARD = """\
-# {lesson.name}
-
-A frozen MentorNet: it gives every example of a batch a weight v from 0 to 1. It
-has learned this curriculum:
-
-> v\\* = {lesson.about}
-
-Here *loss* is the loss of the example, *d* is the loss minus its moving average
-and *e* is how far training is, in percent.
-
-![v* and the learned weight]({picture})
-
-{legend}
-
-![The same over the whole training]({animation})
-
-## Distance from v\\*
-
-Absolute error on {rows:,} points that it has not learned from:
-
-| e | points | mean | mean of the worst 1% |
-|---|---|---|---|
-{table}
-{judged}
-## How it was learned
-
-{how}
-
-{departures}
-
-Make it again, with `--overwrite` to replace it:
-
-    {remake}
-
-## Use
-
-    python code/cifar_train_mentormix.py --trained_mentornet_dir={path} ...
-
-`{network}` loads on TensorFlow 1.15 and 2.x; `{metrics}` has the numbers above.
-"""
-
-_LEGEND = (
-    'From top to bottom: v\\* by d and loss; what the network learned; and '
-    'both where the loss is a fixed moving average plus d. The hatched corner '
-    'cannot occur, because the moving average is never negative.')
-_LEGEND_DATA = (
-    'Top: the learned weight by d and loss. The hatched corner cannot occur, '
-    'because the moving average is never negative. Bottom: the weight for '
-    'losses as they were at that time of the training, and which share of '
-    'their labels was right (points; the more losses, the larger).')
-_JUDGED = (
-    'These errors cannot be 0, since a right and a wrong label may have the '
-    'same loss. To take the labels of weight 0.5 and more for right, the '
-    'others for wrong, holds for {accuracy:.1%} of the points; to go by '
-    'd <= 0, as the self-paced curriculum does, for {self_paced:.1%}; to take '
-    'all for {most}, for {constant:.1%}. The area under the ROC curve is '
-    '{auc:.3f}.')
-
-_POINTS = (
-    '{rows:,} points drawn from the published grid (loss 0 to 30, d -5 to 5, e '
-    '0 to 99), {held_out_share:.0%} of them held out')
-_POINTS_DATA = (
-    '{source[rows]:,} losses of {source[samples]:,} examples, '
-    '{source[right]:.1%} of their labels right; each loss compared with the '
-    'percentiles {source[loss_p_percentiles]} of its time; '
-    '{held_out_share:.0%} of the examples held out')
-_HOW = (
-    '; {loss}; Adam with a rate of {settings[learning_rate]:g}, {schedule}; '
-    'gradient norm clipped at {settings[clip_norm]:g}; batches of '
-    '{settings[batch_size]}; {settings[max_number_of_steps]:,} steps; '
-    '{settings[restarts]} starts, of which the closest was taken; seed '
-    '{settings[seed]}; TensorFlow {tensorflow}.')
-
-
-def card(lesson, metrics, standard, path):
-  """The README.md of a model.
-
-  Args:
-    lesson: the `Lesson`.
-    metrics: the content of metrics.json.
-    standard: the settings without further flags, name -> value.
-    path: where the model will be.
-
-  Returns:
-    A Markdown text.
-  """
-  # pylint: disable=g-import-not-at-top
-  from mentormix import mentornet_training
-  in_words = mentornet_training.IN_WORDS
-  held_out, settings = metrics['held_out'], metrics['settings']
-  source = metrics['source'].get('file', lesson.name)
-  words = [f'--curriculum={source}']
-  words += ['--published'] * metrics['published']
-  words += [f'--{name}={settings[name]}' for name in sorted(standard)
-            if settings[name] != standard[name]]
-  if lesson.traces:
-    percentiles = metrics['source']['loss_p_percentiles']
-    words.append(f'--loss_p_percentiles={",".join(map(str, percentiles))}')
-  if path != os.path.join(MODELS_DIR, lesson.name):
-    words.append(f'--output_dir={path}')
-  words = ['python code/train_mentornet.py'] + list(map(shlex.quote, words))
-  judged = ''
-  if 'judged' in metrics:
-    judged = f'\n{textwrap.fill(_JUDGED.format(**metrics["judged"]), 80)}\n'
-  how = (_POINTS_DATA if lesson.traces else _POINTS) + _HOW
-  return _CARD.format(
-      lesson=lesson, rows=held_out['rows'], table='\n'.join(_table(held_out)),
-      legend=textwrap.fill(_LEGEND_DATA if lesson.traces else _LEGEND, 80),
-      judged=judged, how=textwrap.fill(how.format(
-          schedule=in_words[settings['schedule']],
-          loss=in_words[settings['loss']], **metrics), 80),
-      departures=textwrap.fill(_departures(
-          settings, mentornet_training.PUBLISHED._asdict()), 80),
-      remake=' \\\n      '.join(words), path=shlex.quote(path), picture=PICTURE,
-      animation=ANIMATION, network=NETWORK, metrics=METRICS)
-
-
-def _departures(settings, published):
-  """Which settings are not the published ones, in words."""
-  changed = [f'{name} is {settings[name]} instead of {published[name]}'
-             for name in sorted(published)
-             if name != 'seed' and settings[name] != published[name]]
-  if not changed:
-    return 'All as published; the initial weights are small random numbers.'
-  return f'Not as published: {"; ".join(changed)}.'
-
-
-def _table(held_out):
-  """The rows of the table of errors: all points, then each phase of several."""
-  phases = held_out['phases'] if len(held_out['phases']) > 1 else []
-  for part in [held_out] + phases:
-    name = ' to '.join(map(str, part.get('epoch_percent', ['all'])))
-    yield (f'| {name} | {part["rows"]:,} | {part["mean_absolute_error"]:.6f} | '
-           f'{part["worst_1_percent"]:.5f} |')
 
 
 if __name__ == '__main__':

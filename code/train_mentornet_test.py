@@ -8,17 +8,18 @@ import sys
 import numpy as np
 import pytest
 
-from mentormix import curriculum
-from mentormix import mentornet
-from mentormix import mentornet_training
-from mentormix import testing
 import train_mentornet
+from mentormix.mentornet import curriculum
+from mentormix.mentornet import frozen_graph
+from mentormix.mentornet import learning
+from mentormix.mentornet import loading as mentornet_loading
+from mentormix import testing
 
 SCRIPT = os.path.abspath(train_mentornet.__file__)
 MODELS = os.path.join(os.path.dirname(os.path.dirname(SCRIPT)),
                       'mentornet_models')
 DATA_DRIVEN = 'mentornet_dd'
-FILES = {mentornet.FROZEN_GRAPH, 'metrics.json', 'curriculum.png',
+FILES = {frozen_graph.FROZEN_GRAPH, 'metrics.json', 'curriculum.png',
          'curriculum.gif', 'README.md'}
 FORMULA = """
 import numpy as np
@@ -58,7 +59,7 @@ def test_metrics_are_complete(learned):
   metrics = json.loads((path / 'metrics.json').read_text())
   assert metrics['curriculum'] == 'self_paced'
   assert metrics['settings'] == dict(
-      mentornet_training.PUBLISHED._asdict(), seed=3, max_number_of_steps=300)
+      learning.PUBLISHED._asdict(), seed=3, max_number_of_steps=300)
   assert metrics['tensorflow'] and metrics['seconds'] >= 0
   assert metrics['published'] and metrics['source'] == {}
   held_out = metrics['held_out']
@@ -70,8 +71,8 @@ def test_metrics_are_complete(learned):
 
 def test_the_model_loads(learned):
   path, _, _ = learned
-  v = mentornet_training.apply_network(
-      mentornet.load(str(path)), [[1, -1, 0, 50], [3, 1, 0, 50]])
+  v = mentornet_loading.apply_network(
+      mentornet_loading.load(str(path)), [[1, -1, 0, 50], [3, 1, 0, 50]])
   assert v[0] > 0.9 and v[1] < 0.1
 
 
@@ -188,8 +189,8 @@ def test_learning_from_data(tmp_path):
   card = (tmp_path / 'model' / 'README.md').read_text()
   assert '4,000 losses of 60 examples' in card
   assert '--loss_p_percentiles=0.6,0.7' in card and 'ROC' in card
-  easy, hard = mentornet_training.apply_network(
-      mentornet.load(str(tmp_path / 'model')), [[0.2, -0.7, 0, 99],
+  easy, hard = mentornet_loading.apply_network(
+      mentornet_loading.load(str(tmp_path / 'model')), [[0.2, -0.7, 0, 99],
                                                 [5, 4.1, 0, 99]])
   assert easy > 0.9 and hard < 0.1
 
@@ -212,8 +213,8 @@ def test_committed_models_have_the_errors_that_they_claim(name):
   metrics = _metrics(name)
   assert metrics['curriculum'] == name and not metrics['published']
   lesson = train_mentornet.get_lesson(name, [], metrics['settings']['seed'])
-  errors = mentornet_training.held_out_errors(
-      mentornet.load(os.path.join(MODELS, name)), lesson.held_out[0],
+  errors = learning.held_out_errors(
+      mentornet_loading.load(os.path.join(MODELS, name)), lesson.held_out[0],
       lesson.held_out[1], lesson.phases)
   claimed = metrics['held_out']
   assert errors['mean_absolute_error'] < 2e-4
@@ -239,12 +240,12 @@ def test_the_tables_have_the_figures_of_the_models():
 
 def test_mentornet_pd_where_it_is_used():
   """On points that occur: the moving average is never negative."""
-  network = mentornet.load(os.path.join(MODELS, 'mentornet_pd'))
+  network = mentornet_loading.load(os.path.join(MODELS, 'mentornet_pd'))
   average, d, e = (x.ravel() for x in np.meshgrid(
       np.linspace(0, 5, 21), np.linspace(-4, 4, 81), np.arange(100)))
   occurs = average + d >= 0
   average, d, e = average[occurs], d[occurs], e[occurs]
-  v = mentornet_training.apply_network(
+  v = mentornet_loading.apply_network(
       network, np.stack([average + d, d, 0 * d, e], axis=1))
   assert (v[e <= 18] > 0.99).all()
   middle = (e > 18) & (e < 90)
@@ -257,7 +258,7 @@ def test_mentornet_pd_where_it_is_used():
 def test_mentornet_dd_trusts_low_losses():
   judged = _metrics(DATA_DRIVEN)['judged']
   assert judged['accuracy'] > judged['constant'] + 0.1
-  v = mentornet_training.apply_network(
-      mentornet.load(os.path.join(MODELS, DATA_DRIVEN)),
+  v = mentornet_loading.apply_network(
+      mentornet_loading.load(os.path.join(MODELS, DATA_DRIVEN)),
       [[loss, loss - 2, 0, e] for e in range(15, 100) for loss in (0.3, 5)])
   assert (v[::2] > 0.9).all() and (v[1::2] < 0.2).all()

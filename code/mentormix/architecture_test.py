@@ -2,111 +2,167 @@
 import ast
 import glob
 import os
+import subprocess
+import sys
 
 import pytest
 
 CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-# In the order of the flow: a module imports only what stands above it.
-FLOW = ['command', 'cluster', 'files', 'runtime',
-        'operations', 'servers', 'noise', 'config', 'presets', 'results', 'summaries',
-        'schedules', 'pickles', 'label_files', 'archives', 'image_folders',
-        'datasets', 'sampling', 'augmentation', 'input_pipeline', 'checkpoints',
-        'students.resnet', 'students', 'curriculum', 'loss_traces',
-        'mentornet_weights', 'mentornet', 'mentornet_training',
-        'mentormix_loss', 'training', 'step_export', 'published_graph',
-        'evaluation', 'label_scores', 'runs', 'figures', 'mentornet_figures']
-MAY_NOT_IMPORT = {
-    'mentormix_loss': {'students', 'students.resnet', 'mentornet'},
-    'evaluation': {'mentornet', 'mentormix_loss', 'training'},
+# Wing -> the wings that it may import. All of them may import the front door:
+# the modules directly in mentormix/, except for those of `ABOVE`.
+WINGS = {
+    'data': set(),
+    'students': set(),
+    'mentornet': set(),
+    'cluster': set(),
+    'evaluation': {'data', 'students'},
+    'training': {'data', 'students', 'mentornet', 'cluster'},
+    'reports': {'data', 'evaluation'},
+    'accelerator': {'data', 'students', 'mentornet', 'training'},
 }
-WITHOUT_TENSORFLOW = ['command', 'cluster', 'files', 'records',
-                      'noise', 'config', 'presets', 'results', 'pickles',
-                      'label_files', 'archives', 'image_folders', 'curriculum',
-                      'loss_traces', 'figures', 'mentornet_figures']
+# Modules directly in mentormix/ that stand above some wings.
+ABOVE = {
+    'config': {'data'},
+    'presets': {'data'},
+    'label_ranking': {'data', 'evaluation', 'mentornet'},
+}
+# Modules of the front door that a wing must not know.
+UNKNOWN = {
+    'students': {'mentormix_loss'},
+    'data': {'mentormix_loss'},
+    'evaluation': {'mentormix_loss'},
+    'mentornet': {'mentormix_loss'},
+}
+# These stop a wrong command line before TensorFlow is imported, or must run
+# where there is no TensorFlow.
+WITHOUT_TENSORFLOW = [
+    'mentormix.' + name for name in (
+        'command', 'config', 'figures', 'files', 'messages', 'presets',
+        'signals', 'accelerator.jax_benchmark', 'accelerator.jax_files',
+        'accelerator.jax_runner',
+        'cluster.roles', 'cluster.watch', 'data.cifar_archive', 'data.digits',
+        'data.download', 'data.image_folders', 'data.image_set',
+        'data.label_files', 'data.noise', 'data.noise_facts',
+        'data.plain_pickles', 'evaluation.results', 'mentornet.curriculum',
+        'mentornet.loss_traces', 'mentornet.pictures')]
 
 
 def _modules():
-  paths = glob.glob(os.path.join(CODE, 'mentormix', '**', '*.py'),
-                    recursive=True)
-  for path in paths:
-    name = os.path.relpath(path, os.path.join(CODE, 'mentormix'))[:-3]
-    name = name.replace(os.sep, '.')
-    if name.endswith('_test') or name in ('__init__', 'testing'):
-      continue
-    yield name.replace('.__init__', ''), path
+  """Dotted name -> path, of all modules that are not tests."""
+  found = {}
+  for path in glob.glob(os.path.join(CODE, '**', '*.py'), recursive=True):
+    name = os.path.relpath(path, CODE)[:-3].replace(os.sep, '.')
+    if not name.endswith(('_test', 'testing', 'conftest')):
+      found[name.replace('.__init__', '')] = path
+  return found
 
 
-MODULES = dict(_modules())
+MODULES = _modules()
+LIBRARY = sorted(name for name in MODULES if name.startswith('mentormix.'))
+SCRIPTS = sorted(name for name in MODULES if '.' not in name
+                 and name != 'mentormix')
 
 
-def _imports(path):
-  """Full names of what a file imports, inside functions too."""
-  with open(path) as f:
-    tree = ast.parse(f.read())
+def _tree(name):
+  with open(MODULES[name], encoding='utf-8') as f:
+    return ast.parse(f.read())
+
+
+def _imports(tree):
+  """Full names of what a module imports, inside functions too."""
   for node in ast.walk(tree):
     if isinstance(node, ast.Import):
       for alias in node.names:
         yield alias.name
     elif isinstance(node, ast.ImportFrom):
       for alias in node.names:
-        yield '%s.%s' % (node.module, alias.name)
+        yield f'{node.module}.{alias.name}'
 
 
-def _own_imports(path):
+def _own_imports(name):
+  """Dotted names of the modules of this project that a module imports."""
   found = set()
-  for name in _imports(path):
-    if name.startswith('mentormix.'):
-      rest = name[len('mentormix.'):]
-      while rest and rest not in MODULES:
-        rest = rest.rpartition('.')[0]
-      if rest:
-        found.add(rest)
+  for imported in _imports(_tree(name)):
+    while imported and imported not in MODULES:
+      imported = imported.rpartition('.')[0]
+    if imported not in ('', 'mentormix'):
+      found.add(imported)
   return found
 
 
-def test_every_module_has_its_place():
-  assert sorted(MODULES) == sorted(FLOW)
+def _wing(name):
+  """The wing of a module, or None for one directly in mentormix/."""
+  first = name.split('.')[1]
+  return first if first in WINGS else None
 
 
-@pytest.mark.parametrize('name', FLOW)
-def test_a_module_imports_only_from_above(name):
-  below = set(FLOW[FLOW.index(name):])
-  assert not _own_imports(MODULES[name]) & below
-  assert not _own_imports(MODULES[name]) & MAY_NOT_IMPORT.get(name, set())
+def test_every_folder_is_a_wing():
+  folders = {name.split('.')[1] for name in LIBRARY if name.count('.') > 1}
+  assert folders | {'students'} == set(WINGS)
 
 
-@pytest.mark.parametrize('name', FLOW)
-def test_only_runtime_knows_tensorflow(name):
-  if name == 'runtime':
-    return
-  for imported in _imports(MODULES[name]):
-    assert not imported.startswith(('tensorflow', 'tf_slim', 'tf_keras'))
+@pytest.mark.parametrize('name', LIBRARY)
+def test_a_wing_imports_only_wings_below_it(name):
+  wing = _wing(name)
+  allowed = WINGS[wing] | {wing} if wing else ABOVE.get(
+      name.split('.')[1], set())
+  for imported in _own_imports(name):
+    assert imported.startswith('mentormix.'), 'the library imports a script'
+    target, module = _wing(imported), imported.split('.')[1]
+    if target:
+      assert target in allowed, imported
+    else:
+      assert module not in UNKNOWN.get(wing, ()), imported
+
+
+@pytest.mark.parametrize('name', LIBRARY)
+def test_only_runtime_imports_tensorflow(name):
+  if name != 'mentormix.runtime':
+    for imported in _imports(_tree(name)):
+      assert not imported.startswith(('tensorflow', 'tf_slim', 'tf_keras'))
 
 
 @pytest.mark.parametrize('name', WITHOUT_TENSORFLOW)
-def test_modules_that_need_no_tensorflow(name):
-  assert 'runtime' not in _own_imports(MODULES[name])
+def test_modules_without_tensorflow(name):
+  seen, new = set(), {name}
+  while new:
+    seen |= new
+    new = {n for m in new for n in _at_the_top(m)} - seen
+  assert 'mentormix.runtime' not in seen
 
 
-@pytest.mark.parametrize('name', [n for n in FLOW if n != 'command'])
+def _at_the_top(name):
+  """The modules of this project that importing a module imports."""
+  tree = _tree(name)
+  tree.body = [node for node in tree.body
+               if isinstance(node, (ast.Import, ast.ImportFrom))]
+  return {imported if imported in MODULES else imported.rpartition('.')[0]
+          for imported in _imports(tree) if imported.startswith('mentormix.')}
+
+
+@pytest.mark.parametrize(
+    'name', [n for n in LIBRARY if n != 'mentormix.command'])
 def test_only_scripts_have_flags(name):
-  assert not any(i.startswith('absl') for i in _imports(MODULES[name]))
+  assert not any(i.startswith('absl') for i in _imports(_tree(name)))
 
 
-def test_the_code_directory_is_no_package():
+@pytest.mark.parametrize('name', SCRIPTS)
+def test_scripts_start_tensorflow_late(name):
+  """Importing a script, as for --help, does not import TensorFlow."""
+  seen, new = set(), {name}
+  while new:
+    seen |= new
+    new = {n for m in new for n in _at_the_top(m)} - seen
+  assert 'mentormix.runtime' not in seen
+
+
+def test_the_code_directory_is_not_a_package():
   assert not os.path.exists(os.path.join(CODE, '__init__.py'))
 
 
-@pytest.mark.parametrize('path', glob.glob(os.path.join(CODE, '*.py')))
-def test_scripts_start_tensorflow_late(path):
-  """At module level a script imports nothing that loads TensorFlow."""
-  if path.endswith(('_test.py', 'conftest.py')):
-    return
-  with open(path) as f:
-    tree = ast.parse(f.read())
-  tree.body = [n for n in tree.body
-               if isinstance(n, (ast.Import, ast.ImportFrom))]
-  names = {alias.name for node in tree.body for alias in node.names}
-  assert not names & {'tensorflow', 'runtime', 'tf', 'slim', 'datasets',
-                      'training', 'evaluation', 'mentornet', 'students'}
+def test_help_does_not_import_tensorflow():
+  program = ('import sys; sys.path.insert(0, sys.argv[1]); '
+             'import cifar_train_mentormix; assert "tensorflow" not in '
+             'sys.modules')
+  subprocess.run([sys.executable, '-c', program, CODE], check=True)

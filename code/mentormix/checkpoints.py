@@ -15,9 +15,9 @@ import shutil
 import numpy as np
 
 from mentormix import files
+from mentormix.messages import RunError
+from mentormix.messages import UserError
 from mentormix import runtime
-from mentormix.command import RunError
-from mentormix.command import UserError
 from mentormix.runtime import tf
 
 BASENAME = 'model.ckpt'

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from mentormix import checkpoints
-from mentormix import testing
-from mentormix.command import RunError
-from mentormix.command import UserError
+from mentormix.messages import RunError
+from mentormix.messages import UserError
 from mentormix.runtime import tf
+from mentormix import testing
 
 SHAPES = {'net/w': [2, 3], 'net/b': [3]}
 VALUES = {'net/w': np.arange(6, dtype=np.float32).reshape(2, 3) / 8,

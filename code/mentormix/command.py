@@ -10,23 +10,13 @@ Ctrl-C, 143 SIGTERM).
 import os
 import signal
 import sys
-import time
 
 from absl import app
 from absl import flags
 
+from mentormix import messages
+
 flags.disclaim_key_flags()  # --help lists a script's flags as its own.
-
-FAILED = 1
-BAD_INPUT = 2
-
-
-class UserError(Exception):
-  """Bad input: the message is the one line that the user reads."""
-
-
-class RunError(Exception):
-  """A run that cannot go on (disk full, NaN): one line, exit code 1."""
 
 
 def run(main):
@@ -67,65 +57,15 @@ def given_flags(config_type):
   return {name for name in config_type._fields if flags.FLAGS[name].present}
 
 
-def log(line):
-  """Prints a line with the time before it, at once, also into a file."""
-  print(_now(), line, flush=True)
-
-
-def abort(message):
-  """Ends the process with a line, from a thread, whatever the others wait for.
-
-  Args:
-    message: as of a `RunError`.
-  """
-  _print_error(os.path.basename(sys.argv[0]), message)
-  sys.stdout.flush()
-  os._exit(FAILED)  # pylint: disable=protected-access
-
-
-def _now():
-  return time.strftime('%Y-%m-%d %H:%M:%S')
-
-
-class StopSignals(object):
-  """Notes the first of some signals; a second one ends the process at once.
-
-  Attributes:
-    received: its number, or None.
-  """
-
-  def __init__(self):
-    self.received = None
-    self._previous = {}
-
-  def install(self, *numbers):
-    """Notes these from now on."""
-    for number in numbers:
-      # What is ignored stays so: Ctrl-C for a background job, SIGHUP for nohup.
-      if (number not in self._previous
-          and signal.getsignal(number) is not signal.SIG_IGN):
-        self._previous[number] = signal.signal(number, self._note)
-
-  def _note(self, number, frame):
-    del frame
-    self.received = number
-    self.restore()
-
-  def restore(self):
-    """Handles them again as before."""
-    while self._previous:
-      signal.signal(*self._previous.popitem())
-
-
 def _parse_flags(argv):
   program = os.path.basename(argv[0])
   try:
     rest = flags.FLAGS(argv)
   except flags.Error as error:
-    _die(program, '%s; see --help' % error, BAD_INPUT)
+    _die(program, '%s; see --help' % error, messages.BAD_INPUT)
   if len(rest) > 1:
     _die(program, 'unexpected argument %r (flags start with --); see --help'
-         % rest[1], BAD_INPUT)
+         % rest[1], messages.BAD_INPUT)
   return rest
 
 
@@ -133,23 +73,17 @@ def _call(main):
   program = os.path.basename(sys.argv[0])
   try:
     return main()
-  except UserError as error:
-    _die(program, error, BAD_INPUT)
-  except RunError as error:
-    _die(program, error, FAILED)
+  except messages.UserError as error:
+    _die(program, error, messages.BAD_INPUT)
+  except messages.RunError as error:
+    _die(program, error, messages.FAILED)
   except OSError as error:  # A full disk is no bug of ours.
     _die(program, '%s; mend that, then the same command goes on' % error,
-         FAILED)
+         messages.FAILED)
   except KeyboardInterrupt:
     _die(program, 'stopped by Ctrl-C', 128 + signal.SIGINT)
 
 
 def _die(program, message, code):
-  _print_error(program, message)
+  messages.print_error(program, message)
   sys.exit(code)
-
-
-def _print_error(program, message):
-  line = ' '.join(str(message).split())
-  sys.stderr.write('%s %s: error: %s\n' % (_now(), program, line))
-  sys.stderr.flush()

@@ -8,9 +8,9 @@ import collections
 import json
 import os
 
+from mentormix.data import noise
 from mentormix import files
-from mentormix import noise
-from mentormix.command import UserError
+from mentormix.messages import UserError
 
 CONFIG_FILE = 'config.json'
 
@@ -255,7 +255,7 @@ def load(directory):
   """
   path = os.path.join(directory, CONFIG_FILE)
   what = 'the settings of a run'
-  saved = noise.read_object(path, what)
+  saved = files.read_object(path, what)
   for name, default in tuple(TrainConfig()._asdict().items()) + _FACTS:
     if saved and name in saved and not _is_like(saved[name], default):
       raise UserError('%s does not hold %s (see %s)' % (path, what, name))

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from mentormix import config as config_lib
-from mentormix.command import UserError
+from mentormix.messages import UserError
 
 GOOD = config_lib.TrainConfig(data_dir='data', train_log_dir='log',
                               trained_mentornet_dir='mentor')

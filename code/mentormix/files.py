@@ -3,13 +3,16 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import socket
 import tempfile
 import time
 
-from mentormix.command import UserError
+import numpy as np
+
+from mentormix.messages import UserError
 
 LOCK_FILE = '.lock'
 _MAX_NAME = 220  # Bytes; `new_directory` adds some 30, and 255 is the end.
@@ -192,3 +195,47 @@ def new_directory(path):
       os.rename(previous, path)
     shutil.rmtree(previous, ignore_errors=True)
     shutil.rmtree(temporary, ignore_errors=True)
+
+
+_MAX_BYTES = 4 << 20  # Of a JSON file.
+_MAX_DIGITS = 18  # What an int64 holds.
+
+
+def read_object(path, what):
+  """Reads a JSON file that holds an object.
+
+  Args:
+    path: of the file.
+    what: the object is, for the error message.
+
+  Returns:
+    A dict; None if there is no file.
+
+  Raises:
+    UserError: the file holds something else, or a number that is too large.
+  """
+  if not os.path.isfile(path):
+    return None
+  try:
+    found = json.loads(contents(path, _MAX_BYTES).decode('utf-8'),
+                       parse_int=_integer, parse_float=_finite,
+                       parse_constant=_finite)
+  except (OSError, ValueError, RecursionError) as error:
+    raise UserError(f'{path} cannot be read: {error}')
+  if not isinstance(found, dict):
+    raise UserError(f'{path} does not hold {what}')
+  return found
+
+
+def _integer(digits):
+  # Python would take hours for a million digits.
+  if len(digits) > _MAX_DIGITS:
+    raise ValueError(f'the number {digits:.40} is too large')
+  return int(digits)
+
+
+def _finite(digits):
+  value = float(digits)
+  if not abs(value) < np.inf:  # NaN, too.
+    raise ValueError(f'the number {digits:.40} is not finite')
+  return value

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from mentormix import files
-from mentormix.command import UserError
+from mentormix.messages import UserError
 
 
 def test_directory_that_cannot_be_written(tmp_path):

@@ -8,8 +8,8 @@ import collections
 import os
 
 from mentormix import config as config_lib
-from mentormix import noise
-from mentormix.command import UserError
+from mentormix.data import noise_facts
+from mentormix.messages import UserError
 
 PUBLISHED, CPU = 'published', 'cpu'
 NAMES = (PUBLISHED, CPU)
@@ -73,7 +73,7 @@ def fill(config, preset, given):
   Raises:
     UserError: the preset has nothing for this data set or noise level.
   """
-  facts = noise.read_facts(config.data_dir) or {}
+  facts = noise_facts.read_facts(config.data_dir) or {}
   if ('dataset_name' not in given
       and isinstance(facts.get('dataset_name'), str)):
     config = config._replace(dataset_name=facts['dataset_name'])
@@ -123,7 +123,7 @@ def _published_row(data_dir, dataset_name, level):
     raise UserError(
         '--preset=%s: the noise level of --data_dir=%s is not known, neither '
         'from a %s nor from its name; give the settings themselves'
-        % (PUBLISHED, data_dir, noise.FACTS_FILE))
+        % (PUBLISHED, data_dir, noise_facts.FACTS_FILE))
   rows = _PUBLISHED_ROWS.get(dataset_name, {})
   near = [row for row in rows if abs(row - level) <= _NEAR]
   if not near:

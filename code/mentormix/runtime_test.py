@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
+from mentormix.messages import UserError
+from mentormix import precision
 from mentormix import runtime
-from mentormix.command import UserError
 from mentormix.runtime import tf
 
 
@@ -39,21 +40,21 @@ def test_other_errors_give_their_first_line():
     (False, [], True)])
 def test_which_machine_has_mixed_precision(monkeypatch, is_1_15, gpus, fits):
   monkeypatch.setattr(runtime, 'IS_1_15', is_1_15)
-  monkeypatch.setattr(runtime, '_gpu_capabilities', lambda: gpus)
-  monkeypatch.setattr(runtime, '_cpu_has_bfloat16', lambda: True)
-  runtime.check_precision('float32')
+  monkeypatch.setattr(precision, '_gpu_capabilities', lambda: gpus)
+  monkeypatch.setattr(precision, '_cpu_has_bfloat16', lambda: True)
+  precision.check_precision('float32')
   if fits:
-    assert runtime.check_precision('mixed') is None
+    assert precision.check_precision('mixed') is None
   else:
     with pytest.raises(UserError, match='--precision=mixed .*take float32'):
-      runtime.check_precision('mixed')
+      precision.check_precision('mixed')
 
 
 def test_a_slow_machine_is_told_so(monkeypatch):
   monkeypatch.setattr(runtime, 'IS_1_15', False)
-  monkeypatch.setattr(runtime, '_gpu_capabilities', lambda: [])
-  monkeypatch.setattr(runtime, '_cpu_has_bfloat16', lambda: False)
-  assert 'has no bfloat16' in runtime.check_precision('mixed')
+  monkeypatch.setattr(precision, '_gpu_capabilities', lambda: [])
+  monkeypatch.setattr(precision, '_cpu_has_bfloat16', lambda: False)
+  assert 'has no bfloat16' in precision.check_precision('mixed')
 
 
 def test_gpus_are_told_by_their_description(monkeypatch):
@@ -62,7 +63,7 @@ def test_gpus_are_told_by_their_description(monkeypatch):
       device('CPU', ''), device('XLA_GPU', 'device: XLA_GPU device'),
       device('GPU', 'device: 0, name: Tesla V100-SXM2-16GB, pci bus id: '
                     '0000:00:1e.0, compute capability: 7.0')])
-  assert runtime._gpu_capabilities() == [7.0]
+  assert precision._gpu_capabilities() == [7.0]
 
 
 def test_ctrl_c_while_tensorflow_loads():

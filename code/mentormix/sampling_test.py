@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 
-from mentormix import sampling
 from mentormix.runtime import tf
+from mentormix import sampling
 
 
 @pytest.fixture(autouse=True)

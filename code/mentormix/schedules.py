@@ -3,7 +3,7 @@
 Learning rate and epoch percentage follow the published code to the last bit of
 its float arithmetic; `testdata/` pins them.
 """
-from mentormix.command import UserError
+from mentormix.messages import UserError
 from mentormix.runtime import tf
 
 NUM_EPOCH_PERCENTS = 100

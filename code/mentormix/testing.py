@@ -12,16 +12,17 @@ import traceback
 import typing
 from unittest import mock
 
+import numpy as np
+import pytest
 from absl import app
 from absl.testing import flagsaver
 from hypothesis import strategies
-import numpy as np
-import pytest
 
-from mentormix import archives
 from mentormix import command
-from mentormix import datasets
-from mentormix import mentornet
+from mentormix.data import cifar_archive
+from mentormix.data import datasets
+from mentormix.data import image_set
+from mentormix.mentornet import weights as mentornet_weights
 from mentormix.runtime import tf
 
 CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -155,7 +156,7 @@ def write_cifar_archive(path, dataset_name='cifar10', images_per_batch=40,
     What the archive holds, an `archives.ImageSet`.
   """
   dumps = dumps or python2_pickle
-  official = archives.OFFICIAL[dataset_name]
+  official = cifar_archive.OFFICIAL[dataset_name]
   random = np.random.RandomState(seed)
   names = ['class %d' % k for k in range(official.num_classes)]
   superclass = np.arange(official.num_classes) % 20
@@ -178,7 +179,7 @@ def write_cifar_archive(path, dataset_name='cifar10', images_per_batch=40,
   members.append(('%s/%s' % (folder, official.meta),
                   dumps({official.names: names, 'num_vis': 3072})))
   write_tar_gz(path, members)
-  return archives.ImageSet(
+  return image_set.ImageSet(
       train_images=np.concatenate([images for images, _ in parts[:-1]]),
       train_labels=np.concatenate([labels for _, labels in parts[:-1]]),
       test_images=parts[-1][0], test_labels=parts[-1][1],
@@ -268,10 +269,10 @@ def write_records(path, images, labels, clean_labels=None):
     labels: [N].
     clean_labels: [N]; None where they are not known.
   """
-  import prepare_data  # pylint: disable=g-import-not-at-top
+  from mentormix.data import png as png_lib  # pylint: disable=g-import-not-at-top
   with tf.python_io.TFRecordWriter(str(path)) as writer:
     for n, image in enumerate(images):
-      png = prepare_data.encode_png(np.asarray(image, np.uint8))
+      png = png_lib.encode_png(np.asarray(image, np.uint8))
       clean = None if clean_labels is None else clean_labels[n]
       writer.write(datasets.encode_example(png, labels[n], clean,
                                            source_id=str(n)))
@@ -336,7 +337,7 @@ def save_published_mentornet(path):
   """
   known = golden()
   with tf.Graph().as_default(), tf.Session() as session:
-    for name, _ in mentornet.SHAPES:
+    for name, _ in mentornet_weights.SHAPES:
       tf.get_variable(name, initializer=tf.constant(known['mn/random/' + name]))
     session.run(tf.global_variables_initializer())
     return tf.train.Saver().save(session, str(path))

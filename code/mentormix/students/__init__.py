@@ -8,7 +8,7 @@ and the keyword `update_statistics`.
 """
 import functools
 
-from mentormix.command import UserError
+from mentormix.messages import UserError
 from mentormix.students import resnet
 
 # The published "ResNet-32" is wide; the thin ones are the classic widths.

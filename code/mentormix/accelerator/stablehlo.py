@@ -1,0 +1,313 @@
+"""The training step as StableHLO, for accelerator runtimes without TensorFlow.
+
+    export(config, directory)
+
+`training.build_step` builds the graph, as for training. Whatever the step would
+read or draw becomes an argument of the module, and so does its state:
+
+    module: images, labels, draws, state -> loss, selected, state
+
+Needs TensorFlow 2.x. B is the batch size; images are [B, H, W, 3].
+"""
+import hashlib
+import json
+import os
+import re
+import sys
+import typing
+
+import numpy as np
+
+from mentormix.accelerator import flops
+from mentormix import config as config_lib
+from mentormix.data import augmentation
+from mentormix.data import datasets
+from mentormix.data import decoding
+from mentormix.data import input_pipeline
+from mentormix.data import noise_facts
+from mentormix.data import record_checks
+from mentormix.mentornet import loading as mentornet_loading
+from mentormix.messages import log
+from mentormix.messages import RunError
+from mentormix.messages import UserError
+from mentormix import runtime
+from mentormix.runtime import tf
+from mentormix import schedules
+from mentormix import students
+from mentormix.training import step as step_lib
+
+STEP, AUGMENT = 'step.stablehlo', 'augment.stablehlo'
+DESCRIPTION, STATE, DATA = 'step.json', 'state.npz', 'data.npz'
+FILES = {STEP, AUGMENT, DESCRIPTION, STATE, DATA, noise_facts.FACTS_FILE}
+
+_ALIAS = re.compile(r'parameter_number = (\d+) : i64}, '
+                    r'output_index = array<i64: (\d+)>')
+
+
+class StepGraph(typing.NamedTuple):
+  """A graph whose inputs are all placeholders."""
+  graph: tf.Graph
+  inputs: dict  # Name -> placeholder, in order.
+  draws: dict  # Name -> (placeholder, its distribution), in order.
+  outputs: dict  # Name -> tensor, in order; to fetch one runs the whole step.
+  variables: list  # The state; tf.Variables.
+
+
+def export(config, directory):
+  """Writes the step, its initial state, its data and their description.
+
+  Args:
+    config: a `config.TrainConfig`, validated.
+    directory: an existing directory.
+
+  Returns:
+    The content of step.json.
+
+  Raises:
+    UserError: data, student and MentorNet do not fit together.
+    RunError: XLA cannot compile the step.
+  """
+  dataset = datasets.get(config.dataset_name, config.data_dir)
+  students.get(config.studentnet)
+  schedules.dropout_table(config.example_dropout_rates)
+  network = _load_mentornet(config)
+  count = _export_data(config, dataset, directory)
+
+  step = build_step(config, dataset, count, network)
+  state = initial_state(step)
+  np.savez(os.path.join(directory, STATE), **state)
+  augment = build_augmentation(config.batch_size, dataset.image_size)
+  description = {}
+  for name, graph, values in ((STEP, step, state), (AUGMENT, augment, {})):
+    module, arguments, results = lower(graph, values)
+    with open(os.path.join(directory, name), 'wb') as f:
+      f.write(module)
+    description[name.partition('.')[0]] = dict(
+        describe(graph, values, arguments, results),
+        sha256=hashlib.sha256(module).hexdigest())
+  description.update(
+      settings=config._asdict(), num_examples=count,
+      steps_per_epoch=count / config.batch_size, precision=config.precision,
+      flops_per_step=flops.count([x.op for x in step.outputs.values()]),
+      versions={'tensorflow': runtime.VERSION, 'numpy': np.__version__,
+                'python': sys.version.split()[0]})
+  with open(os.path.join(directory, DESCRIPTION), 'w') as f:
+    json.dump(description, f, indent=1, sort_keys=True)
+    f.write('\n')
+  noise_facts.copy_facts(config.data_dir, directory)
+  return description
+
+
+def _load_mentornet(config):
+  """The MentorNet, or None for a method without one."""
+  if config.method not in config_lib.WEIGHTED:
+    return None
+  if config.trained_mentornet_dir.startswith(mentornet_loading.V_STAR):
+    raise UserError(
+        f'--trained_mentornet_dir={config.trained_mentornet_dir} is a Python '
+        'function, which a module cannot hold; learn a MentorNet from it with '
+        'code/train_mentornet.py')
+  return mentornet_loading.load(config.trained_mentornet_dir, config.loss_p_percentile)
+
+
+def _export_data(config, dataset, directory):
+  """Writes the decoded training images; returns how many there are."""
+  paths = datasets.find_files(dataset, 'train', config.data_dir)
+  shards, count = record_checks.check_files(dataset, 'train', paths,
+                                       config.max_bad_records)
+  if count < config.batch_size:
+    raise UserError(f'--batch_size={config.batch_size}: --data_dir='
+                    f'{config.data_dir} has only {count} examples')
+  records = decoding.decode(dataset, 'train', shards, count)
+  log(f'TensorFlow {runtime.VERSION}: exporting {config.method} of '
+      f'{config.studentnet} on {config.data_dir}, {count} examples')
+  # Uncompressed, because reading must be fast.
+  np.savez(os.path.join(directory, DATA), images=records['image'],
+           labels=records['label'], clean_labels=records['clean_label'])
+  return count
+
+
+class _Sampler:
+  """Replaces a `sampling.Sampler`: every draw is a placeholder.
+
+  Attributes:
+    draws: name -> (placeholder, its distribution), in order.
+  """
+
+  def __init__(self, batch_size):
+    self.draws = {}
+    self._batch_size = batch_size
+
+  def _drawn(self, distribution, dtype=tf.float32, by_pair=False, **numbers):
+    """A placeholder [B]; or [B, B] with `by_pair`."""
+    name = f'{distribution}_{len(self.draws)}'
+    draw = tf.placeholder(dtype, [self._batch_size] * (2 if by_pair else 1))
+    self.draws[name] = draw, dict(numbers, distribution=distribution)
+    return draw
+
+  def uniform(self, shape, low=0.0, high=1.0):
+    del shape  # One number for each example.
+    return self._drawn('uniform', low=low, high=high)
+
+  def integers(self, shape, low, high):
+    """From `low` to `high`, both included."""
+    del shape
+    return self._drawn('integers', tf.int32, low=low, high=high)
+
+  def partners(self, v):
+    """Categorical(softmax(v)) by the Gumbel-max trick."""
+    logits = tf.where(tf.math.is_nan(v), tf.zeros_like(v), v)
+    return tf.argmax(
+        tf.nn.log_softmax(logits) + self._drawn('gumbel', by_pair=True),
+        axis=1, output_type=tf.int32)
+
+  def beta(self, alpha, shape):
+    del shape
+    return self._drawn('beta', alpha=alpha)
+
+
+def build_step(config, dataset, num_examples, network=None):
+  """The graph of one training step, as a `StepGraph`.
+
+  Args:
+    config: a `config.TrainConfig`.
+    dataset: a `datasets.Dataset`.
+    num_examples: size of an epoch.
+    network: the MentorNet, for the methods that need one.
+  """
+  size = config.batch_size
+  sampler = _Sampler(size)
+  # XLA has no kernel for the conditionals of version 1.
+  tf.enable_control_flow_v2()
+  try:
+    with tf.Graph().as_default() as graph:
+      tf.set_random_seed(config.seed)
+      images = tf.placeholder(
+          tf.float32, [size, dataset.image_size, dataset.image_size, 3])
+      labels = tf.placeholder(tf.int64, [size])
+      step = step_lib.build_step(
+          config, dataset, num_examples,
+          input_pipeline.Batch(images, labels, None, None), network, sampler)
+      with tf.control_dependencies([step.train_op]):
+        outputs = {'loss': tf.identity(step.loss),
+                   'selected': tf.identity(step.selected)}
+      return StepGraph(graph, {'images': images, 'labels': labels},
+                       sampler.draws, outputs, tf.global_variables())
+  finally:
+    tf.disable_control_flow_v2()
+
+
+def build_augmentation(batch_size, image_size):
+  """The graph of the augmentation of a batch, as a `StepGraph`."""
+  sampler = _Sampler(batch_size)
+  with tf.Graph().as_default() as graph:
+    images = tf.placeholder(
+        tf.uint8, [batch_size, image_size, image_size, 3])
+    augmented = augmentation.augment(
+        images, augmentation.draw(batch_size, sampler))
+    return StepGraph(graph, {'images': images}, sampler.draws,
+                     {'images': augmented}, [])
+
+
+def initial_state(step_graph):
+  """The initial values, name -> array in the order of the graph."""
+  variables = step_graph.variables
+  with tf.Session(graph=step_graph.graph,
+                  config=runtime.session_config()) as session, \
+      step_graph.graph.as_default():
+    session.run(tf.variables_initializer(variables))
+    return dict(zip([v.op.name for v in variables], session.run(variables)))
+
+
+def lower(step_graph, state):
+  """Turns a graph into a module.
+
+  Args:
+    step_graph: a `StepGraph`.
+    state: name -> array for each of its variables; the values do not matter.
+
+  Returns:
+    (module, arguments, results): the bytes of a StableHLO module, and the names
+    of its arguments and results, in order. State that does not change is an
+    argument, but not a result.
+
+  Raises:
+    RunError: XLA cannot compile the graph.
+  """
+  placeholders = _placeholders(step_graph)
+  graph_def = tf.graph_util.extract_sub_graph(
+      step_graph.graph.as_graph_def(),
+      [x.op.name for x in step_graph.outputs.values()])
+  handles = {v.op.name: v.handle.name for v in step_graph.variables}
+  eager = tf.compat.v2.__internal__.eager_context.eager_mode
+  with eager():
+    variables = {name: tf.Variable(value) for name, value in state.items()}
+
+    def step(*arguments):
+      mapped = {x.name: y for x, y in zip(placeholders.values(), arguments)}
+      graph = tf.get_default_graph()
+      mapped.update({handles[name]: graph.capture(v.handle)
+                     for name, v in variables.items()})
+      return tf.import_graph_def(
+          graph_def, mapped, [x.name for x in step_graph.outputs.values()],
+          name='')
+
+    specs = [tf.TensorSpec(x.shape, x.dtype) for x in placeholders.values()]
+    wrapped = tf.wrap_function(step, specs)
+    # Without the variables of the graph, which others have replaced.
+    pruned = wrapped.prune(list(wrapped.inputs[:len(specs)]),
+                           list(wrapped.outputs))
+    compiled = tf.compat.v2.function(
+        lambda *arguments: pruned(*arguments), jit_compile=True,
+        autograph=False)
+    captured = compiled.get_concrete_function(*specs).captured_inputs
+    names = {id(v.handle): name for name, v in variables.items()}
+    try:
+      ir = compiled.experimental_get_compiler_ir(*specs)
+      module, text = ir(stage='stablehlo_serialized'), ir(stage='stablehlo')
+    except (ValueError, tf.errors.OpError) as error:
+      reason = str(error).partition('\n')[0]
+      raise RunError(f'XLA cannot compile the step: {reason}')
+  arguments = list(placeholders) + [names[id(handle)] for handle in captured]
+  return module, arguments, _results(list(step_graph.outputs), arguments, text)
+
+
+def _results(outputs, arguments, text):
+  """Names of all results: the outputs, then the state that the step changes.
+
+  XLA notes in the module which argument each further result updates.
+  """
+  results = list(outputs)
+  aliases = [(int(result), int(argument))
+             for argument, result in _ALIAS.findall(text)]
+  for result, argument in sorted(aliases):
+    if result != len(results):
+      raise RunError('the module has unknown results; TensorFlow '
+                     f'{tf.__version__} does not work for this')
+    results.append(arguments[argument])
+  return results
+
+
+def describe(step_graph, state, arguments, results):
+  """Describes a module that `lower` made for its callers, a dict for JSON."""
+  kinds = {name: {'kind': 'draw', **distribution}
+           for name, (_, distribution) in step_graph.draws.items()}
+  placeholders = _placeholders(step_graph)
+
+  def row(name, kind, tensors):
+    if name in tensors:
+      tensor = tensors[name]
+      return dict(kinds.get(name, {'kind': kind}), name=name,
+                  shape=tensor.shape.as_list(), dtype=tensor.dtype.name)
+    return {'kind': 'state', 'name': name, 'shape': list(state[name].shape),
+            'dtype': state[name].dtype.name}
+
+  return {
+      'arguments': [row(name, 'input', placeholders) for name in arguments],
+      'results': [row(name, 'output', step_graph.outputs) for name in results]}
+
+
+def _placeholders(step_graph):
+  """Name -> placeholder of all inputs and draws, in order."""
+  draws = {name: draw for name, (draw, _) in step_graph.draws.items()}
+  return {**step_graph.inputs, **draws}

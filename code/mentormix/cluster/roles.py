@@ -1,0 +1,220 @@
+"""Who takes part in a training run on several machines, and who answers.
+
+    ps          keeps the variables; several of them share them out
+    worker      computes steps; worker 0, or the job `chief`, also writes the
+                checkpoints and is called the chief
+    evaluator   evaluates the checkpoints; nobody needs to reach it
+
+Tasks find each other by host lists on the command line, or by the environment
+variable TF_CONFIG, as TensorFlow's own programs do. No TensorFlow here.
+"""
+import collections
+import json
+import re
+import socket
+import typing
+
+from mentormix.messages import UserError
+
+TF_CONFIG = 'TF_CONFIG'
+CHIEF, WORKER, PS, EVALUATOR = JOBS = 'chief', 'worker', 'ps', 'evaluator'
+_ADDRESS = re.compile(r'(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})$')
+_HINT = 'write host:port,host:port'
+
+
+class Cluster(typing.NamedTuple):
+  """The tasks of a run, and which of them this process is."""
+  # Job -> addresses host:port, of `ps`, `worker` and maybe `chief`; empty for
+  # training in a single process.
+  jobs: typing.Dict[str, typing.Tuple[str, ...]]
+  job: str  # The job of this process, one of `JOBS`.
+  task: int  # Its index in the job.
+
+  @property
+  def workers(self):
+    """Addresses of all tasks that compute, the chief first."""
+    return self.jobs.get(CHIEF, ()) + self.jobs.get(WORKER, ())
+
+  @property
+  def num_workers(self):
+    return max(1, len(self.workers))
+
+  @property
+  def worker(self):
+    """Index of this process among `workers`."""
+    return self.task + (self.job == WORKER and CHIEF in self.jobs)
+
+  @property
+  def is_chief(self):
+    return self.job in (CHIEF, WORKER) and self.worker == 0
+
+  @property
+  def address(self):
+    """Of this process."""
+    return self.jobs[self.job][self.task]
+
+  @property
+  def device(self):
+    """Where this process computes; '' without a cluster."""
+    return f'/job:{self.job}/task:{self.task}' if self.jobs else ''
+
+  def needed(self):
+    """Name -> address of the tasks that this process cannot do without."""
+    needed = {}
+    if self.jobs and not self.is_chief:
+      needed['the chief'] = self.workers[0]
+    if self.jobs and self.job != PS:
+      needed.update((f'ps {k}', address)
+                    for k, address in enumerate(self.jobs[PS]))
+    return needed
+
+  def helpers(self):
+    """Name -> address of the workers that help the chief."""
+    return {f'worker {k - (CHIEF in self.jobs)}': address
+            for k, address in enumerate(self.workers) if k}
+
+
+ALONE = Cluster({}, WORKER, 0)
+
+
+def check_exposure(is_allowed, interfaces=None):
+  """Refuses to open a port of TensorFlow's server to other machines.
+
+  Args:
+    is_allowed: whether the user gave --listen_on_all_interfaces.
+    interfaces: names of this machine's network interfaces; None asks the system
+      for those of this process's network namespace.
+
+  Raises:
+    UserError: it is not allowed, and there are more interfaces than loopback.
+  """
+  if interfaces is None:
+    interfaces = [name for _, name in socket.if_nameindex()]
+  if not is_allowed and set(interfaces) - {'lo'}:
+    raise UserError(
+        "TensorFlow's server has no password, executes what it is sent and "
+        'listens on every interface; give --listen_on_all_interfaces if nobody '
+        'else can reach its port, or use scripts/local_cluster.sh, which runs '
+        'the tasks where nobody can')
+
+
+def find(config, environment):
+  """The `Cluster` that the flags or the environment describe.
+
+  Args:
+    config: a `config.TrainConfig`.
+    environment: name -> value, as os.environ.
+
+  Returns:
+    `ALONE` where neither names one.
+
+  Raises:
+    UserError: they do not describe a valid cluster with this process in it.
+  """
+  text = environment.get(TF_CONFIG, '')
+  flags = [name for name in ('ps_hosts', 'worker_hosts', 'job_name')
+           if getattr(config, name)]
+  if flags and text:
+    raise UserError(f'--{flags[0]} and the environment variable {TF_CONFIG} '
+                    'both describe a cluster; give one of them')
+  if flags or text:
+    source = f'--{flags[0]}' if flags else TF_CONFIG
+    for name in ('master', 'ps_tasks'):
+      if getattr(config, name):
+        raise UserError(
+            f'--{name}={getattr(config, name)} is for servers that run already,'
+            f' {source} for those that this command starts; give one of them')
+  if text and config.task:
+    raise UserError(f'--task={config.task}: the environment variable '
+                    f'{TF_CONFIG} says which task this is')
+  if flags:
+    found = _from_flags(config)
+  elif text:
+    found = _from_tf_config(text)
+  else:  # Servers that run already may have several clients.
+    return ALONE._replace(task=config.task)
+  if found.jobs and found.job != EVALUATOR:
+    _check(found)
+  return found
+
+
+def _from_flags(config):
+  job, task = config.job_name, config.task
+  if job not in (WORKER, PS, EVALUATOR):
+    raise UserError(f'--job_name={job} must be worker, ps or evaluator')
+  jobs = {}
+  for name, flag in ((PS, 'ps_hosts'), (WORKER, 'worker_hosts')):
+    value = getattr(config, flag)
+    if value:
+      jobs[name] = _addresses(f'--{flag}={value}', value.split(','))
+    elif job != EVALUATOR:  # An evaluator does not need to reach the others.
+      raise UserError(
+          f'--{flag}= must be given with --job_name={job}: {_HINT}')
+  if job != EVALUATOR and task >= len(jobs[job]):
+    raise UserError(f'--task={task} must be below {len(jobs[job])}, the number '
+                    f'of --{job}_hosts')
+  return Cluster(jobs, job, task)
+
+
+def _from_tf_config(text):
+  """Reads {"cluster": {job: [address]}, "task": {"type": job, "index": k}}."""
+  what = f'the environment variable {TF_CONFIG}'
+
+  def bad(why):
+    return UserError(f'{what} {why}; unset it, or see README.md')
+
+  try:
+    value = json.loads(text)
+  except (ValueError, RecursionError) as error:
+    raise bad(f'is not JSON ({error})')
+  if not isinstance(value, dict):
+    raise bad('is not a JSON object')
+  jobs, task = value.get('cluster') or {}, value.get('task') or {}
+  if not isinstance(jobs, dict) or not isinstance(task, dict):
+    raise bad('needs objects as cluster and task')
+  job, index = task.get('type', WORKER), task.get('index', 0)
+  if job not in JOBS or type(index) is not int or index < 0:  # pylint: disable=unidiomatic-typecheck
+    raise bad(f'has the task {json.dumps(task)}; its type must be one of '
+              f'{", ".join(JOBS)}, its index a number from 0')
+  unknown = set(jobs) - set(JOBS)
+  if unknown:
+    raise bad(f'has the job {min(unknown)}; known are {", ".join(JOBS)}')
+  found = {}
+  for name, addresses in jobs.items():
+    if not isinstance(addresses, list) or not all(
+        isinstance(address, str) for address in addresses):
+      raise bad(f'has {json.dumps({name: addresses})}, which is not a list of '
+                'host:port')
+    if addresses and name != EVALUATOR:
+      found[name] = _addresses(f'{name} of {what}', addresses)
+  if len(found.get(CHIEF, ())) > 1:
+    raise bad('has more than one chief')
+  count = len(found.get(job, ()))
+  if job != EVALUATOR and (found or job == PS) and index >= count:
+    raise bad(f'has {count} addresses of {job}, so none for task {index}')
+  if (job in (CHIEF, WORKER) and PS not in found
+      and sum(map(len, found.values())) < 2):
+    return ALONE
+  return Cluster(found, job, index)
+
+
+def _addresses(what, values):
+  for value in values:
+    match = _ADDRESS.match(value)
+    if not match or not 0 < int(match.group(2)) < 65536:
+      raise UserError(f'{what}: {value!r} is not an address; {_HINT}')
+  return tuple(values)
+
+
+def _check(cluster):
+  """Raises UserError unless the jobs are those of a run."""
+  addresses = sum(cluster.jobs.values(), ())
+  if not cluster.jobs.get(PS):
+    raise UserError(f'a cluster of {len(addresses)} workers needs a ps, which '
+                    'keeps the variables')
+  if not cluster.workers:
+    raise UserError('a cluster needs a worker')
+  for address, count in collections.Counter(addresses).items():
+    if count > 1:
+      raise UserError(f'{address} stands for two tasks of the cluster; give '
+                      'each its own port')

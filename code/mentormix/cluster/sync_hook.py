@@ -1,0 +1,77 @@
+"""The hook that synchronous training needs in each worker."""
+import contextlib
+import os
+import signal
+import threading
+
+from mentormix.runtime import tf
+
+
+class SyncHook(tf.train.SessionRunHook):
+  """What the session of synchronous training needs.
+
+  As the hook that a tf.train.SyncReplicasOptimizer makes, except that the thread
+  which takes the steps ends with the session: TensorFlow waits two minutes for
+  it, and prints a stack.
+  """
+
+  def __init__(self, optimizer, cluster):
+    """Creates the hook.
+
+    Args:
+      optimizer: a tf.train.SyncReplicasOptimizer that has been applied.
+      cluster: a `cluster.Cluster`.
+    """
+    self._is_chief = cluster.is_chief
+    self._initialize = (optimizer.chief_init_op if cluster.is_chief
+                        else optimizer.local_step_init_op)
+    # With a token a worker may go on to its next step.
+    self._release = optimizer.get_init_tokens_op(cluster.num_workers)
+    self._take_step, = optimizer.get_chief_queue_runner().enqueue_ops
+    with tf.device(tf.train.get_global_step().device):
+      mark = tf.Variable(True, trainable=False, collections=[],
+                         name='has_had_a_chief')
+    self._has_had_a_chief, self._mark = mark.is_initialized(), mark.initializer
+
+  def after_create_session(self, session, coord):
+    session.run(self._initialize)
+    if not self._is_chief:
+      return
+    # Each worker takes its first step without a token. Tokens may be lost with a
+    # chief; more of them would let one worker stand in for another.
+    if session.run(self._has_had_a_chief):
+      session.run(self._release)
+    session.run(self._mark)
+    received, sent = os.pipe()
+    os.set_blocking(sent, False)
+    signal.set_wakeup_fd(sent)
+    for target, more in (self._take_steps, ()), (self._wake, (received,)):
+      thread = threading.Thread(target=target, args=(session, coord) + more)
+      thread.daemon = True
+      thread.start()
+
+  def _wake(self, session, coord, received):
+    """Ends the waiting for other workers when a signal is to end the run.
+
+    Python handles signals between two operations; this one may last for ever.
+    """
+    while True:
+      number, = os.read(received, 1)
+      if coord.should_stop():
+        return
+      if number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        with contextlib.suppress(tf.errors.OpError, RuntimeError):
+          session.run(self._release)
+
+  def _take_steps(self, session, coord):
+    """Takes a step whenever the gradients of all workers have come."""
+    try:
+      while not coord.should_stop():
+        session.run(self._take_step)
+    except Exception as error:  # pylint: disable=broad-except
+      if not coord.should_stop():
+        coord.request_stop(error)
+
+  def end(self, session):
+    if self._is_chief:  # Nobody is left waiting.
+      session.run(self._release)

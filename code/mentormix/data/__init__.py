@@ -1,0 +1,1 @@
+"""Images and labels: archives, folders and label files -> noisy TFRecords -> batches."""

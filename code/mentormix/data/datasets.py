@@ -1,0 +1,232 @@
+"""The data sets: their names, their files on disk and what a record holds.
+
+    <data_dir>/<name>_train-*     the noisy training set
+    <data_dir>/<name>_test-*      the clean test set
+
+Every file is a TFRecord of tf.Example (the published schema):
+
+    image/encoded            PNG bytes, [H, W, 3]
+    image/format             b'png'
+    image/class/label        [1] int64, the label given: noisy in a training set
+    image/class/fine_label   [1] int64, cifar100 only: the clean fine label
+    image/class/clean_label  [1] int64, added here: the clean label; absent
+                             where it is not known, as in sets prepared
+                             elsewhere
+    image/source_id          added here: which image this is: its index in the
+                             archive, or its path in the folder it came from
+
+A custom data set has a noise.json beside its files, which gives its name, its
+number of classes and its image size.
+"""
+import itertools
+import os
+import re
+import typing
+
+from mentormix.data import image_set
+from mentormix.data import noise_facts
+from mentormix.messages import UserError
+from mentormix import runtime
+from mentormix.runtime import tf
+
+IMAGE = 'image/encoded'
+FORMAT = 'image/format'
+LABEL = 'image/class/label'
+FINE_LABEL = 'image/class/fine_label'
+CLEAN_LABEL = 'image/class/clean_label'
+SOURCE_ID = 'image/source_id'
+
+ITEMS = ('image', 'label', 'clean_label', 'source_id')  # Of a decoded record.
+UNKNOWN_LABEL = -1  # What a record without a clean label decodes to.
+
+_BUFFER = 1 << 16  # Bytes.
+_FRAME = 16  # Bytes around a record: its length and two checksums.
+MOST_NAMED = 10  # Bad records, or missing files.
+_SHARD = re.compile(r'(.*?)(?:-(\d+)-of-(\d+))?$', re.DOTALL)
+
+
+class Dataset(typing.NamedTuple):
+  """A data set by name."""
+  name: str  # As on the command line and in the file names.
+  num_classes: int  # K.
+  image_size: int  # Height and width in pixels.
+  test_label: str  # The feature that the test split is scored on.
+
+  def label_key(self, split):
+    return self.test_label if split == 'test' else LABEL
+
+
+class Shard(typing.NamedTuple):
+  """A TFRecord file of a data set, and which of its records to skip."""
+  path: str
+  skipped: typing.FrozenSet[int] = frozenset()  # Their offsets in bytes.
+
+
+DATASETS = {
+    name: Dataset(name, num_classes, image_set.IMAGE_SIZE,
+                  FINE_LABEL if name == 'cifar100' else LABEL)
+    for name, num_classes in image_set.NUM_CLASSES.items()}
+
+
+def get(name, data_dir=None):
+  """The `Dataset` called `name`.
+
+  Args:
+    name: a key of `DATASETS`, or the name of a custom set.
+    data_dir: where the noise.json of a custom set is.
+
+  Raises:
+    UserError: `name` is neither; the line names the known ones.
+  """
+  if name in DATASETS:
+    return DATASETS[name]
+  facts = noise_facts.read_facts(data_dir) if data_dir else None
+  if not facts or facts.get('dataset_name') != name:
+    known = ', '.join(sorted(DATASETS))
+    here = f', here {facts.get("dataset_name")}' if facts else ''
+    raise UserError(
+        f'--dataset_name={name} is unknown; known are {known}, and a custom '
+        f'set by the name in the {noise_facts.FACTS_FILE} of its --data_dir{here}')
+  num_classes, size = facts.get('num_classes'), facts.get('image_size')
+  if not (isinstance(num_classes, int) and num_classes >= 2
+          and isinstance(size, int) and size >= 1):
+    raise UserError(f'{os.path.join(data_dir, noise_facts.FACTS_FILE)} lacks '
+                    'num_classes or image_size; make the data set again')
+  return Dataset(name, num_classes, size, LABEL)
+
+
+def find_files(dataset, split, data_dir):
+  """Sorted paths of the files of one split.
+
+  Raises:
+    UserError: `data_dir` is missing, empty or of another data set, or some of
+      the files are missing or of another preparation.
+  """
+  prefix = f'{dataset.name}_{split}-'
+  if not os.path.isdir(data_dir):
+    raise UserError(f'--data_dir={data_dir} is not a directory; make it with '
+                    f'code/prepare_data.py --dataset_name={dataset.name}')
+  names = sorted(n for n in os.listdir(data_dir) if not n.startswith('.'))
+  files = [os.path.join(data_dir, n) for n in names if n.startswith(prefix)]
+  if not files:
+    raise UserError(
+        f'--data_dir={data_dir} has no file {prefix}*; it holds '
+        f'{", ".join(names[:3]) or "nothing"}; check --data_dir, '
+        '--dataset_name and the split')
+  _check_complete(files)
+  return files
+
+
+def _check_complete(files):
+  """Raises UserError where names like -00003-of-00010 show that some lack."""
+  directory = os.path.dirname(files[0])
+  names = {}  # Total in the name of a file, or None -> one such name.
+  numbers = set()
+  for path in files:
+    stem, number, total = _SHARD.match(os.path.basename(path)).groups()
+    total = total and int(total)
+    names.setdefault(total, os.path.basename(path))
+    numbers.add(number and int(number))
+  if len(names) > 1:
+    raise UserError(f'{directory}: {" and ".join(sorted(names.values())[:2])} '
+                    'are parts of different sets; move what does not belong '
+                    'there')
+  if total is None:
+    return
+  # Not all numbers: the total is whatever a name says.
+  missing = [n for n in range(min(total, len(numbers) + MOST_NAMED + 1))
+             if n not in numbers]
+  if missing:
+    listed = ', '.join(f'{stem}-{n:05d}-of-{total:05d}'
+                       for n in missing[:MOST_NAMED])
+    more = ' and more' if len(missing) > MOST_NAMED else ''
+    raise UserError(f'{directory}: files are missing: {listed}{more}; copy or '
+                    'make them again')
+  if len(files) != total:
+    raise UserError(f'{directory}: {len(files)} files are named as parts of '
+                    f'{total}; move what does not belong there')
+
+
+def encode_example(png, label, clean_label=None, fine_label=None,
+                   source_id=None):
+  """One record in the published schema.
+
+  Args:
+    png: bytes of the encoded image.
+    label: the label given, an int.
+    clean_label: the true label, an int; None where it is not known.
+    fine_label: for cifar100, the true fine label.
+    source_id: which image this is, a string.
+
+  Returns:
+    Bytes, the same for the same arguments whatever the protobuf version.
+  """
+  integer = lambda x: tf.train.Feature(
+      int64_list=tf.train.Int64List(value=[int(x)]))
+  string = lambda x: tf.train.Feature(
+      bytes_list=tf.train.BytesList(value=[x]))
+  feature = {IMAGE: string(png), FORMAT: string(b'png'), LABEL: integer(label)}
+  if clean_label is not None:
+    feature[CLEAN_LABEL] = integer(clean_label)
+  if fine_label is not None:
+    feature[FINE_LABEL] = integer(fine_label)
+  if source_id is not None:
+    feature[SOURCE_ID] = string(source_id.encode('utf-8'))
+  example = tf.train.Example(features=tf.train.Features(feature=feature))
+  return example.SerializeToString(deterministic=True)
+
+
+# Files -> records -> decoded examples.
+
+
+def read_records(path):
+  """Yields (offset in bytes, record) for each record of a file.
+
+  Raises:
+    UserError: the file cannot be read to its end; the line names it and the
+      record at which the damage begins.
+  """
+  index = -1
+  try:
+    pairs = zip(_offsets(path), tf.python_io.tf_record_iterator(path))
+    for index, pair in enumerate(pairs):
+      yield pair
+  except (EOFError, OSError, tf.errors.OpError) as error:
+    raise UserError(
+        f'{path}: record {index + 1} cannot be read ({runtime.reason(error)}), '
+        'nor can what follows it; make the file again') from error
+
+
+def _offsets(path):
+  """Yields where each record begins; each ends where the next one begins.
+
+  TensorFlow checks the checksums. But it takes a file that ends within the
+  length of a record to be complete, and allocates whatever memory a length asks
+  for.
+
+  Raises:
+    EOFError: a record would end beyond the end of the file.
+  """
+  size = os.path.getsize(path)
+  offset = 0
+  with open(path, 'rb', _BUFFER) as f:
+    while offset < size:
+      f.seek(offset)
+      end = offset + _FRAME + int.from_bytes(f.read(8), 'little')
+      if end > size:
+        raise EOFError('the file is cut off, or is not a TFRecord file')
+      yield offset
+      offset = end
+
+
+def good_records(shard):
+  """Yields (index in the file, record) for the records that are not skipped."""
+  for index, (offset, record) in enumerate(read_records(shard.path)):
+    if offset not in shard.skipped:
+      yield index, record
+
+
+def has_clean_labels(shards):
+  """Whether the records have clean labels; the first one decides."""
+  _, record = next(itertools.chain.from_iterable(map(good_records, shards)))
+  return CLEAN_LABEL in tf.train.Example.FromString(record).features.feature

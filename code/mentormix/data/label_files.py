@@ -1,0 +1,339 @@
+"""The labels of a training set in a separate file: writing and reading it.
+
+Written beside every training set, in the order of its source, which is not that
+of the records:
+
+    labels.json   [6, 9, 9, 4, ...]: the noisy labels, as DivideMix writes them
+    labels.csv    index,label,clean_label,source_id: one line for each image
+
+Read, whatever the name of the file:
+
+    JSON          such a list, or lists by key
+    CSV           the columns index and label, in any order; without a header,
+                  just these two
+    .npz, .npy    NumPy arrays: by key, just one, or one dictionary (CIFAR-N)
+    .pt           a dictionary of arrays or tensors, from torch.save (CIFAR-N)
+
+No code in a file is run: see pickles.py.
+"""
+import csv
+import hashlib
+import io
+import itertools
+import json
+import os
+import typing
+import zipfile
+
+import numpy as np
+
+from mentormix.data import noise
+from mentormix.data import plain_pickles
+from mentormix.messages import UserError
+
+JSON_FILE = 'labels.json'
+CSV_FILE = 'labels.csv'
+COLUMNS = ('index', 'label', 'clean_label', 'source_id')
+
+_MAX_BYTES = 32 << 20  # Of a file, and of what it unpacks to.
+_MAX_MEMBERS = 1000  # Of a .npz or .pt.
+_MAX_HEADER = 1000  # Bytes of a .npy; NumPy writes 128, and evaluates them.
+_MAX_DIGITS = 9
+_TORCH_MAGIC = plain_pickles.TORCH_MAGIC.to_bytes(10, 'little')
+
+# Labels in a wrong order are independent of the images: their chi-square is
+# within a few standard deviations of that of chance. With fewer images, that
+# can happen to very noisy labels too, so their order is not checked.
+_INDEPENDENT = 6
+_ENOUGH = 1000
+
+
+class LabelFile(typing.NamedTuple):
+  """The content of a label file."""
+  path: str  # Of the file.
+  md5: str  # Its checksum.
+  key: typing.Optional[str]  # As the user wrote it; None for a file without.
+  labels: np.ndarray  # int64 [N].
+  clean: typing.Optional[np.ndarray]  # int64 [N], the true labels, if known.
+  # int64 [N], relates this order to that of the source; None if both are one.
+  index: typing.Optional[np.ndarray]
+
+
+def write(directory, given, clean, ids):
+  """Writes labels.json and labels.csv.
+
+  Args:
+    directory: where they go.
+    given: the noisy labels, int64 [N].
+    clean: the true labels, int64 [N]; None where they are not known.
+    ids: N strings, which image each is.
+  """
+  with open(os.path.join(directory, JSON_FILE), 'w') as stream:
+    json.dump(given.tolist(), stream)
+    stream.write('\n')
+  with open(os.path.join(directory, CSV_FILE), 'w', encoding='utf-8',
+            newline='') as stream:
+    rows = csv.writer(stream, lineterminator='\n')
+    rows.writerow(COLUMNS)
+    rows.writerows(zip(itertools.count(), given,
+                       itertools.repeat('') if clean is None else clean, ids))
+
+
+def read(path, key=None, index_path=None):
+  """Reads a label file.
+
+  Args:
+    path: of the file.
+    key: which of its labels; None for a file without keys. `worse` also finds
+      `worse_label`, and `random1` finds `random_label1`.
+    index_path: of the file with `LabelFile.index`, if any.
+
+  Returns:
+    A `LabelFile`. Whether it fits the images is checked by `fit`.
+
+  Raises:
+    UserError: a file or the key does not exist, or does not hold labels.
+  """
+  flag = f'--noise_file={path}'
+  data = _contents(path, flag)
+  entries = _parse(data, flag)
+  clean = index = None
+  if isinstance(entries, dict):
+    name = _find(entries, key, flag)
+    labels = _integers(entries[name], f'{flag}, {name}')
+    for name in ('clean', 'clean_label'):
+      if name in entries:
+        clean = _integers(entries[name], f'{flag}, {name}')
+  elif key is None:
+    labels = _integers(entries, flag)
+  else:
+    raise UserError(f'{flag} has no keys; leave out --noise_key={key}')
+  if index_path is not None:
+    flag = f'--noise_index={index_path}'
+    index = _integers(_parse(_contents(index_path, flag), flag), flag)
+  return LabelFile(path, hashlib.md5(data).hexdigest(), key, labels, clean,
+                   index)
+
+
+def fit(label_file, source_labels, num_classes):
+  """Checks that labels fit the images, and puts them in the images' order.
+
+  Args:
+    label_file: a `LabelFile`.
+    source_labels: the labels that came with the images, int64 [N].
+    num_classes: K.
+
+  Returns:
+    int64 [N].
+
+  Raises:
+    UserError: there are more or fewer labels than images, one is out of range,
+      or their order is not that of the images.
+  """
+  flag = f'--noise_file={label_file.path}'
+  count = len(source_labels)
+  for labels in (label_file.labels, label_file.clean):
+    if labels is None:
+      continue
+    if len(labels) != count:
+      raise UserError(f'{flag} holds {len(labels)} labels; there are {count} '
+                      f'training images, and each needs one')
+    bad = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if bad.size:
+      raise UserError(
+          f'{flag}: entry {bad[0]}, counted from 0, is {labels[bad[0]]}; the '
+          f'{num_classes} classes are 0 to {num_classes - 1}')
+  if label_file.index is not None:
+    return _reorder(label_file, source_labels)
+  if label_file.clean is not None:
+    wrong = np.sum(label_file.clean != source_labels)
+    if wrong:
+      raise UserError(
+          f'{flag}: {wrong} of its {count} clean labels are not those of the '
+          f'images: its order is not that of the archive or folder; is it in '
+          f'TFDS order? Then pass --noise_index')
+  elif (count >= _ENOUGH and noise.association(
+      source_labels, label_file.labels) < _INDEPENDENT):
+    agree = 1 - noise.realised_rate(source_labels, label_file.labels)
+    raise UserError(
+        f'{flag}: the labels have nothing to do with the images '
+        f'({100 * agree:.1f}% agree, as by chance): the order is not that of '
+        f'the archive or folder')
+  return label_file.labels
+
+
+def _reorder(label_file, source_labels):
+  """The labels in the order of the source; the clean ones say which way."""
+  flag = f'--noise_file={label_file.path}'
+  index, count = label_file.index, len(source_labels)
+  if label_file.clean is None:
+    raise UserError(f'{flag} has no clean labels, which would tell how to '
+                    f'apply --noise_index; put the labels in order and leave '
+                    f'it out')
+  if len(index) != count:
+    raise UserError(f'--noise_index holds {len(index)} numbers; there are '
+                    f'{count} training images')
+  if not np.array_equal(np.sort(index), np.arange(count)):
+    raise UserError(f'--noise_index does not hold each number from 0 to '
+                    f'{count - 1} once')
+  ways = (np.argsort(index), index)  # ordered[i] = source[index[i]]; or back.
+  wrong = [np.sum(label_file.clean[way] != source_labels) for way in ways]
+  if min(wrong):
+    raise UserError(
+        f'{flag}: with --noise_index, {min(wrong)} of its {count} clean labels '
+        f'are not those of the images; is it the index of this file?')
+  found, other = (label_file.labels[ways[i]] for i in np.argsort(wrong))
+  if not max(wrong) and not np.array_equal(found, other):
+    raise UserError(f'{flag}: the clean labels fit --noise_index both ways, so '
+                    f'it is ambiguous; put the labels in order and leave it '
+                    f'out')
+  return found
+
+
+# The formats.
+
+
+def _contents(path, flag):
+  try:
+    if not os.path.isfile(path):
+      raise UserError(f'{flag} is not a file')
+    if os.path.getsize(path) > _MAX_BYTES:
+      raise UserError(f'{flag} is not a label file: it has more than '
+                      f'{_MAX_BYTES >> 20} MiB')
+    with open(path, 'rb') as stream:
+      return stream.read()
+  except OSError as error:
+    raise UserError(f'{flag} cannot be read ({error.strerror})')
+
+
+def _parse(data, flag):
+  """The content of a file: a list or array, or a dictionary of them by key."""
+  try:
+    if data.startswith(b'PK'):
+      return _from_zip(data)
+    if data.startswith(np.lib.format.MAGIC_PREFIX):
+      return _from_npy(data)
+    if data.startswith(b'\x80'):
+      if _TORCH_MAGIC not in data[:40]:
+        raise ValueError('it is a pickle; save the labels as .npy, .npz, .csv '
+                         'or .json instead')
+      return plain_pickles.load(data)
+    text = data.decode('utf-8-sig')
+    return (_from_json(text) if text.lstrip()[:1] in ('[', '{')
+            else _from_csv(text))
+  except Exception as error:  # Damaged data can cause any error.
+    reason = ' '.join(str(error).split()) or type(error).__name__
+    raise UserError(f'{flag} cannot be read as labels: {reason:.200}')
+
+
+def _from_json(text):
+  # A number of a million digits would take hours; as a string it is refused.
+  return json.loads(text, parse_int=lambda digits: (
+      int(digits) if len(digits) <= _MAX_DIGITS else digits))
+
+
+def _from_csv(text):
+  rows = csv.reader(io.StringIO(text, newline=''), strict=True)
+  columns = {'index': 0, 'label': 1}
+  found = {}  # Index -> line, label.
+  for row in filter(None, rows):
+    here = f'line {rows.line_num}'
+    if not found and 'label' in row:
+      if 'index' not in row:
+        raise ValueError(f'{here} has a column label, but no column index')
+      columns = {name: row.index(name) for name in columns}
+      continue
+    numbers = {}
+    for name, column in columns.items():
+      field = row[column].strip() if column < len(row) else ''
+      if not field.isdecimal() or len(field) > _MAX_DIGITS:
+        raise ValueError(f'{here} has {name} {field!r:.40}, which is not a '
+                         f'whole number of at most {_MAX_DIGITS} digits')
+      numbers[name] = int(field)
+    line, _ = found.setdefault(numbers['index'],
+                               (rows.line_num, numbers['label']))
+    if line != rows.line_num:
+      raise ValueError(
+          f'{here} has index {numbers["index"]}, as line {line} does')
+  last = max(found, default=-1)
+  if last >= len(found):
+    raise ValueError(
+        f'line {found[last][0]} has index {last}; with {len(found)} labels the '
+        f'indices are 0 to {len(found) - 1}')
+  return [found[index][1] for index in range(len(found))]
+
+
+def _from_npy(data):
+  """An array, or the dictionary inside an array of objects."""
+  stream = io.BytesIO(data)
+  if np.lib.format.read_magic(stream) != (1, 0):
+    raise ValueError('it is of an unknown version of .npy')
+  if int.from_bytes(data[8:10], 'little') > _MAX_HEADER:
+    raise ValueError('its header is not that of a plain array')
+  if np.lib.format.read_array_header_1_0(stream)[-1].hasobject:
+    return plain_pickles.load(stream.read())
+  stream.seek(0)
+  values = np.load(stream, allow_pickle=False)
+  if stream.read(1):
+    raise ValueError('it is longer than its header says')
+  return values
+
+
+def _from_zip(data):
+  """The arrays of an .npz by key, or what torch saved since 1.6."""
+  if data.count(b'PK\x01\x02') > _MAX_MEMBERS:
+    raise ValueError(f'it has more than {_MAX_MEMBERS} members')
+  with zipfile.ZipFile(io.BytesIO(data)) as archive:
+    infos = archive.infolist()
+    if sum(info.file_size for info in infos) > _MAX_BYTES:
+      raise ValueError(f'it holds more than {_MAX_BYTES >> 20} MiB')
+    if any(info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+           for info in infos):
+      raise ValueError('it is compressed in an unusual way')
+    # Without a size, zipfile would unpack more than the member claims to hold.
+    members = {info.filename: archive.open(info).read(info.file_size)
+               for info in infos}
+  for name in members:
+    if os.path.basename(name) == 'data.pkl':
+      folder = os.path.join(os.path.dirname(name), 'data', '')
+      return plain_pickles.load(members[name], {
+          other[len(folder):]: content for other, content in members.items()
+          if other.startswith(folder)})
+  return {name[:-len('.npy')]: _from_npy(content)
+          for name, content in members.items() if name.endswith('.npy')}
+
+
+def _integers(values, what):
+  """Labels as int64 [N]."""
+  if isinstance(values, np.ndarray):
+    if values.dtype.kind not in 'iu' or values.ndim != 1:
+      raise UserError(f'{what}: {values.dtype} {list(values.shape)} instead of '
+                      f'one row of integers')
+    return values.astype(np.int64)
+  if not isinstance(values, list):
+    raise UserError(f'{what}: not a row of integers')
+  for position, value in enumerate(values):
+    # A bool is an int, but not a label.
+    if type(value) is not int or abs(value) >= 10 ** _MAX_DIGITS:  # pylint: disable=unidiomatic-typecheck
+      # A nested value can be too large to print.
+      simple = isinstance(value, (int, float, str, type(None)))
+      shown = value if simple else type(value).__name__
+      raise UserError(f'{what}: entry {position}, counted from 0, is '
+                      f'{shown!r:.40}, not a label')
+  return np.array(values, np.int64)
+
+
+def _find(entries, key, flag):
+  """The name among `entries` that the user means by `key`."""
+  names = sorted(entries)
+  if key in entries or key is None and len(names) == 1:
+    return key or names[0]
+  short = lambda name: name.replace('_label', '')
+  for name in names:
+    if key is not None and short(name) == short(key):
+      return name
+  problem = ('holds more than one set of labels' if key is None
+             else f'has no --noise_key={key}')
+  keys = ', '.join(f'{name!r:.40}'.strip('\'"') for name in names[:20])
+  raise UserError(f'{flag} {problem}; it has the keys {keys or "none"}; name '
+                  f'one with --noise_key')

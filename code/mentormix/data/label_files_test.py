@@ -1,0 +1,357 @@
+"""Tests of label files: what is read, and what each slip is called."""
+import io
+import json
+import os
+import pickle
+import struct
+import tracemalloc
+import zipfile
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from mentormix.data import label_files
+from mentormix.messages import UserError
+
+N = 2000
+RANDOM = np.random.RandomState(0)
+CLEAN = RANDOM.randint(0, 10, N)
+WORSE = np.where(RANDOM.rand(N) < 0.6, CLEAN, RANDOM.randint(0, 10, N))
+INDEX = RANDOM.permutation(N)
+ENTRIES = {'clean_label': CLEAN, 'worse_label': WORSE,
+           'random_label1': WORSE[::-1].copy()}
+
+
+@pytest.fixture(name='put')
+def fixture_put(tmp_path):
+  """Writes a file and returns its path."""
+  def put(data, name='file'):
+    path = tmp_path / name
+    path.write_bytes(data.encode('utf-8') if isinstance(data, str) else data)
+    return str(path)
+  return put
+
+
+def saved(value, save=np.save, **kwargs):
+  stream = io.BytesIO()
+  save(stream, *([] if value is None else [value]), **kwargs)
+  return stream.getvalue()
+
+
+def csv_text(order, header='index,label\n', extra=''):
+  return header + ''.join('%d,%d%s\n' % (i, WORSE[i], extra) for i in order)
+
+
+def torch_zip(pickled, storages=()):
+  """What torch.save writes since 1.6, around a pickle."""
+  stream = io.BytesIO()
+  with zipfile.ZipFile(stream, 'w') as archive:
+    archive.writestr('name/data.pkl', pickled)
+    archive.writestr('name/byteorder', 'little')
+    for key, content in storages:
+      archive.writestr('name/data/' + key, content)
+    archive.writestr('name/version', '3\n')
+  return stream.getvalue()
+
+
+def torch_legacy(value):
+  """What torch.save wrote before 1.6, for a value without tensors."""
+  return b''.join(pickle.dumps(part, protocol=2) for part in (
+      0x1950a86a20f9469cfc6c, 1001,
+      {'protocol_version': 1001, 'little_endian': True,
+       'type_sizes': {'short': 2, 'int': 4, 'long': 4}}, value, []))
+
+
+def tensor_pickle(sizes):
+  """A dictionary of torch tensors; their storages are called 0, 1, ..."""
+  text = lambda x: b'X' + struct.pack('<I', len(x)) + x.encode('ascii')
+  pickled = b'\x80\x02}('
+  for key, (name, size) in enumerate(sorted(sizes.items())):
+    pickled += (
+        text(name) + b'ctorch._utils\n_rebuild_tensor_v2\n((' + text('storage')
+        + b'ctorch\nLongStorage\n' + text(str(key)) + text('cpu')
+        + b'J' + struct.pack('<i', size) + b'tQK\x00J' + struct.pack('<i', size)
+        + b'\x85K\x01\x85\x89ccollections\nOrderedDict\n)RtR')
+  return pickled + b'u.'
+
+
+def tensor_file(entries):
+  names = sorted(entries)
+  return torch_zip(
+      tensor_pickle({name: len(entries[name]) for name in names}),
+      [(str(key), entries[name].astype('<i8').tobytes())
+       for key, name in enumerate(names)])
+
+
+# Written and read.
+
+
+@pytest.mark.parametrize('known', [True, False])
+def test_written_files_read_back(tmp_path, known):
+  ids = ['train/a,b/%d.png' % i for i in range(N)]
+  label_files.write(str(tmp_path), WORSE, CLEAN if known else None, ids)
+  assert json.loads((tmp_path / 'labels.json').read_text()) == WORSE.tolist()
+  lines = (tmp_path / 'labels.csv').read_bytes().decode('ascii').split('\n')
+  assert lines[0] == 'index,label,clean_label,source_id'
+  assert lines[2] == '1,%d,%s,"train/a,b/1.png"' % (
+      WORSE[1], CLEAN[1] if known else '')
+  assert len(lines) == N + 2
+  for name in ('labels.json', 'labels.csv'):
+    found = label_files.read(str(tmp_path / name))
+    np.testing.assert_array_equal(found.labels, WORSE)
+    assert found.key is found.clean is found.index is None
+    np.testing.assert_array_equal(label_files.fit(found, CLEAN, 10), WORSE)
+
+
+@pytest.mark.parametrize('data', [
+    json.dumps(WORSE.tolist()), '\ufeff \n' + json.dumps(WORSE.tolist()),
+    csv_text(INDEX), csv_text(INDEX, header=''), csv_text(range(N), extra=',x'),
+    csv_text(INDEX, header='index,label,note\r\n', extra=',"a\nb"'),
+    csv_text(INDEX).replace('\n', '\r\n'), '\n' + csv_text(INDEX) + '\n\n',
+    saved(WORSE), saved(WORSE.astype(np.uint8)), saved(WORSE.astype('>i4'))])
+def test_labels_without_keys(put, data):
+  found = label_files.read(put(data))
+  np.testing.assert_array_equal(found.labels, WORSE)
+  assert found.labels.dtype == np.int64 and found.clean is None
+  with pytest.raises(UserError, match='has no keys.*--noise_key=worse'):
+    label_files.read(put(data), 'worse')
+
+
+def keyed(entries):
+  """Kind of file -> its bytes, for each kind that has keys."""
+  lists = {name: x.tolist() for name, x in entries.items()}
+  return {'json': json.dumps(lists).encode('ascii'),
+          'npz': saved(None, np.savez, **entries),
+          'npz compressed': saved(None, np.savez_compressed, **entries),
+          'npy': saved(entries),
+          'torch': torch_zip(pickle.dumps(entries, protocol=2)),
+          'torch tensors': tensor_file(entries),
+          'torch legacy': torch_legacy(entries)}
+
+
+KEYED = keyed(ENTRIES)
+
+
+@pytest.mark.parametrize('kind', sorted(KEYED))
+def test_labels_by_key(put, kind):
+  path = put(KEYED[kind])
+  for key, name in (('worse', 'worse_label'), ('worse_label', 'worse_label'),
+                    ('random1', 'random_label1'), ('clean', 'clean_label')):
+    found = label_files.read(path, key)
+    np.testing.assert_array_equal(found.labels, ENTRIES[name])
+    np.testing.assert_array_equal(found.clean, CLEAN)
+    assert found.key == key
+  for key in (None, 'best'):
+    with pytest.raises(UserError, match='clean_label, random_label1, '
+                       'worse_label; name one with --noise_key'):
+      label_files.read(path, key)
+
+
+def test_an_exact_key_goes_first(put):
+  path = put('{"worse": [1], "worse_label": [2]}')
+  assert label_files.read(path, 'worse').labels.tolist() == [1]
+  assert label_files.read(path, 'worse_label').labels.tolist() == [2]
+
+
+# What does not hold labels.
+
+
+@pytest.mark.parametrize('data, words', [
+    ('[1, 2.5]', 'entry 1, counted from 0, is 2.5'),
+    ('[1, true]', 'entry 1, counted from 0, is True'),
+    ('[1, "2"]', "entry 1, counted from 0, is '2'"),
+    ('[1, null]', 'entry 1.*None'), ('[[1]]', 'entry 0'), ('[NaN]', 'nan'),
+    ('[' + '9' * 100000 + ']', 'entry 0.*999'), ('[1, 2', 'as labels'),
+    ('[' * 100000, 'as labels'), ('{"a": [1], "b": [1]}', 'more than one set'),
+    ('{"x": [0, 1.5]}', ', x: entry 1'),
+    ('{"x": {}}', ', x: not a row of integers'), ('{"x": "abc"}', 'not a row'),
+    ('{"x": null}', 'x: not a row'), ('{"x": 3}', 'x: not a row'),
+    (saved(None, np.savez, x=np.zeros(3)), ', x: float64'),
+    (torch_zip(b'\x80\x02]K\x00\x85' + b'q\x00h\x00\x86' * 60 + b'a.'),
+     'entry 0, counted from 0, is .tuple., not a label'),
+    ('index,label\n0,1\n1,x\n', "line 3 has label 'x'"),
+    ('index,label\n0,1\n1,True\n', "line 3 has label 'True'"),
+    ('index,label\n0,1\n1,-1\n', "line 3 has label '-1'"),
+    ('index,label\n0,1\n1,1.0\n', "line 3 has label '1.0'"),
+    ('index,label\n0,1\n1\n', "line 3 has label ''"),
+    ('index,label\n0,1\n1,1\n0,1\n', 'line 4 has index 0, as line 2 does'),
+    ('index,label\n0,1\n2,1\n', 'line 3 has index 2; with 2 labels'),
+    ('0,1\n0,2\n', 'line 2 has index 0, as line 1 does'),
+    ('id,label\n0,1\n', 'has a column label, but no column index'),
+    ('hello\n', "line 1 has index 'hello'"), ('0,%s\n' % ('9' * 10), '999'),
+    (b'\xff\xfe', 'as labels'), (b'\x89PNG', 'as labels'),
+    (saved(np.zeros(3)), 'float64'), (saved(np.zeros(3, bool)), 'bool'),
+    (saved(np.zeros([3, 1], int)), r'int64 \[3, 1\]'),
+    (saved(np.array([1, 2], object)), 'not a row of integers'),
+    (saved(np.arange(9))[:-1], 'as labels'), (b'PK\x03\x04', 'as labels'),
+    (saved(np.arange(9)) + b'x', 'longer than its header says'),
+    (torch_zip(pickle.dumps(WORSE, protocol=2)[:-9]), 'ends too early'),
+    (torch_zip(pickle.dumps(1.5, protocol=2)), 'instruction'),
+    (pickle.dumps([1], protocol=2), 'it is a pickle; save the labels as .npy'),
+    (b'PK\x01\x02' * 1001, 'more than 1000 members'),
+    (b'\x93NUMPY\x01\x00`\xea' + b'-' * 60000, 'header is not that of a plain'),
+    (b'\x93NUMPY\x09\x00`\xea' + b'-' * 60000, 'unknown version'),
+    (saved(np.zeros(9, int)).replace(b'(9,)', b'(-9,)'), 'as labels'),
+    (saved(np.zeros(9, int)).replace(b'(9,), }' + b' ' * 12,
+                                     b'(%d,), }' % 10**12), 'as labels')])
+def test_odd_files(put, data, words):
+  with pytest.raises(UserError, match=words) as caught:
+    label_files.read(put(data))
+  assert '--noise_file=' in str(caught.value) and len(str(caught.value)) < 400
+  assert '\n' not in str(caught.value)
+
+
+def test_missing_files(put, tmp_path):
+  for path in (str(tmp_path / 'none'), str(tmp_path)):
+    with pytest.raises(UserError, match='--noise_file=.* is not a file'):
+      label_files.read(path)
+    with pytest.raises(UserError, match='--noise_index=.* is not a file'):
+      label_files.read(put('[1]'), None, path)
+
+
+class Call:
+  """Pickles to a call that makes a directory."""
+
+  def __init__(self, path):
+    self._path = path
+
+  def __reduce__(self):
+    return os.mkdir, (self._path,)
+
+
+@pytest.mark.parametrize('wrap', [
+    lambda x: x, torch_zip, lambda x: torch_legacy(0)[:-11] + x,
+    lambda x: saved(np.array({}))[:128] + x])
+def test_malicious_files_do_not_run(put, tmp_path, wrap):
+  trace = str(tmp_path / 'ran')
+  attack = pickle.dumps({'worse': Call(trace)}, protocol=2)
+  with pytest.raises(UserError, match='mkdir., which is refused|is a pickle'):
+    label_files.read(put(wrap(attack)), 'worse')
+  with pytest.raises(UserError):
+    label_files.read(put('[1]'), None, put(wrap(attack), 'index'))
+  assert not os.path.exists(trace)
+  pickle.loads(attack)  # It would run elsewhere.
+  assert os.path.exists(trace)
+
+
+def zipped(content, method=zipfile.ZIP_DEFLATED):
+  stream = io.BytesIO()
+  with zipfile.ZipFile(stream, 'w', method) as archive:
+    archive.writestr('x.npy', content)
+  return stream.getvalue()
+
+
+def test_sizes_are_bounded(put, monkeypatch):
+  monkeypatch.setattr(label_files, '_MAX_BYTES', 100000)
+  with pytest.raises(UserError, match='holds more than'):
+    label_files.read(put(zipped(b'0' * 200000)), 'x')
+  with pytest.raises(UserError, match='is not a label file: it has more than'):
+    label_files.read(put(b' ' * 100001))
+
+
+def test_a_member_unpacks_to_no_more_than_it_says(put):
+  size = struct.pack('<I', 30 << 20)
+  bomb = zipped(b'0' * (30 << 20)).replace(size, struct.pack('<I', 100))
+  path = put(bomb)
+  tracemalloc.start()
+  with pytest.raises(UserError, match='as labels'):
+    label_files.read(path, 'x')
+  peak = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  assert peak < 3 << 20
+
+
+@pytest.mark.parametrize('method', [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_unbounded_compression_is_refused(put, method):
+  with pytest.raises(UserError, match='unusual'):
+    label_files.read(put(zipped(saved(WORSE), method)), 'x')
+
+
+SMALL = {name: x[:20] for name, x in ENTRIES.items()}
+VALID = dict(keyed(SMALL), csv=csv_text(range(20)).encode('ascii'))
+
+
+@hypothesis.settings(
+    max_examples=50, deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+@hypothesis.given(st.sampled_from(sorted(VALID)), st.floats(0, 0.999),
+                  st.binary(max_size=2), st.booleans())
+def test_damage_gives_labels_or_an_error(put, kind, where, change, cut):
+  data = VALID[kind]
+  position = int(where * len(data))
+  rest = b'' if cut else data[position + len(change):]
+  path = put(data[:position] + change + rest)
+  try:
+    found = label_files.read(path, None if kind == 'csv' else 'worse')
+  except UserError as error:
+    assert '\n' not in str(error)
+  else:
+    assert found.labels.dtype == np.int64 and found.labels.ndim == 1
+
+
+# Whether they fit.
+
+
+def label_file(labels, clean=None, index=None):
+  return label_files.LabelFile('f', '', None, np.asarray(labels), clean, index)
+
+
+def test_clean_labels_vouch_for_the_order():
+  assert label_files.fit(label_file(WORSE, CLEAN), CLEAN, 10) is not None
+  with pytest.raises(UserError, match='%d of its 2000.*TFDS.*--noise_index'
+                     % np.sum(CLEAN[INDEX] != CLEAN)):
+    label_files.fit(label_file(WORSE[INDEX], CLEAN[INDEX]), CLEAN, 10)
+
+
+@pytest.mark.parametrize('order', [INDEX, np.argsort(INDEX)])
+def test_the_index_is_used_the_way_that_fits(put, order):
+  found = label_files.read(
+      put(saved({name: x[order] for name, x in ENTRIES.items()}), 'a'), 'worse',
+      put(saved(INDEX), 'b'))
+  np.testing.assert_array_equal(label_files.fit(found, CLEAN, 10), WORSE)
+
+
+@pytest.mark.parametrize('clean, index, words', [
+    (CLEAN[::-1], INDEX, 'is it the index of this file'),
+    (CLEAN[INDEX], INDEX[1:], '1999 numbers'),
+    (CLEAN[INDEX], np.zeros(N, int), 'each number from 0 to 1999 once'),
+    (CLEAN[INDEX], INDEX + 1, 'each number from 0 to 1999 once'),
+    (None, INDEX, 'no clean labels')])
+def test_odd_indices(clean, index, words):
+  with pytest.raises(UserError, match=words):
+    label_files.fit(label_file(WORSE, clean, index), CLEAN, 10)
+
+
+def test_an_index_that_fits_both_ways():
+  clean, index = np.zeros(3, int), np.array([1, 2, 0])
+  with pytest.raises(UserError, match='both ways'):
+    label_files.fit(label_file([0, 1, 2], clean, index), clean, 3)
+  found = label_files.fit(label_file([1, 1, 1], clean, index), clean, 3)
+  assert found.tolist() == [1, 1, 1]
+
+
+def test_without_clean_labels_chance_is_found_out():
+  for labels in (WORSE[INDEX], np.zeros(N, int), RANDOM.randint(0, 10, N)):
+    with pytest.raises(UserError, match=r'nothing to do with the images '
+                       r'\(\d+.\d% agree'):
+      label_files.fit(label_file(labels), CLEAN, 10)
+  very_noisy = np.where(RANDOM.rand(N) < 0.3, CLEAN, RANDOM.randint(0, 10, N))
+  for labels in (WORSE, very_noisy, (CLEAN + 1) % 10, CLEAN):
+    assert label_files.fit(label_file(labels), CLEAN, 10) is labels
+  # The order of a few labels is not checked.
+  few = label_file([0, 1, 1, 0])
+  assert label_files.fit(few, np.array([0, 1, 0, 1]), 2) is few.labels
+
+
+@pytest.mark.parametrize('change, words', [
+    (lambda x: x[:-1], '1999 labels; there are 2000'),
+    (lambda x: np.append(x, 0), '2001 labels; there are 2000'),
+    (lambda x: np.where(np.arange(N) == 7, 10, x), 'entry 7.* is 10; .*0 to 9'),
+    (lambda x: np.where(np.arange(N) == 8, -1, x), 'entry 8.* is -1')])
+def test_labels_that_do_not_fit(change, words):
+  for labels, clean in ((change(WORSE), None), (change(WORSE), CLEAN),
+                        (WORSE, change(CLEAN))):
+    with pytest.raises(UserError, match=words):
+      label_files.fit(label_file(labels, clean), CLEAN, 10)

@@ -1,0 +1,135 @@
+"""noise.json: how the noise of a data set was made."""
+import json
+import os
+
+import numpy as np
+
+from mentormix.data import label_files
+from mentormix.data import noise
+from mentormix import files
+from mentormix.messages import UserError
+
+FACTS_FILE = 'noise.json'  # In every data set: how it was made.
+
+# Fact -> (least, most), for the facts that set the size of tensors.
+_SIZES = {'num_classes': (2, 10**6), 'image_size': (1, 10**4)}
+
+
+def read_facts(directory):
+  """Reads the noise.json of a data set.
+
+  Returns:
+    A dict; None if there is no such file.
+
+  Raises:
+    UserError: the file is damaged, or its sizes are out of range.
+  """
+  path = os.path.join(directory, FACTS_FILE)
+  facts = files.read_object(path, 'the facts of a data set')
+  for name, (least, most) in sorted(_SIZES.items()):
+    size = (facts or {}).get(name, least)
+    # A bool is an int, but not a size.
+    if type(size) is not int or not least <= size <= most:  # pylint: disable=unidiomatic-typecheck
+      simple = isinstance(size, (int, float, str, type(None)))
+      shown = size if simple else type(size).__name__
+      raise UserError(f'{path}: {name} is {shown!r:.40}, not a whole number '
+                      f'from {least} to {most}; make the data set again')
+  return facts
+
+
+def check_same(data_dir, directory):
+  """Checks that a run is resumed with the data that it began with.
+
+  Args:
+    data_dir: the directory of the data.
+    directory: the directory of the run, with what `copy_facts` wrote if it was
+      called.
+
+  Raises:
+    UserError: both have a noise.json, and the two differ.
+  """
+  here, there = read_facts(data_dir), read_facts(directory)
+  if here is not None and there is not None and here != there:
+    differing = sorted(key for key in set(here) | set(there)
+                       if here.get(key) != there.get(key))
+    raise UserError(
+        f'the data in --data_dir={data_dir} are not those that the run in '
+        f'{directory} began with: {FACTS_FILE} differs in '
+        f'{", ".join(differing[:5])}; restore them, or name another '
+        '--train_log_dir')
+
+
+def copy_facts(data_dir, directory):
+  """Copies the noise.json of a data set, if it has one, to a directory."""
+  facts = read_facts(data_dir)
+  if facts is not None:
+    with files.replaced(os.path.join(directory, FACTS_FILE)) as f:
+      json.dump(facts, f, indent=1, sort_keys=True)
+      f.write('\n')
+
+
+def keep(path, asked, overwrite):
+  """Whether `path` is finished as asked; False if it is to be written.
+
+  Raises:
+    UserError: it holds something that must not be lost.
+  """
+  if not os.path.lexists(path):
+    return False
+  if os.path.islink(path) or not os.path.isdir(path):
+    raise UserError(f'{path} is in the way and not a directory; move it, or '
+                    'choose another --output_dir')
+  names = sorted(os.listdir(path))
+  dataset_name = asked['dataset_name']
+  records = (f'{dataset_name}_train-', f'{dataset_name}_test-')
+  beside = (FACTS_FILE, label_files.JSON_FILE, label_files.CSV_FILE)
+  for name in names:
+    if not name.startswith(records) and name not in beside:
+      raise UserError(f'{path} holds {name}, which is not part of '
+                      f'--dataset_name={dataset_name}; move it away, or choose '
+                      'another --output_dir')
+  if not names or overwrite:
+    return False
+  difference = _difference(path, names, asked)
+  if difference is None:
+    return True
+  raise UserError(f'{path} {difference}; pass --overwrite to replace it, or '
+                  'choose another --output_dir')
+
+
+def _difference(path, names, asked):
+  """How `path` differs from what is asked, in words; None if it does not."""
+  try:
+    found = read_facts(path)
+    checksums = dict(found['sha256'])
+  except (UserError, ValueError, KeyError, TypeError):
+    return f'has no valid {FACTS_FILE}, so how it was made is unknown'
+  for key in sorted(asked):
+    if found.get(key) != asked[key]:
+      return f'was made with {key} {found.get(key)}, not {asked[key]}'
+  if sorted(checksums) != [name for name in names if name != FACTS_FILE]:
+    return 'lacks files or has too many'
+  for name in sorted(checksums):
+    if files.sha256_of(os.path.join(path, name)) != checksums[name]:
+      return f'has a changed file {name}'
+  return None
+
+
+def facts(target, source, class_names, split):
+  """What noise.json says, but for the checksums: a dict."""
+  count = lambda labels: np.bincount(labels, None, len(class_names)).tolist()
+  facts = dict(
+      target.asked,
+      definition=noise.DEFINITIONS.get(target.asked['noise_type'], 'clean'),
+      rate_realised=None, num_examples=len(split.given), num_changed=None,
+      num_classes=len(class_names), class_names=class_names,
+      clean_label_counts=None, given_label_counts=count(split.given),
+      transition=(None if split.transition is None
+                  else split.transition.tolist()),
+      archive=os.path.basename(os.path.abspath(source.path)))
+  if split.clean is not None:
+    facts.update(
+        rate_realised=noise.realised_rate(split.clean, split.given),
+        num_changed=int(np.sum(split.clean != split.given)),
+        clean_label_counts=count(split.clean))
+  return facts

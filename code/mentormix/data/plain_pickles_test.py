@@ -1,0 +1,150 @@
+"""Tests of reading pickles without running them."""
+import os
+import pickle
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from mentormix.data import plain_pickles
+
+DTYPES = ('i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', '>i2', '>i8')
+
+
+@pytest.fixture(name='protocol', params=[2, 3, 4])
+def fixture_protocol(request):
+  return request.param
+
+
+def test_plain_data(protocol):
+  value = {'a': [0, -1, 255, 65535, -2**31, 2**40, -2**70], 'b': (None, True),
+           'c': b'bytes', 'd': 'text \u00e4', 'f': [(1,), (1, 2, 3, 4), {}]}
+  assert plain_pickles.load(pickle.dumps(value, protocol=protocol)) == value
+  keys = pickle.dumps({b'bytes': 1}, protocol=protocol)
+  assert plain_pickles.load(keys) == {'bytes': 1}
+
+
+@pytest.mark.parametrize('dtype', DTYPES)
+def test_integer_arrays(protocol, dtype):
+  matrix = np.arange(100, 106).reshape(2, 3).astype(dtype)
+  values = {'vector': matrix[0], 'matrix': matrix, 'scalar': matrix[0, 0, None],
+            'in columns': np.asfortranarray(matrix), 'same': matrix}
+  found = plain_pickles.load(pickle.dumps(values, protocol=protocol))
+  for name, value in values.items():
+    np.testing.assert_array_equal(found[name], value)
+    assert found[name].dtype == value.dtype
+
+
+def test_a_dictionary_inside_an_array(protocol):
+  value = np.array({'x': np.arange(3), 'y': [1, 2], 'z': {}})
+  found = plain_pickles.load(pickle.dumps(value, protocol=protocol))
+  assert found['x'].tolist() == [0, 1, 2] and found['y'] == [1, 2]
+  assert found['z'] is None
+
+
+@pytest.mark.parametrize('value', [
+    np.zeros(3), np.zeros(3, bool), np.zeros(3, 'S4'), np.array([{}, {}]),
+    np.zeros(3, 'M8[s]'), np.zeros(3, [('x', 'i4')])])
+def test_other_arrays_are_none(value):
+  data = pickle.dumps({'other': value, 'x': np.arange(2)}, protocol=2)
+  found = plain_pickles.load(data)
+  assert found['other'] is None and found['x'].tolist() == [0, 1]
+
+
+def test_arrays_that_do_not_fit_together():
+  data = pickle.dumps(np.zeros(3, np.uint8), protocol=2)
+  for old, new in ((b'K\x03\x85', b'K\x04\x85'), (b'u1', b'i4'),
+                   (b'K\x03\x85', b'(' + b'K\x01' * 99 + b't')):
+    with pytest.raises(ValueError):
+      plain_pickles.load(data.replace(old, new))
+  for old, new in ((b'K\x03\x85', b'J\xff\xff\xff\xff\x85'), (b'u1', b'f1'),
+                   (b'\x01\x00\x00\x00|', b'\x04\x00\x00\x00(9,)')):
+    assert old in data and plain_pickles.load(data.replace(old, new)) is None
+
+
+def tensor(offset=b'K\x01', size=b'K\x02', stride=b'K\x01', kind=b'Int'):
+  """A tensor of torch, as torch.save pickles it; its storage has key 7."""
+  storage = b'(X\x07\x00\x00\x00storagectorch\n' + kind + b'Storage\n'
+  storage += b'X\x01\x00\x00\x007X\x03\x00\x00\x00cpuK\x03tQ'
+  return (b'\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(' + storage + offset
+          + size + b'\x85' + stride + b'\x85\x89'
+          + b'ccollections\nOrderedDict\n)RtR.')
+
+
+def test_tensors():
+  storages = {'7': np.array([5, 6, 7], '<i4').tobytes()}
+  found = plain_pickles.load(tensor(), storages)
+  assert found.tolist() == [6, 7] and found.dtype == np.int32
+  short = plain_pickles.load(tensor(kind=b'Short'), storages)
+  assert short.dtype == np.int16 and len(short) == 2
+  assert plain_pickles.load(tensor(stride=b'K\x02'), storages) is None
+  assert plain_pickles.load(tensor(size=b'J\xff\xff\xff\xff'), storages) is None
+  for bad in (tensor(offset=b'K\x02'), tensor(kind=b'Long')):
+    with pytest.raises(ValueError):
+      plain_pickles.load(bad, storages)
+  with pytest.raises(ValueError):
+    plain_pickles.load(tensor())
+
+
+class Call:
+  """Pickles to a call of `function`."""
+
+  def __init__(self, function, *args):
+    self._call = function, args
+
+  def __reduce__(self):
+    return self._call
+
+
+@pytest.mark.parametrize('protocol', range(5))
+def test_calls_are_refused(protocol, tmp_path):
+  trace = str(tmp_path / 'ran')
+  attack = pickle.dumps(Call(os.system, 'touch ' + trace), protocol=protocol)
+  with pytest.raises(ValueError, match='refused'):
+    plain_pickles.load(attack)
+  assert not os.path.exists(trace)
+  pickle.loads(attack)  # It would run elsewhere.
+  assert os.path.exists(trace)
+
+
+TUPLES = b'K\x00\x85' + b'q\x00h\x00\x86' * 99  # 2 ** 99 zeros, nested.
+
+
+@pytest.mark.parametrize('data', [
+    b'cbuiltins\neval\n.', b'cos\nsystem\n.', b'ctorch\nload\n.',
+    b'ctorch._utils\n_rebuild_tensor\n.', b'ccollections\nCounter\n.',
+    b'ccollections\nOrderedDict.update\n.', b'cnumpy\nload\n.',
+    b'ccollections\nOrderedDict\n)\x81.',  # NEWOBJ.
+    b'ccollections\nOrderedDict\n)R}b.',  # BUILD, of a dictionary
+    b'cnumpy\ndtype\n}b.',  # and of a function.
+    b'(icollections\nOrderedDict\n.', b'\x82\x01.',  # INST, EXT1.
+    b'cnumpy\nndarray\n)R)R.', b'K\x01Q.', b')Q.', b'Pname\n.',
+    b'}' + TUPLES + b'K\x00s.',  # A key that takes ages to hash.
+    b'ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\n'
+    b'IntStorage\n' + TUPLES + b'tQK\x00K\x02\x85K\x01\x85tR.',
+    b'c_codecs\nencode\nq\x01X\x40\x00\x00\x00' + b'a' * 64 + b'q\x02X\x06'
+    b'\x00\x00\x00latin1q\x03' + b'h\x01h\x02h\x03\x86R' * 99 + b'.',
+    b'X\x03\x00\x00\x00\xed\xa0\x80.'])  # Half a character.
+def test_everything_else_is_refused(data):
+  with pytest.raises(ValueError):
+    plain_pickles.load(data)
+
+
+def test_long_pickles_are_refused(monkeypatch):
+  monkeypatch.setattr(plain_pickles, '_MAX_READS', 1000)
+  with pytest.raises(ValueError, match='too long'):
+    plain_pickles.load(b'}' * 1001)
+
+
+VALID = pickle.dumps({b'x': np.arange(5), 'y': [1, 'two', (3,)]}, protocol=2)
+
+
+@hypothesis.settings(max_examples=50, deadline=None)
+@hypothesis.given(st.integers(0, len(VALID) - 1), st.binary(max_size=3))
+def test_damage_gives_values_or_an_error(position, put):
+  for rest in (b'', VALID[position + len(put):]):
+    try:
+      plain_pickles.load(VALID[:position] + put + rest)
+    except ValueError:
+      pass

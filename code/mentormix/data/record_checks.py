@@ -1,0 +1,157 @@
+"""Checks the TFRecords of a data set before anything uses them."""
+import contextlib
+import struct
+
+from mentormix.data import datasets
+from mentormix.data import decoding
+from mentormix.data import image_set
+from mentormix.messages import log
+from mentormix.messages import UserError
+from mentormix.runtime import tf
+
+
+# The check before anything starts.
+
+
+def check_files(dataset, split, paths, max_bad_records=0):
+  """Reads and checks every record once.
+
+  The epoch, the learning rate schedule and the evaluation pass depend on the
+  number of records; and it is better to find a bad file now than in hour ten.
+
+  A bad record is one that can be read and is not a valid example of the data
+  set. It can be skipped. A file that is damaged, by its checksums or its size,
+  is always an error: nothing after the damage can be read, so nobody knows how
+  many records are lost.
+
+  Args:
+    dataset: a `Dataset`.
+    split: 'train' or 'test'.
+    paths: of the TFRecords of the split.
+    max_bad_records: how many bad records may be skipped. Above 0, images are
+      decoded, too, to find those which cannot be.
+
+  Returns:
+    (shards, count): a `Shard` for each path, and how many records they hold
+    without the skipped ones.
+
+  Raises:
+    UserError: a file is damaged or empty, or there are more bad records than
+      allowed; the line names the file and the record.
+  """
+  shards, lines, count = [], [], 0
+  with (decoding.decoder(dataset, split) if max_bad_records
+        else contextlib.nullcontext()) as run:
+    for path in paths:
+      first, skipped = 0, set()
+      for chunk in decoding.chunks(datasets.read_records(path)):
+        faults = _faults(dataset, split, [record for _, record in chunk], run)
+        for index, fault in enumerate(faults):
+          if fault and not max_bad_records:
+            raise decoding.bad_record(path, first + index, fault)
+          if fault:
+            skipped.add(chunk[index][0])
+            lines.append(f'{path}: record {first + index} {fault}')
+        first += len(chunk)
+      if not first:
+        raise UserError(f'{path} holds no record; make it again')
+      count += first - len(skipped)
+      shards.append(datasets.Shard(path, frozenset(skipped)))
+  if lines:
+    _report(lines, count, max_bad_records)
+  return shards, count
+
+
+def _faults(dataset, split, records, run):
+  """What is wrong with each record of a list; None where it is good.
+
+  Args:
+    dataset: a `Dataset`.
+    split: 'train' or 'test'.
+    records: a list of bytes.
+    run: decodes records, from `decoder`; None to leave images undecoded.
+  """
+  faults = [_fault(dataset, split, record) for record in records]
+  if not run:
+    return faults
+  rest = iter(decoding.undecodable(dataset, [
+      record for record, fault in zip(records, faults) if not fault], run))
+  return [fault or next(rest) for fault in faults]
+
+
+def _report(lines, count, max_bad_records):
+  """Logs the bad records; raises UserError if they are too many.
+
+  Args:
+    lines: one for each bad record.
+    count: how many records are good.
+    max_bad_records: how many may be bad.
+  """
+  for line in lines[:datasets.MOST_NAMED]:
+    log(f'bad: {line}')
+  if len(lines) > datasets.MOST_NAMED:
+    log(f'bad: and {len(lines) - datasets.MOST_NAMED} more')
+  total = count + len(lines)
+  if len(lines) > max_bad_records:
+    raise UserError(
+        f'{len(lines)} bad records of {total} are more than '
+        f'--max_bad_records={max_bad_records}; make the files again, or allow '
+        f'more; the first: {lines[0]}')
+  if not count:
+    raise UserError('none of the records is good; make the files again; the '
+                    f'first: {lines[0]}')
+  log(f'{len(lines)} bad records of {total} are skipped')
+
+
+def _fault(dataset, split, record):
+  """What is wrong with a record as an example of the data set, or None.
+
+  The image is not decoded; only the header of a PNG is read, for its size.
+  """
+  try:
+    example = tf.train.Example.FromString(record)
+    example.DiscardUnknownFields()
+  except Exception:  # protobuf has one exception class per implementation.
+    return 'is not a tf.Example'
+  # TensorFlow's own parser is stricter, and where it quotes bytes that are not
+  # text, 1.15 ends the process and 2.x raises another error.
+  if example.ByteSize() != len(record):
+    return 'is not a tf.Example as TensorFlow writes it'
+  feature = example.features.feature
+  label_key = dataset.label_key(split)
+  image = feature[datasets.IMAGE].bytes_list.value
+  label = feature[label_key].int64_list.value
+  if len(image) != 1 or len(label) != 1:
+    return (f'lacks {datasets.IMAGE} or {label_key}, or has several; it is not of data '
+            f'set {dataset.name}')
+  num_classes = dataset.num_classes
+  if not 0 <= label[0] < num_classes:
+    return (f'has label {label[0]}; --dataset_name={dataset.name} has classes '
+            f'0 to {num_classes - 1}')
+  if datasets.CLEAN_LABEL in feature:
+    clean = feature[datasets.CLEAN_LABEL].int64_list.value
+    if len(clean) != 1 or not datasets.UNKNOWN_LABEL <= clean[0] < num_classes:
+      return (f'has {datasets.CLEAN_LABEL} {list(clean)[:2]}; --dataset_name='
+              f'{dataset.name} has classes 0 to {num_classes - 1}')
+  if datasets.SOURCE_ID in feature and len(feature[datasets.SOURCE_ID].bytes_list.value) != 1:
+    return f'does not have exactly one string as {datasets.SOURCE_ID}'
+  return _png_fault(dataset, image[0])
+
+
+def _png_fault(dataset, image):
+  """What is wrong with the size of an image, or None; None if it is not a PNG.
+
+  Args:
+    dataset: a `Dataset`.
+    image: the encoded bytes.
+  """
+  if not image.startswith(image_set.PNG_SIGNATURE):
+    return None
+  if len(image) < 24:
+    return 'has an image that is cut off'
+  width, height = struct.unpack('>II', image[16:24])
+  size = dataset.image_size
+  if (width, height) != (size, size):
+    return (f'has an image of {width} x {height} pixels; --dataset_name='
+            f'{dataset.name} has {size} x {size}')
+  return None

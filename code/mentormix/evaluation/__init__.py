@@ -1,0 +1,1 @@
+"""Averaged weights, every image once, a row per checkpoint."""

@@ -1,0 +1,75 @@
+"""The student with its averaged weights, as evaluation uses it."""
+import contextlib
+
+from mentormix import checkpoints
+from mentormix.messages import RunError
+from mentormix import runtime
+from mentormix.runtime import tf
+from mentormix import schedules
+from mentormix import students
+
+
+class AveragedStudent(object):
+  """A student in evaluation mode, with averaged weights and raw statistics.
+
+  Attributes:
+    logits: [B, K].
+  """
+
+  def __init__(self, studentnet, dataset, images, master=''):
+    """Adds the student to the graph.
+
+    Args:
+      studentnet: its name.
+      dataset: a `datasets.Dataset`.
+      images: [B, H, W, 3], from `input_pipeline.eval_batch`.
+      master: TensorFlow master to use.
+    """
+    self._what = '--studentnet=%s on --dataset_name=%s' % (
+        studentnet, dataset.name)
+    self._master = master
+    self.logits = students.get(studentnet)(
+        images, dataset.num_classes, is_training=False)
+    average = tf.train.ExponentialMovingAverage(schedules.WEIGHT_AVERAGE_DECAY)
+    trainable = tf.trainable_variables()
+    self._restored = {average.average_name(v): v for v in trainable}
+    self._restored.update(
+        {v.op.name: v for v in tf.model_variables() if v not in trainable})
+    self._initialize = tf.local_variables_initializer()
+
+  def one_pass(self, prefix, fetches):
+    """Yields the values of `fetches` for every batch of one pass.
+
+    Args:
+      prefix: path of the checkpoint that the weights come from.
+      fetches: tensors, as for session.run.
+
+    Raises:
+      UserError: the checkpoint is of another student or number of classes.
+      checkpoints.Damaged: it cannot be read.
+      RunError: the data cannot be read.
+    """
+    values = checkpoints.read(
+        prefix, {name: variable.shape.as_list()
+                 for name, variable in self._restored.items()}, self._what)
+    try:
+      coordinator = tf.train.Coordinator()
+      # Closed, but not made the default one: a default must not outlive what
+      # the caller does between two batches.
+      with contextlib.closing(tf.Session(
+          self._master, config=runtime.session_config())) as session:
+        session.run(self._initialize)
+        for name, variable in self._restored.items():
+          variable.load(values[name], session)
+        threads = tf.train.start_queue_runners(session, coordinator)
+        try:
+          while True:
+            yield session.run(fetches)
+        except tf.errors.OutOfRangeError:
+          pass
+        finally:
+          coordinator.request_stop()
+          coordinator.join(threads)
+    except (tf.errors.OpError, ValueError) as error:
+      raise RunError('no pass with the checkpoint %s: %s'
+                     % (prefix, runtime.reason(error)))

@@ -1,0 +1,65 @@
+"""results.csv: what is written reads back; what is not ours is refused."""
+import os
+
+import pytest
+
+from mentormix.evaluation import results
+from mentormix.messages import UserError
+
+
+@pytest.mark.parametrize('text', ['a,b\n1,2\n', 'step,top1,top5,loss,count,'
+                                  'wall_time\nx,1,1,1,1,1\n', 'junk',
+                                  ',' * 5000,
+                                  'step,top1,top5,loss,count,wall_time\n'
+                                  '1,nan,1,1,1,1\n',
+                                  'step,top1,top5,loss,count,wall_time\n'
+                                  '1,7.5,1,1,1,1\n'] + [
+    'step,top1,top5,loss,count,wall_time\n%s,1,1,1,%s,%s\n' % row for row in (
+        ('9' * 5000, '1', '1'), ('-1', '1', '1'), ('1', '1.5', '1'),
+        ('1', '1', 'nan'), ('1', '1', '1e300'), ('1', '1', '-1'))])
+def test_results_file_of_something_else(tmp_path, text):
+  path = tmp_path / 'results.csv'
+  path.write_text(text)
+  with pytest.raises(UserError, match='results.csv is not a results file') as e:
+    results.read(str(path))
+  assert len(str(e.value)) < 600
+
+
+ROWS = [results.Result(5, 0.5, 0.75, 1.25, 40, 1000.5),
+        results.Result(9, 0.25, 1.0, 0.5, 40, 2000.0)]
+
+
+def test_results_read_back(tmp_path):
+  path = str(tmp_path / 'results.csv')
+  assert results.read(path) == []
+  for count in (1, 2):
+    results.write(path, ROWS[:count])
+    assert results.read(path) == ROWS[:count]
+  assert os.listdir(str(tmp_path)) == ['results.csv']
+
+
+@pytest.mark.parametrize('started,own', [
+    (0, ROWS), (1000, ROWS), (1500, ROWS[1:]), (3000, [])])
+def test_rows_of_an_earlier_run_are_moved_away(tmp_path, started, own):
+  path = str(tmp_path / 'results.csv')
+  assert results.of_run(path, started) == ([], None)
+  results.write(path, ROWS)
+  found, moved = results.of_run(path, started)
+  assert found == own
+  assert results.read(path) == own
+  if own == ROWS:
+    assert moved is None
+  else:
+    assert moved == str(tmp_path / 'results-before-') + {
+        1500: '19700101-002500', 3000: '19700101-005000'}[started] + '.csv'
+    assert results.read(moved) == ROWS[:2 - len(own)]
+  assert results.of_run(path, started) == (own, None)
+
+
+def test_rows_that_are_moved_later_join_the_others(tmp_path):
+  path = str(tmp_path / 'results.csv')
+  for row in ROWS:
+    results.write(path, [row])
+    found, moved = results.of_run(path, 3000)
+    assert not found
+  assert results.read(moved) == ROWS

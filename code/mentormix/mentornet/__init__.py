@@ -1,0 +1,1 @@
+"""The MentorNet: loading and using one, and learning one from a curriculum."""

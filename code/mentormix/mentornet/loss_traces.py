@@ -1,0 +1,256 @@
+"""Loss traces: the loss of each example while a student trained, as CSV.
+
+    sample_id,epoch_percent,noisy_label,clean_label,loss
+    1042,17,3,3,0.412873
+
+Training writes them. A data-driven MentorNet learns from them which labels are
+right: v* = 1 where noisy_label is clean_label, else 0 (MentorNet paper, section
+3.3; published code). NumPy only. N is the number of rows.
+"""
+import csv
+import os
+import typing
+
+import numpy as np
+
+from mentormix.messages import UserError
+
+MAX_ROWS = 1000000  # About as many as a whole training writes.
+_MAX_BYTES = 256 << 20
+_MIN_SAMPLES = 10
+_SPLIT = 1  # The stream of a seed that chooses what is held out.
+
+
+class Traces(typing.NamedTuple):
+  """Rows of a trace; the fields are the columns of the file."""
+  sample_id: np.ndarray  # [N] str: which example; empty where not known.
+  epoch_percent: np.ndarray  # int64 [N]: how far training was, 0 to 99.
+  noisy_label: np.ndarray  # int64 [N]: the label it was trained with.
+  clean_label: np.ndarray  # int64 [N]: the true one.
+  loss: np.ndarray  # float64 [N]: cross-entropy of the noisy label.
+
+  def v_star(self):
+    """float32 [N]: 1 where the label is right, else 0."""
+    return (self.noisy_label == self.clean_label).astype(np.float32)
+
+
+_HEADER = (','.join(Traces._fields) + '\n').encode('ascii')
+
+
+class Writer:
+  """Collects rows and appends them to the file on request."""
+
+  def __init__(self, path, go_on):
+    """Creates a Writer and the file.
+
+    Args:
+      path: of the file.
+      go_on: whether the file may exist, because a run resumes. An incomplete
+        last row is removed.
+
+    Raises:
+      UserError: the file exists already, or cannot be written.
+    """
+    self._path = path
+    self._rows = []
+    # A failed start may have left a file without rows.
+    there = os.path.lexists(path) and (
+        go_on or os.path.isfile(path) and os.path.getsize(path) <= len(_HEADER))
+    try:
+      with open(path, 'rb+' if there else 'xb') as f:
+        text = f.read() if there else b''
+        if text.startswith(_HEADER):
+          f.truncate(text.rfind(b'\n') + 1)
+        elif _HEADER.startswith(text):
+          f.seek(0)
+          f.write(_HEADER)
+        else:
+          raise UserError(f'--loss_csv_file={path} holds something else; name '
+                          'another file')
+    except FileExistsError:
+      raise UserError(f'--loss_csv_file={path} is there already; name another '
+                      'file, or remove it')
+    except OSError as error:
+      raise UserError(f'--loss_csv_file={path} cannot be written: '
+                      f'{error.strerror}')
+
+  def add(self, sample_ids, epoch_percent, noisy_labels, clean_labels, losses):
+    """Takes a batch: arrays [B], and its epoch percentage."""
+    for sample_id, noisy, clean, loss in zip(
+        sample_ids, noisy_labels, clean_labels, losses):
+      self._rows.append((sample_id.decode('utf-8'), epoch_percent, noisy, clean,
+                         f'{loss:.6g}'))
+
+  def cut(self, size):
+    """Drops the rows that are not written, and those beyond `size` bytes."""
+    self._rows = []
+    if size < os.path.getsize(self._path):
+      os.truncate(self._path, size)
+
+  def flush(self):
+    """Writes the new rows; returns the size of the file in bytes."""
+    with open(self._path, 'a', newline='', encoding='utf-8') as f:
+      csv.writer(f, lineterminator='\n').writerows(self._rows)
+      f.flush()
+      os.fsync(f.fileno())
+    self._rows = []
+    return os.path.getsize(self._path)
+
+
+def read(path):
+  """The `Traces` in a file.
+
+  Columns other than those of `Traces` are ignored.
+
+  Raises:
+    UserError: a column is missing, a cell is not a valid number, or all labels
+      are right, or all wrong; the line names the file and the place.
+  """
+  cells = _read_cells(path)
+  if not cells:
+    raise UserError(f'{path} holds no rows')
+  ids, percent, noisy, clean, loss = zip(*cells)
+  def number(k, column, check, what):
+    return _numbers(path, Traces._fields[k], column, check, what)
+  def label(k, column):
+    return number(
+        k, column, lambda x: (x >= 0) & (x == np.floor(x)) & (x < 2 ** 31),
+        'a whole number from 0').astype(np.int64)
+  percent = number(1, percent, lambda x: (x >= 0) & (x <= 100),
+                   'a number from 0 to 100')
+  traces = Traces(
+      # Objects, because one long cell would widen a whole array of text.
+      np.array(ids, object), np.minimum(percent, 99).astype(np.int64),
+      label(2, noisy), label(3, clean),
+      number(4, loss, lambda x: (x >= 0) & (x <= np.finfo(np.float32).max),
+             'a number from 0'))
+  share = traces.v_star().mean()
+  if share in (0, 1):
+    missing = 'wrong' if share else 'right'
+    raise UserError(f'{path} holds no row with a {missing} label; nothing can '
+                    'be learned from it')
+  samples = len(set(ids))
+  if samples < _MIN_SAMPLES and samples > 1:
+    raise UserError(f'{path} holds {samples} different values of sample_id; at '
+                    f'least {_MIN_SAMPLES} are needed')
+  return traces
+
+
+def _read_cells(path):
+  """The rows of a file, each with the text of the columns of `Traces`."""
+  try:
+    if os.path.exists(path) and not os.path.isfile(path):  # A pipe would hang.
+      raise UserError(f'{path} cannot be read: it is not a file')
+    if os.path.getsize(path) > _MAX_BYTES:
+      raise UserError(f'{path} has more than {_MAX_BYTES >> 20} MiB; take a '
+                      'part of its rows')
+    with open(path, newline='', encoding='utf-8-sig') as f:
+      rows = csv.reader(f)
+      columns = next(rows, [])
+      missing = [name for name in Traces._fields if name not in columns]
+      if missing:
+        raise UserError(
+            f'{path} lacks the column{"s" * (len(missing) > 1)} '
+            f'{", ".join(missing)}; it needs {",".join(Traces._fields)}')
+      twice = [name for name in Traces._fields if columns.count(name) > 1]
+      if twice:
+        raise UserError(f'{path} has the column {twice[0]} twice')
+      places = [columns.index(name) for name in Traces._fields]
+      cells = []
+      for row in rows:
+        if row and len(row) != len(columns):
+          raise UserError(f'{path}: line {rows.line_num} has {len(row)} cells '
+                          f'instead of {len(columns)}')
+        if row:
+          cells.append([row[place] for place in places])
+      return cells
+  except OSError as error:
+    raise UserError(f'{path} cannot be read: {error.strerror}')
+  except (ValueError, csv.Error) as error:
+    raise UserError(f'{path} is not a CSV file: {error}')
+
+
+def _numbers(path, name, cells, check, what):
+  """A column as float64 [N]."""
+  values = np.array([_number(cell) for cell in cells])
+  with np.errstate(invalid='ignore'):
+    good = check(values)
+  if not good.all():
+    bad = int(np.argmin(good))
+    raise UserError(f'{path}: row {bad + 1}: the {name} {cells[bad]!r:.40} is '
+                    f'not {what}')
+  return values
+
+
+def _number(cell):
+  """A float; NaN, which fails every check, if the cell is not a number."""
+  try:
+    return float(cell)
+  except ValueError:
+    return np.nan
+
+
+def rank_from_top(count, p):
+  """Rank of a percentile by nearest rank, as published; the largest has rank 0.
+
+  Ranks are rounded half to even. Counted from the bottom, ties would round the
+  other way.
+
+  Args:
+    count: how many numbers there are.
+    p: which percentile, 0 to 1.
+  """
+  return int(np.round((count - 1) * (1 - p)))
+
+
+def percentile(losses, p):
+  """The percentile of losses [N] by `rank_from_top`; `p` is from 0 to 1."""
+  return np.sort(losses)[len(losses) - 1 - rank_from_top(len(losses), p)]
+
+
+def training_set(traces, loss_p_percentiles, held_out=0.2, seed=0):
+  """Points with their v*, in the form of `curriculum.training_set`.
+
+  The difference of a row is its loss minus a percentile of the losses at the
+  same epoch percentage. The moving average of training follows that percentile.
+
+  Args:
+    traces: the `Traces`.
+    loss_p_percentiles: percentiles, 0 to 1; a row gives a point for each.
+    held_out: share of the examples, not of the rows, that is held out.
+    seed: chooses them.
+
+  Returns:
+    (features [M, 4], v_star [M]) to learn from, and the same to test on, all
+    float32.
+
+  Raises:
+    UserError: there are too few examples for right and wrong labels in both.
+  """
+  features = np.zeros([len(loss_p_percentiles), len(traces.loss), 4],
+                      np.float32)
+  features[..., 0] = traces.loss
+  features[..., 3] = traces.epoch_percent
+  for percent in np.unique(traces.epoch_percent):
+    rows = traces.epoch_percent == percent
+    losses = traces.loss[rows]
+    for k, p in enumerate(loss_p_percentiles):
+      features[k, rows, 1] = losses - percentile(losses, p)
+  ids = traces.sample_id
+  if len(np.unique(ids)) == 1:  # Not known: each row is an example.
+    ids = np.arange(len(ids))
+  known, group = np.unique(ids, return_inverse=True)
+  # Not the seed itself: if it also chose the wrong labels, all held-out labels
+  # would be wrong.
+  random = np.random.RandomState([seed, _SPLIT])
+  tested = random.permutation(len(known))[
+      :max(1, int(round(len(known) * held_out)))]
+  tested = np.isin(group, tested)
+  v_star = np.broadcast_to(traces.v_star(), features.shape[:2])
+  parts = tuple((features[:, which].reshape(-1, 4), v_star[:, which].ravel())
+                for which in (~tested, tested))
+  if any(len(np.unique(wanted)) < 2 for _, wanted in parts):
+    raise UserError(f'of the {len(known)} examples of the losses too few have '
+                    'a right, or a wrong, label to hold some out; more are '
+                    'needed')
+  return parts

@@ -1,0 +1,212 @@
+"""Loss traces: what is written is read; what is wrong is named."""
+import os
+
+import numpy as np
+import pytest
+
+from mentormix.data import noise
+from mentormix.mentornet import loss_traces
+from mentormix.mentornet import mentor
+from mentormix.messages import UserError
+from mentormix.runtime import tf
+
+HEADER = 'sample_id,epoch_percent,noisy_label,clean_label,loss\n'
+
+
+def _rows(label_of):
+  return ''.join('%d,%d,%d,3,%g\n' % (k % 12, k // 12, label_of(k), k / 10)
+                 for k in range(36))
+
+
+ROWS = _rows(lambda k: 3 if k % 5 else 4)
+
+
+def _file(tmp_path, text):
+  path = tmp_path / 'losses.csv'
+  path.write_bytes(text if isinstance(text, bytes) else text.encode('utf-8'))
+  return str(path)
+
+
+def test_what_is_written_is_read(tmp_path):
+  path = str(tmp_path / 'losses.csv')
+  writer = loss_traces.Writer(path, go_on=False)
+  ids = [b'%d' % k for k in range(9)] + [u'a,b\u00e9/c.png'.encode('utf-8')]
+  writer.add(ids, 0, np.arange(10), [3] * 10, np.arange(10) / 3)
+  size = writer.flush()
+  assert size == os.path.getsize(path)
+  writer.add(ids, 50, [0] * 10, [0] * 10, [1e-7] * 10)
+  writer.flush()
+  writer.add(ids, 60, [0] * 10, [0] * 10, [1e-7] * 10)
+  writer.cut(size)
+  writer.add(ids, 99, np.arange(10), [4] * 10, np.arange(10.0))
+  writer.flush()
+  traces = loss_traces.read(path)
+  assert list(traces.sample_id) == [i.decode('utf-8') for i in ids] * 2
+  np.testing.assert_array_equal(traces.epoch_percent, [0] * 10 + [99] * 10)
+  np.testing.assert_array_equal(traces.noisy_label, list(range(10)) * 2)
+  np.testing.assert_array_equal(traces.clean_label, [3] * 10 + [4] * 10)
+  np.testing.assert_allclose(traces.loss[:10], np.arange(10) / 3, rtol=1e-5)
+  expected = np.zeros(20)
+  expected[[3, 14]] = 1
+  np.testing.assert_array_equal(traces.v_star(), expected)
+
+
+def test_going_on_adds_to_the_file(tmp_path):
+  path = _file(tmp_path, HEADER + ROWS + '76,5,1,2,0.')  # Cut off.
+  with pytest.raises(UserError, match='losses.csv is there already'):
+    loss_traces.Writer(path, go_on=False)
+  writer = loss_traces.Writer(path, go_on=True)
+  writer.add([b'77'], 5, [1], [2], [0.5])
+  writer.flush()
+  assert (tmp_path / 'losses.csv').read_text() == (
+      HEADER + ROWS + '77,5,1,2,0.5\n')
+
+
+@pytest.mark.parametrize('before', [None, '', 'sample_', HEADER])
+def test_a_file_without_rows_begins_with_the_header(before, tmp_path):
+  path = str(tmp_path / 'losses.csv') if before is None else _file(tmp_path,
+                                                                   before)
+  loss_traces.Writer(path, go_on=True)
+  assert (tmp_path / 'losses.csv').read_text() == HEADER
+  loss_traces.Writer(path, go_on=False)
+  assert (tmp_path / 'losses.csv').read_text() == HEADER
+
+
+def test_what_cannot_be_a_trace(tmp_path):
+  path = _file(tmp_path, 'step,top1\n1,2\n')
+  with pytest.raises(UserError, match='--loss_csv_file=.*something else'):
+    loss_traces.Writer(path, go_on=True)
+  assert (tmp_path / 'losses.csv').read_text() == 'step,top1\n1,2\n'
+  for bad in (tmp_path, tmp_path / 'none' / 'x.csv'):
+    with pytest.raises(UserError, match='--loss_csv_file='):
+      loss_traces.Writer(str(bad), go_on=True)
+
+
+@pytest.mark.parametrize('text,message', [
+    ('', 'lacks the columns sample_id, epoch_percent, noisy_label, '
+         'clean_label, loss;'),
+    ('sample_id,epoch_percent,noisy_label,loss\n', 'lacks the column clean_'),
+    (HEADER, 'holds no rows'),
+    (HEADER + ROWS + '1,2,3\n', 'line 38 has 3 cells instead of 5'),
+    (HEADER + ROWS + '1,2,3,3,big\n', "row 37: the loss 'big' is not a number"),
+    (HEADER + ROWS + '1,2,3,3,nan\n', "row 37: the loss 'nan'"),
+    (HEADER + ROWS + '1,2,3,3,inf\n', "row 37: the loss 'inf'"),
+    (HEADER + ROWS + '1,2,3,3,1e39\n', "row 37: the loss '1e39'"),
+    ('loss,' + HEADER + '1,' + ROWS.replace('\n', '\n1,')[:-2],
+     'has the column loss twice'),
+    (HEADER + ROWS + '1,2,3,3,-1\n', "row 37: the loss '-1'"),
+    (HEADER + ROWS + '1,,3,3,1\n', "row 37: the epoch_percent ''"),
+    (HEADER + ROWS + '1,101,3,3,1\n', "the epoch_percent '101' is not a number "
+                                      'from 0 to 100'),
+    (HEADER + ROWS + '1,2,3.5,3,1\n', "the noisy_label '3.5' is not a whole"),
+    (HEADER + ROWS + '1,2,3,cat,1\n', "the clean_label 'cat'"),
+    (HEADER + _rows(lambda k: 3), 'no row with a wrong label'),
+    (HEADER + _rows(lambda k: 4), 'no row with a right label'),
+    (HEADER + '1,1,3,3,1\n2,2,4,3,1\n', '2 different values of sample_id'),
+    (b'\xff\xfe\x00', 'is not a CSV file'),
+    (HEADER + '"' + 'x' * 200000 + '"\n', 'is not a CSV file'),
+])
+def test_bad_files_are_named(text, message, tmp_path):
+  with pytest.raises(UserError, match='losses.csv') as error:
+    loss_traces.read(_file(tmp_path, text))
+  assert message in str(error.value) and '\n' not in str(error.value)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+  for path in (tmp_path / 'none.csv', tmp_path):
+    with pytest.raises(UserError, match='cannot be read'):
+      loss_traces.read(str(path))
+
+
+def test_numbers_in_other_spellings(tmp_path):
+  traces = loss_traces.read(_file(
+      tmp_path, HEADER + ROWS + '1,2,3,3,1_0\n1,2,3,3, 4 \n'))
+  assert traces.loss[-2:].tolist() == [10, 4]
+
+
+def test_one_long_name_does_not_widen_the_others(tmp_path):
+  traces = loss_traces.read(_file(
+      tmp_path, HEADER + ROWS + 'x' * 100000 + ',2,3,3,1\n'))
+  assert len(traces.sample_id[-1]) == 100000
+  assert traces.sample_id.nbytes < 1000
+
+
+def test_sizes_and_kinds_of_files(tmp_path, monkeypatch):
+  os.mkfifo(str(tmp_path / 'pipe'))
+  with pytest.raises(UserError, match='pipe cannot be read: it is not a file'):
+    loss_traces.read(str(tmp_path / 'pipe'))
+  monkeypatch.setattr(loss_traces, '_MAX_BYTES', 100)
+  with pytest.raises(UserError, match='losses.csv has more than'):
+    loss_traces.read(_file(tmp_path, HEADER + ROWS))
+
+
+def test_too_few_examples_to_hold_some_out():
+  traces = loss_traces.Traces(
+      np.arange(50).astype(str), np.zeros(50, int), np.arange(50) // 49,
+      np.zeros(50, int), np.arange(50.0))
+  with pytest.raises(UserError, match='of the 50 examples.*too few'):
+    loss_traces.training_set(traces, [0.5])
+
+
+def test_other_columns_and_orders_do_not_matter(tmp_path):
+  lines = ['loss,clean_label,who,noisy_label,epoch_percent,sample_id']
+  lines += ['%d.5,1,me,%d,100,%d' % (k, k % 2, k) for k in range(10)]
+  traces = loss_traces.read(_file(  # With the mark that Excel puts in front.
+      tmp_path, u'\ufeff' + '\n'.join(lines) + '\n\n'))
+  np.testing.assert_array_equal(traces.loss, np.arange(10) + 0.5)
+  np.testing.assert_array_equal(traces.epoch_percent, [99] * 10)
+  np.testing.assert_array_equal(traces.v_star(), np.arange(10) % 2)
+
+
+def test_percentile_is_that_of_the_mentornet():
+  random = np.random.RandomState(0)
+  for size in (1, 2, 7, 32, 128):
+    losses = random.randint(0, 9, size=size).astype(np.float32)
+    for p in (0.0, 0.25, 0.5, 0.57, 0.7, 1.0):
+      with tf.Graph().as_default(), tf.Session() as session:
+        expected = session.run(
+            mentor.percentile(tf.constant(losses), 100 * p))
+      assert loss_traces.percentile(losses, p) == expected
+
+
+def test_training_set(tmp_path):
+  traces = loss_traces.read(_file(tmp_path, HEADER + ROWS))
+  (features, v_star), (held_out, held_out_v) = loss_traces.training_set(
+      traces, [0.0, 0.5], held_out=0.25, seed=1)
+  # Three of twelve examples, at three percentages, for two percentiles.
+  assert held_out.shape == (3 * 3 * 2, 4) and features.shape == (9 * 3 * 2, 4)
+  assert features.dtype == v_star.dtype == np.float32
+  points = np.concatenate([features, held_out])
+  assert not points[:, 2].any()
+  sample = lambda x: set(np.round(x[:, 0] * 10).astype(int) % 12)
+  assert not sample(features) & sample(held_out)
+  for percent in range(3):
+    losses = np.arange(12 * percent, 12 * percent + 12) / 10
+    at = points[points[:, 3] == percent]
+    averages = np.unique(np.round(at[:, 0] - at[:, 1], 4))
+    np.testing.assert_allclose(averages, [losses[0], losses[5]], atol=1e-4)
+  rows = np.round(points[:, 0] * 10).astype(int)
+  np.testing.assert_array_equal(np.concatenate([v_star, held_out_v]),
+                                rows % 5 > 0)
+
+
+def test_what_is_held_out_is_no_special_choice():
+  """Although the labels were made wrong with the same seed."""
+  clean = np.arange(1000) % 10
+  noisy = noise.corrupt(clean, 0.4, noise.SYMMETRIC_OTHERS, 10, seed=0)
+  traces = loss_traces.Traces(
+      np.array(['%04d' % k for k in range(1000)]), 0 * clean, noisy, clean,
+      1.0 * clean)
+  for _, v_star in loss_traces.training_set(traces, [0.5], 0.2, seed=0):
+    assert abs(v_star.mean() - 0.6) < 0.08
+
+
+def test_training_set_follows_its_seed_and_knows_rows_without_a_name():
+  traces = loss_traces.Traces(
+      np.array([''] * 40), np.arange(40) % 4, np.arange(40) % 2,
+      np.zeros(40, int), np.arange(40.0))
+  draw = lambda seed: loss_traces.training_set(traces, [0.5], 0.2, seed)
+  (first, _), (held_out, _) = draw(3)
+  assert len(first) == 32 and len(held_out) == 8
+  np.testing.assert_array_equal(first, draw(3)[0][0])
+  assert (first != draw(4)[0][0]).any()

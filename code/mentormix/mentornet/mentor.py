@@ -1,0 +1,102 @@
+"""Losses -> weights: features, moving average, burn-in, example dropout."""
+from mentormix.mentornet import loss_traces
+from mentormix.runtime import tf
+
+AVERAGE_DECAY = 0.5
+SELECTED = 0.5  # An example counts as selected from this weight on.
+
+
+def threshold(loss, p):
+  """The simplest MentorNet: 1 where loss < its p-percentile, else 0, [B].
+
+  As published, 100 p is truncated to an integer in float64: 0.57 means 56%.
+  """
+  return tf.cast(tf.less(loss, percentile(loss, int(100 * p))), tf.float32)
+
+
+def percentile(x, q):
+  """The q-th percentile of `x`, 0 <= q <= 100, by `loss_traces.rank_from_top`.
+
+  Args:
+    x: [B], with a static shape.
+    q: a number.
+
+  Returns:
+    A scalar.
+  """
+  rank = loss_traces.rank_from_top(x.shape.num_elements(), q / 100.0)
+  return tf.nn.top_k(x, k=rank + 1).values[rank]
+
+
+def features_of(loss, average, epoch_percent):
+  """Builds the input of a MentorNet.
+
+  Args:
+    loss: [B] float32.
+    average: scalar, the moving average that is subtracted from the losses.
+    epoch_percent: int32 scalar, percentage of training that is done, 0 to 99.
+
+  Returns:
+    [B, 4] float32; the label is always 0 (published code).
+  """
+  epoch = tf.cast(epoch_percent, tf.float32)
+  return tf.stack([loss, loss - average, tf.zeros_like(loss),
+                   epoch * tf.ones_like(loss)], axis=1)
+
+
+class Mentor:
+  """Turns the losses of a batch into weights; keeps their moving average.
+
+  Each call site of the algorithm has its own Mentor (published code). A step
+  changes one variable, the average. Its update is in tf.GraphKeys.UPDATE_OPS,
+  so reading a weight changes nothing.
+  """
+
+  def __init__(self, network, epoch_percent, loss_p_percentile,
+               burn_in_epoch=0, dropout_rates=None, name='mentor',
+               uniform=tf.random.uniform):
+    """Creates a Mentor.
+
+    Args:
+      network: features [B, 4] -> v [B], from `load`.
+      epoch_percent: int32 scalar, percentage of training that is done.
+      loss_p_percentile: the percentile of the losses to average, 0 to 1.
+      burn_in_epoch: v = 1 while epoch_percent < burn_in_epoch - 1.
+      dropout_rates: 100 rates, one for each epoch percentage, or None.
+      name: of the variable scope.
+      uniform: a callable, shape -> numbers from [0, 1), which decide which
+        weights are dropped.
+    """
+    self._network = network
+    self._epoch_percent = epoch_percent
+    self._loss_p = loss_p_percentile
+    self._burn_in_epoch = burn_in_epoch
+    self._dropout_rates = dropout_rates
+    self._name = name
+    self._uniform = uniform
+    self.average = None  # float32 scalar, after the call.
+
+  def __call__(self, loss):
+    """Returns weights v [B] for losses [B]."""
+    with tf.variable_scope(self._name):
+      average = tf.get_variable(
+          'loss_average', [], initializer=tf.zeros_initializer(),
+          trainable=False)
+      latest = percentile(loss, 100 * self._loss_p)
+      self.average = AVERAGE_DECAY * average + (1 - AVERAGE_DECAY) * latest
+      tf.add_to_collection(tf.GraphKeys.UPDATE_OPS,
+                           average.assign(self.average))
+      v = self._network(features_of(loss, self.average, self._epoch_percent))
+      v = tf.cond(self._epoch_percent < self._burn_in_epoch - 1,
+                  lambda: tf.ones_like(v), lambda: v)
+      return self._drop(v)
+
+  def _drop(self, v):
+    """Sets a random share of the weights to zero."""
+    if not self._dropout_rates or not any(self._dropout_rates):
+      return v
+    last = len(self._dropout_rates) - 1
+    rate = tf.gather(tf.constant(self._dropout_rates, tf.float32),
+                     tf.minimum(self._epoch_percent, last))
+    kept = self._uniform(tf.shape(v)) >= rate
+    return v * tf.cast(kept, tf.float32)

@@ -1,0 +1,149 @@
+"""What the panels show, and the files that are written."""
+import numpy as np
+import pytest
+from matplotlib import figure
+from PIL import Image
+from PIL import ImageSequence
+
+from mentormix.mentornet import curriculum
+from mentormix.mentornet import loss_traces
+from mentormix.mentornet import pictures
+
+
+def _learned(features):
+  """A weight that tells the features apart."""
+  loss, d, label, epoch = features.T
+  assert not label.any()
+  return 1 / (1 + np.exp(d + 0.1 * loss - 0.01 * epoch))
+
+
+def _traces():
+  """At 20% and at 80%, losses of right labels below 1, of wrong ones above."""
+  epoch = np.repeat([20, 80], 100)
+  noisy = np.tile(np.repeat([0, 1], 50), 2)
+  loss = np.tile(np.linspace(0, 2, 100), 2) + (epoch == 80)
+  return loss_traces.Traces(np.arange(200).astype(str), epoch, noisy,
+                            np.zeros(200, int), loss)
+
+
+def _column(v_star=None, traces=None, epoch=0, p=0.7):
+  axes = figure.Figure().subplots(3 if v_star else 2)
+  column = pictures._Column(axes, _learned, v_star, traces, p)
+  column.show(epoch)
+  return column, axes
+
+
+def _focal(loss, difference, label, epoch):
+  return curriculum.focal(loss, difference, label, epoch)
+
+
+def test_maps_have_the_loss_upwards_and_the_difference_to_the_right():
+  _, axes = _column(_focal, epoch=40)
+  ideal, learned = (np.asarray(ax.images[0].get_array()) for ax in axes[:2])
+  centres = (np.arange(120) + 0.5) / 20  # Of 120 cells, on 0 to 6.
+  np.testing.assert_allclose(ideal, np.broadcast_to(
+      ((1 - np.exp(-centres)) ** 2)[:, np.newaxis], [120, 120]))
+  for row, cell in ((0, 0), (30, 100), (119, 5)):
+    loss, d = centres[row], centres[cell] - 3
+    assert learned[row, cell] == pytest.approx(
+        1 / (1 + np.exp(d + 0.1 * loss - 0.4)))
+  assert tuple(axes[0].images[0].get_extent()) == (-3, 3, 0, 6)
+
+
+def test_curves_keep_their_moving_average():
+  _, axes = _column(_focal, epoch=30)
+  for k, average in enumerate(pictures.AVERAGES):
+    learned, ideal = axes[2].lines[k], axes[2].lines[3 + k]
+    d, v = learned.get_data()
+    assert d[0] == -average and d[-1] == 3  # No loss is negative.
+    np.testing.assert_allclose(
+        v, 1 / (1 + np.exp(d + 0.1 * (average + d) - 0.3)))
+    np.testing.assert_allclose(
+        ideal.get_data(), [d, (1 - np.exp(-average - d)) ** 2])
+
+
+def test_a_column_turns_to_another_epoch():
+  column, axes = _column(epoch=0)
+  before = [np.array(axes[0].images[0].get_array()),
+            axes[1].lines[0].get_ydata().copy()]
+  column.show(90)
+  assert (axes[0].images[0].get_array() > before[0]).all()
+  assert (axes[1].lines[0].get_ydata() > before[1]).all()
+
+
+@pytest.mark.parametrize('epoch,first,last', [
+    (20, 20, 20), (25, 20, 20), (99, 80, 80), (49, 20, 20), (51, 80, 80)])
+def test_traces_around_an_epoch_or_the_nearest(epoch, first, last):
+  _, axes = _column(traces=_traces(), epoch=epoch)
+  average = np.linspace(0, 2, 100)[69] + (first == 80)
+  text = axes[1].texts[0].get_text()
+  assert text == 'losses of %d\u2013%d%%: average %.2f' % (
+      first, last, average)
+  line, = axes[1].lines
+  assert line.get_xdata()[0] == pytest.approx(-average)
+  offsets = axes[1].collections[0].get_offsets()
+  border = 1 + (first == 80) - average  # Between right and wrong labels.
+  d, share = np.asarray(offsets).T
+  assert (share[d < border - 0.25] == 1).all()
+  assert (share[d > border + 0.25] == 0).all()
+  heights = [bar.get_height() for bar in axes[1].patches]
+  assert max(heights) == 1 and min(heights) == 0
+  sizes = axes[1].collections[0].get_sizes()
+  np.testing.assert_allclose(
+      sizes / sizes.max(), [height for height in heights if height])
+
+
+def test_the_percentile_of_traces():
+  text = lambda p: _column(traces=_traces(), epoch=20, p=p)[1][1].texts[0]
+  assert 'average 0.99' in text(0.5).get_text()
+  assert 'average 2.00' in text(1.0).get_text()
+
+
+@pytest.mark.parametrize('settings', [
+    {}, {'v_star': _focal, 'title': '$x_1$'}, {'traces': _traces()}])
+def test_files_are_the_same_each_time(settings, tmp_path):
+  for name in ('a', 'b'):
+    pictures.draw(str(tmp_path / (name + '.png')), _learned, [60],
+                           **settings)
+    pictures.animate(str(tmp_path / (name + '.gif')), _learned,
+                              epochs=[0, 1, 60], **settings)
+  for ending, magic in (('.png', b'\x89PNG'), ('.gif', b'GIF89a')):
+    data = (tmp_path / ('a' + ending)).read_bytes()
+    assert data.startswith(magic) and b'atplotlib' not in data
+    assert data == (tmp_path / ('b' + ending)).read_bytes()
+
+
+def test_an_animation_is_small_and_goes_on(tmp_path):
+  path = tmp_path / 'a.gif'
+  pictures.animate(str(path), _learned, v_star=_focal)
+  assert path.stat().st_size < 900000
+  with Image.open(str(path)) as image:
+    assert (image.n_frames, image.width, image.info['loop']) == (100, 700, 0)
+    durations = [frame.info['duration']
+                 for frame in ImageSequence.Iterator(image)]
+  assert set(durations[:-1]) == {90} and durations[-1] > 1000
+
+
+def test_frames_of_a_gif_are_what_was_given(tmp_path):
+  """What stays is left out of the file, not of the picture."""
+  palette = np.zeros([256, 3], np.uint8)
+  palette[:4] = [[250, 0, 0], [0, 250, 0], [0, 0, 250], [90, 90, 90]]
+  choice = np.random.RandomState(0).randint(5, size=[6, 40, 30])
+  choice[1:, :20] = choice[0, :20]  # Still, and black where 4 is.
+  frames = list(palette[choice])
+  pictures._write_gif(str(tmp_path / 'a.gif'), frames, palette)
+  with Image.open(str(tmp_path / 'a.gif')) as image:
+    shown = [np.array(frame.convert('RGB'))
+             for frame in ImageSequence.Iterator(image)]
+  np.testing.assert_array_equal(shown, frames)
+
+
+def test_the_palette_has_the_colours_of_the_pictures():
+  column, _ = _column()
+  palette = pictures._palette(column.image.cmap).astype(int)
+  assert palette.shape == (256, 3) and (palette[-1] == palette[-2]).all()
+  distance = lambda rgb: np.abs(palette - rgb).max(axis=1).min()
+  shades = column.image.cmap(np.linspace(0, 1, 300))[:, :3] * 255
+  assert max(map(distance, shades)) < 6
+  for rgb in ((255, 255, 255), (0, 0, 0), (213, 94, 0), (0, 114, 178)):
+    assert distance(rgb) == 0

@@ -1,0 +1,140 @@
+"""Names and shapes of a MentorNet's weights, and their checkpoints.
+
+Weights are a dict, name -> float32 array, with the names of `SHAPES`, which are
+those of the published checkpoints and the published code.
+"""
+import numpy as np
+
+from mentormix import checkpoints
+from mentormix.messages import RunError
+from mentormix.messages import UserError
+from mentormix import runtime
+from mentormix.runtime import tf
+
+
+def lstm_name(direction, kind):
+  """Name of a variable of the LSTM: 'fw' or 'bw', 'kernel' or 'bias'."""
+  return f'mentornet/bidirectional_rnn/{direction}/basic_lstm_cell/{kind}'
+
+
+_LABEL, _EPOCH = 'mentornet/label_embedding', 'mentornet/epoch_embedding'
+_KERNEL, _DENSE = lstm_name('fw', 'kernel'), 'mentornet/Variable'
+
+
+def shapes(label, epoch, lstm, hidden):
+  """Lists the variables of a network of these sizes, in the published order.
+
+  Args:
+    label: (labels, width) of the label embedding.
+    epoch: (epoch percentages, width) of the epoch embedding.
+    lstm: size of the LSTM's state.
+    hidden: size of the dense layer.
+
+  Returns:
+    Pairs (name, shape).
+  """
+  kernel, bias = (2 + lstm, 4 * lstm), (4 * lstm,)  # It has two inputs.
+  return (
+      (_LABEL, label),
+      (_EPOCH, epoch),
+      (_KERNEL, kernel),
+      (lstm_name('fw', 'bias'), bias),
+      (lstm_name('bw', 'kernel'), kernel),
+      (lstm_name('bw', 'bias'), bias),
+      (_DENSE, (label[1] + epoch[1] + 2 * lstm, hidden)),
+      ('mentornet/Variable_1', (hidden,)),
+      ('mentornet/Variable_2', (hidden, 1)),
+      ('mentornet/Variable_3', (1,)),
+  )
+
+
+SHAPES = shapes(label=(2, 2), epoch=(100, 5), lstm=1, hidden=20)  # Published.
+
+
+def check(arrays, source):
+  """Selects the weights among arrays, if they make a MentorNet of any size.
+
+  Args:
+    arrays: name -> array. Names that are not in `SHAPES` are ignored.
+    source: where they come from, for the error message.
+
+  Returns:
+    Name -> float32 array, in the order of `SHAPES`.
+
+  Raises:
+    UserError: weights are missing or invalid; the line names all of them.
+  """
+  missing = [name for name, _ in SHAPES if name not in arrays]
+  if missing:
+    raise UserError(f'{source} is not a MentorNet: it lacks the variable'
+                    f'{"s" * (len(missing) > 1)} {", ".join(missing)}')
+
+  def size(name, axis):
+    return max(1, (np.shape(arrays[name]) or (1,))[axis])
+
+  # These four variables give the sizes; all shapes follow from them.
+  expected = shapes(
+      label=(size(_LABEL, 0), size(_LABEL, -1)),
+      epoch=(size(_EPOCH, 0), size(_EPOCH, -1)),
+      lstm=max(1, size(_KERNEL, -1) // 4), hidden=size(_DENSE, -1))
+  weights, faults = {}, []
+  for name, shape in expected:
+    value = np.asarray(arrays[name])
+    if value.shape != shape:
+      faults.append(f'{name} has the shape {list(value.shape)} where '
+                    f'{list(shape)} would fit')
+    elif not np.issubdtype(value.dtype, np.floating):
+      faults.append(f'{name} holds {value.dtype} instead of float32')
+    elif not (np.abs(value) <= np.finfo(np.float32).max).all():  # NaN, too.
+      faults.append(f'{name} holds a number that is not finite')
+    else:
+      weights[name] = value.astype(np.float32)
+  if faults:
+    raise UserError(f'{source} is not a MentorNet: {"; ".join(faults)}')
+  return weights
+
+
+def read_checkpoint(prefix):
+  """Reads the weights from a checkpoint with the published names.
+
+  Args:
+    prefix: path of the checkpoint.
+
+  Returns:
+    Name -> float32 array, in the order of `SHAPES`.
+
+  Raises:
+    UserError: the checkpoint is damaged, or not of a MentorNet; see `check`.
+  """
+  try:
+    arrays = checkpoints.load(prefix, [name for name, _ in SHAPES])
+  except checkpoints.Damaged:
+    raise UserError(
+        f'{prefix} is a damaged checkpoint: its .index or its .data file is '
+        'truncated, changed or missing; copy both again')
+  return check(arrays, prefix)
+
+
+def write_checkpoint(weights, prefix):
+  """Writes a checkpoint that the published code restores.
+
+  The `checkpoint` file beside it names it without a directory, so that the
+  directory can be moved.
+
+  Args:
+    weights: name -> array.
+    prefix: path of the checkpoint, in an existing directory.
+
+  Raises:
+    RunError: it cannot be written.
+  """
+  with tf.Graph().as_default():
+    variables = [tf.get_variable(name, initializer=tf.constant(weights[name]))
+                 for name, _ in SHAPES]
+    saver = tf.train.Saver(variables, save_relative_paths=True)
+    with tf.Session(config=runtime.session_config()) as session:
+      session.run(tf.global_variables_initializer())
+      try:
+        saver.save(session, prefix, write_meta_graph=False)
+      except tf.errors.OpError as error:
+        raise RunError(f'{prefix} cannot be written: {error.message}')

@@ -1,0 +1,123 @@
+"""The pictures of a report."""
+import os
+
+from mentormix import config
+from mentormix import figures
+from mentormix import presets
+from mentormix.reports import page
+from mentormix.reports import runs
+
+_SMOOTHED = 0.05  # Share of the training that a running mean covers.
+
+
+# Pictures.
+
+
+def draw(groups, directory):
+  """Draws every picture that there are data for.
+
+  Args:
+    groups: a list of `runs.Group`s.
+    directory: where the files go. A picture of an earlier call that is not
+      drawn now is deleted.
+
+  Returns:
+    The names of the files, a list.
+  """
+  drawn = []
+  for name, function, panels, options in (
+      ('accuracy_vs_step.png', figures.over_training, _step_panels(groups),
+       dict(ylabel='accuracy on the test set, %')),
+      ('accuracy_vs_noise.png', figures.accuracy_vs_noise,
+       _noise_panels(groups), {}),
+      ('weights.png', figures.over_training, _summary_panels(
+          groups, {'v/clean': 'right labels', 'v/noisy': 'wrong labels'}),
+       dict(ylabel='mean weight v', ylim=(0, 1.03))),
+      ('selection.png', figures.over_training, _summary_panels(
+          groups, {'v/precision': 'precision', 'v/recall': 'recall'}),
+       dict(ylabel='share of the examples', ylim=(0, 1.03)))):
+    path = os.path.join(directory, name)
+    if panels:
+      function(panels, path=path, **options)
+      drawn.append(name)
+    elif os.path.exists(path):
+      os.remove(path)
+  return drawn
+
+
+def _step_panels(groups):
+  """A panel per task: (title, curves)."""
+  panels = {}
+  for group in groups:
+    panels.setdefault(_title(group.task, groups), []).append(figures.Curve(
+        group.label, group.method, _line(group, groups),
+        [([r.step for r in run.results], [100 * r.top1 for r in run.results])
+         for run in group.runs]))
+  return list(panels.items())
+
+
+def _noise_panels(groups):
+  """A panel per data set, definition of noise, student and number of steps."""
+  members = {}
+  for group in groups:
+    kind, level, _ = group.task.noise
+    if level is not None:
+      task = group.task._replace(noise=runs.Noise(
+          kind, None, kind or 'definition not recorded'))
+      members.setdefault(task, []).append(group)
+  panels = []
+  for task, together in members.items():
+    points = {}  # One curve for each label.
+    for group in together:
+      points.setdefault(
+          (group.label, group.method, _line(group, groups)), []).append(
+              (group.task.noise.level, group.last.mean, group.last.deviation))
+    for method in sorted({group.method for group in together}):
+      paper = [(level, page.published(task, level, method)[0], None)
+               for level in presets.LEVELS]
+      if paper[0][1] is not None:
+        points[f'{method}, paper', method, figures.DASHED] = paper
+    panels.append((_title(task, groups), [
+        figures.Curve(label, method, line, points[label, method, line])
+        for label, method, line in points]))
+  return panels
+
+
+def _summary_panels(groups, about):
+  """A panel per group with a weighting method whose runs have summaries.
+
+  Args:
+    groups: a list of `runs.Group`s.
+    about: two tags -> words for the legend; the second tag is drawn dashed.
+
+  Returns:
+    A list of (title, curves).
+  """
+  panels = []
+  for group in groups:
+    curves = []
+    for tag, line in zip(about, (figures.SOLID, figures.DASHED)):
+      points = [figures.smooth(*run.series[tag],
+                               width=_SMOOTHED * group.task.steps)
+                for run in group.runs if tag in run.series]
+      points = [(steps, values) for steps, values in points if len(steps)]
+      if points and group.method in config.WEIGHTED:
+        curves.append(figures.Curve(f'{group.method}, {about[tag]}',
+                                    group.method, line, points))
+    if curves:
+      panels.append((f'{_title(group.task, groups)}\n{group.label}', curves))
+  return panels
+
+
+def _line(group, groups):
+  """One line style for each label of a method."""
+  labels = sorted({g.label for g in groups if g.method == group.method})
+  return figures.VARIANTS[labels.index(group.label) % len(figures.VARIANTS)]
+
+
+def _title(task, groups):
+  """The task in words; with student and steps if the groups differ in them."""
+  title = f'{task.dataset}, {task.noise.name}'
+  if len({g.task[2:] for g in groups}) > 1:
+    title += f'\n{page.student_of(task)}'
+  return title

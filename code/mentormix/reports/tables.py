@@ -1,0 +1,73 @@
+"""The tables of a report, also as CSV."""
+import csv
+import io
+
+from mentormix.reports import page
+from mentormix.reports import runs as runs_lib
+
+
+# The tables as files.
+
+
+def group_rows(groups, last_k):
+  """The rows of report.csv, dicts; '' stands where there is no figure."""
+  rows = []
+  for group in groups:
+    row = _task_columns(group.task)
+    row.update(method=group.method, group=group.label, runs=len(group.runs),
+               left_out=group.left_out)
+    for name, figure in (('last', group.last), ('peak', group.peak),
+                         (f'median_of_{last_k}', group.median(last_k))):
+      row[f'{name}_mean'] = _number(figure.mean)
+      row[f'{name}_deviation'] = _number(figure.deviation)
+    row['paper'], row['published_code'] = map(
+        _number, page.published(group.task, group.task.noise.level, group.method))
+    rows.append(row)
+  return rows
+
+
+def run_rows(runs, last_k):
+  """The rows of runs.csv: the state of each run and all its settings."""
+  rows = []
+  for run in runs:
+    row = {'path': run.path, **_task_columns(run.task)}
+    row.update(method=run.config.method, seed=run.config.seed, state=run.state,
+               step=run.step, checkpoints=len(run.results))
+    finished = run.state == runs_lib.FINISHED
+    row['last'] = _number(run.last if finished else None)
+    row['peak'] = _number(run.peak if finished else None)
+    row[f'median_of_{last_k}'] = _number(
+        run.median(last_k) if finished else None)
+    row['message'] = run.message
+    row.update((name, value) for name, value in run.config._asdict().items()
+               if name not in row)
+    rows.append(row)
+  return rows
+
+
+def _task_columns(task):
+  return {'dataset_name': task.dataset, 'noise': task.noise.name,
+          'noise_type': task.noise.kind or '',
+          'noise_level': '' if task.noise.level is None else task.noise.level,
+          'studentnet': task.student, 'max_number_of_steps': task.steps}
+
+
+def _number(value):
+  return '' if value is None else f'{value:.4f}'
+
+
+def to_csv(rows):
+  """The text of a CSV file.
+
+  Args:
+    rows: a list of dicts with the same keys; without rows the text is empty.
+
+  Returns:
+    A string.
+  """
+  text = io.StringIO()
+  writer = csv.DictWriter(text, rows[0] if rows else (), lineterminator='\n')
+  if rows:
+    writer.writeheader()
+  writer.writerows(rows)
+  return text.getvalue()

@@ -1,0 +1,307 @@
+"""Times a training step, its parts and its input, next to what they must cost.
+
+    python code/tools/benchmark.py --data_dir=data/cifar10/0.4 \\
+      --studentnets=resnet32_thin,resnet32 --precisions=float32,mixed \\
+      --output=results/speed.json
+
+Each precision and XLA setting has a process of its own. The processes of one
+student and batch size exist at the same time, and their rows take turns in
+several rounds, so that other load on the machine affects all of them alike.
+Each row has wall seconds and CPU seconds (user + system), median and quartiles.
+
+    floor                    two forward passes and one backward pass of the
+                             same student on a constant batch, nothing else
+    step                     the training step, on a constant batch
+    step + input             all of cifar_train_mentormix.py, but for its hooks
+    step + input + summaries the same, summaries written at every step
+    published step + input   the same algorithm as the published graph has it
+    mentor ... input         parts of the step, each alone
+    matrix product           2048 x 2048, the most that the machine can do
+
+To compare two TensorFlows, run the command once with each. Prints Markdown
+tables and writes one JSON file. Exit codes: 0 finished, 1 failed, 2 bad input.
+"""
+import concurrent.futures
+import contextlib
+import json
+import multiprocessing
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+from absl import flags
+
+import benchmark_rows
+from mentormix import command
+from mentormix import config as config_lib
+from mentormix import files
+from mentormix.messages import RunError
+from mentormix.messages import UserError
+from mentormix import runtime
+from mentormix import students
+
+# The package is in the folder above; tools are not installed.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+_ROUNDS = 4
+_CLOCKS = ('wall', 'cpu')
+_rows = {}  # What a process of a configuration has built.
+
+
+def define_flags():
+  """Defines the flags; called once, by the script."""
+  flags.DEFINE_string('data_dir', '', 'Directory of a noisy training set.')
+  flags.register_validator('data_dir', bool, 'must be given')
+  flags.DEFINE_string('dataset_name', 'cifar10', 'The data set.')
+  flags.DEFINE_list('studentnets', ['resnet32_thin'], 'The students.')
+  flags.DEFINE_list('batch_sizes', ['128'], 'Examples per step.')
+  flags.DEFINE_list('precisions', ['float32'], 'float32, mixed, or both.')
+  flags.DEFINE_list('xla', ['false'], 'false, true, or both.')
+  flags.DEFINE_string('trained_mentornet_dir',
+                      'mentornet_models/mentornet_pd', 'The MentorNet.')
+  flags.DEFINE_integer('repeats', 20, 'Timed samples of each row.',
+                       lower_bound=1)
+  flags.DEFINE_string('device_id', '0', 'GPUs, as in CUDA_VISIBLE_DEVICES.')
+  flags.DEFINE_string('output', '', 'Also write all figures to this JSON file.')
+
+
+def main():
+  """Flags -> processes -> figures."""
+  args = flags.FLAGS
+  names = _each('studentnets', students.STUDENTS)
+  batch_sizes = [int(size) for size in _each('batch_sizes')]
+  precisions = _each('precisions', config_lib.PRECISIONS)
+  xla = [value == 'true' for value in _each('xla', ('false', 'true'))]
+  base = config_lib.TrainConfig(
+      dataset_name=args.dataset_name, data_dir=args.data_dir,
+      trained_mentornet_dir=args.trained_mentornet_dir,
+      train_log_dir='unused', device_id=args.device_id)
+  config_lib.validate(base)
+  if args.output:
+    if os.path.isdir(args.output):
+      raise UserError(f'--output={args.output} is a directory; name a file')
+    files.writable_directory(os.path.dirname(args.output) or '.', 'output')
+  figures = dict(facts=_facts(), tables=[])
+  for size in batch_sizes:
+    figures['tables'] += measure(
+        benchmark_rows.inputs, [base._replace(batch_size=size)], args.repeats)
+  for name in names:
+    for size in batch_sizes:
+      configs = [base._replace(studentnet=name, batch_size=size,
+                               precision=precision, xla=use_xla)
+                 for precision in precisions for use_xla in xla]
+      # Before the others: nothing else is in the memory then.
+      peaks = [measure(benchmark_rows.memory, [config], 1)[0]
+               for config in configs]
+      measured = measure(benchmark_rows.steps, configs, args.repeats)
+      for found, peak in zip(measured, peaks):
+        found['facts'].update(peak['facts'])
+      figures['tables'] += measured
+      _write(figures)
+  print(report(figures))
+
+
+def _each(name, known=None):
+  """The values of a list flag, whole numbers from 1 if `known` is None."""
+  values = [value.strip() for value in flags.FLAGS[name].value] or ['']
+  for value in values:
+    if known is None and not (value.isdigit() and int(value)):
+      raise UserError(f'--{name}: {value!r} is not a number of at least 1')
+    if known is not None and value not in known:
+      raise UserError(f'--{name}: {value!r} is unknown; known are '
+                      + ', '.join(sorted(known)))
+  return list(dict.fromkeys(values))
+
+
+def _facts():
+  """What the figures rest on: the machine, the code and the command."""
+  model = platform.processor()
+  if os.path.exists('/proc/cpuinfo'):
+    with open('/proc/cpuinfo') as f:
+      models = [line.partition(':')[2].strip() for line in f
+                if line.startswith('model name')]
+    model = models[0] if models else model
+  prefixes = ('OMP_', 'KMP_', 'MKL_', 'ONEDNN_', 'DNNL_', 'XLA_', 'TF_XLA_',
+              'TF_NUM_', 'TF_ENABLE_', 'TF_DISABLE_')
+  return dict(
+      date=time.strftime('%Y-%m-%d'), machine=platform.platform(), cpu=model,
+      cores=os.cpu_count(), load=os.getloadavg()[0],
+      gpu=_output_of('nvidia-smi', '--query-gpu=name', '--format=csv,noheader'),
+      commit=_output_of('git', '-C', os.path.dirname(os.path.abspath(__file__)),
+                        'describe', '--always', '--dirty', '--abbrev=12'),
+      command=' '.join(sys.argv), tensorflow=runtime.VERSION,
+      python=platform.python_version(),
+      environment={k: v for k, v in sorted(os.environ.items())
+                   if k.startswith(prefixes)})
+
+
+def _output_of(*words):
+  """What a command prints; None where it is missing or fails."""
+  try:
+    return subprocess.check_output(
+        words, stderr=subprocess.DEVNULL, universal_newlines=True).strip()
+  except (OSError, subprocess.CalledProcessError):
+    return None
+
+
+def _write(figures):
+  """Writes --output atomically; also while more is to come."""
+  if flags.FLAGS.output:
+    with files.replaced(flags.FLAGS.output) as f:
+      json.dump(figures, f, indent=2)
+      f.write('\n')
+
+
+def measure(build, configs, repeats):
+  """Times all rows of some configurations, in turns.
+
+  Args:
+    build: (config, directory for files) -> (name -> `benchmark_rows.Row`,
+      facts); each configuration calls it in a process of its own.
+    configs: a list of `config.TrainConfig`s.
+    repeats: samples of each row.
+
+  Returns:
+    For each configuration a dict of its facts, and of its rows: name -> clock
+    -> median and quartiles, in seconds.
+
+  Raises:
+    UserError: of `build`.
+    RunError: a process has ended.
+  """
+  context = multiprocessing.get_context('spawn')
+  with contextlib.ExitStack() as stack:
+    scratch = stack.enter_context(tempfile.TemporaryDirectory())
+    workers = [stack.enter_context(concurrent.futures.ProcessPoolExecutor(
+        1, context)) for _ in configs]
+    try:
+      return _take_turns(workers, build, configs, scratch, repeats)
+    except concurrent.futures.process.BrokenProcessPool:
+      raise RunError('a process of the benchmark has ended; if the lines above '
+                     'do not say why, it may have run out of memory')
+
+
+def _take_turns(workers, build, configs, scratch, repeats):
+  """As `measure`, with an executor for each configuration."""
+  waiting = [worker.submit(_build, build, config, scratch)
+             for worker, config in zip(workers, configs)]
+  built = [future.result() for future in waiting]
+  samples = [{name: ([], []) for name in names} for names, _ in built]
+  rounds = min(_ROUNDS, repeats)
+  for k in range(rounds):
+    count = repeats * (k + 1) // rounds - repeats * k // rounds
+    for name in dict.fromkeys(name for names, _ in built for name in names):
+      for worker, found in zip(workers, samples):
+        if name in found:
+          for every, new in zip(found[name],
+                                worker.submit(_time, name, count).result()):
+            every += new
+  names = ('studentnet', 'batch_size', 'precision', 'xla')
+  return [dict(
+      facts=dict({name: getattr(config, name) for name in names}, **facts),
+      rows={name: dict(zip(_CLOCKS, map(_spread, seconds)))
+            for name, seconds in found.items()})
+          for (_, facts), config, found in zip(built, configs, samples)]
+
+
+def _build(build, config, scratch):
+  """Builds the rows of this process; returns (their names, facts)."""
+  rows, facts = build(config, scratch)
+  _rows.update(rows)
+  _settle()
+  return list(rows), facts
+
+
+def _time(name, samples):
+  """Times a row of this process.
+
+  Args:
+    name: of the row.
+    samples: how many.
+
+  Returns:
+    (wall, cpu): seconds of one call, for each sample.
+  """
+  row, seconds = _rows[name], []
+  for sample in range(-row.warm_up, samples):
+    wall, cpu = time.perf_counter(), time.process_time()
+    for _ in range(row.calls):
+      row.run()
+    if sample >= 0:
+      seconds.append(((time.perf_counter() - wall) / row.calls,
+                      (time.process_time() - cpu) / row.calls))
+  _settle()
+  return tuple(zip(*seconds))
+
+
+def _settle():
+  """Waits until the queues are full and the threads have stopped spinning."""
+  for _ in range(500):
+    cpu = time.process_time()
+    time.sleep(0.02)
+    if time.process_time() - cpu < 0.002:
+      return
+
+
+def _spread(seconds):
+  low, median, high = np.percentile(seconds, [25, 50, 75])
+  return dict(quartile_1=low, median=median, quartile_3=high)
+
+
+def report(figures):
+  """The figures as Markdown."""
+  facts = figures['facts']
+  gpu = f', {facts["gpu"]}' if facts['gpu'] else ''
+  lines = [f'{facts["cpu"]}, {facts["cores"]} cores{gpu}, load '
+           f'{facts["load"]:.1f} at the start, commit {facts["commit"]}, '
+           f'TensorFlow {facts["tensorflow"]}, Python {facts["python"]}']
+  for found in figures['tables']:
+    lines += ['', *_table(found['facts'], found['rows'])]
+  return '\n'.join(lines)
+
+
+def _table(facts, rows):
+  """Lines of the table of a configuration, or of the input alone."""
+  first, base = next(iter(rows.items()))
+  if first == benchmark_rows.FLOOR:
+    xla = ' with XLA' if facts['xla'] else ''
+    yield (f'## {facts["studentnet"]}, batch {facts["batch_size"]}, '
+           f'{facts["precision"]}{xla}')
+    yield ''
+    yield (f'A process that only trains takes {facts["peak_memory_mib"]:.0f} '
+           'MiB.')
+  else:
+    yield f'## Input, batch {facts["batch_size"]}'
+  yield ''
+  yield (f'| | wall, ms | CPU, ms | / {first}, wall | / {first}, CPU | '
+         'images/s | GFLOP/s |')
+  yield '|---|---|---|---|---|---|---|'
+  for name, row in rows.items():
+    seconds = row['wall']['median']
+    cells = [name, *(_milliseconds(row[clock]) for clock in _CLOCKS)]
+    cells += [f'{row[clock]["median"] / base[clock]["median"]:.3f}'
+              for clock in _CLOCKS]
+    cells.append(f'{facts["batch_size"] / seconds:.0f}')
+    counted = facts.get('operations', {}).get(name)
+    cells.append(f'{counted / seconds / 1e9:.1f}' if counted else '')
+    yield f'| {" | ".join(cells)} |'
+
+
+def _milliseconds(spread):
+  median, low, high = (1e3 * spread[name] for name in (
+      'median', 'quartile_1', 'quartile_3'))
+  return f'{median:.2f} ({low:.2f} to {high:.2f})'
+
+
+def cli():
+  """The command; takes its arguments from the command line."""
+  define_flags()
+  command.run(main)
+
+
+if __name__ == '__main__':
+  cli()

@@ -1,0 +1,135 @@
+"""The benchmark: its figures, its rows, its processes."""
+import json
+import os
+
+import numpy as np
+import pytest
+
+import benchmark
+import benchmark_rows
+from mentormix import config as config_lib
+from mentormix.messages import RunError
+from mentormix.messages import UserError
+from mentormix import testing
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory):
+  """Settings on 40 examples in two files."""
+  directory = tmp_path_factory.mktemp('data')
+  random = np.random.RandomState(0)
+  for shard in range(2):
+    testing.write_records(
+        directory / f'cifar10_train-{shard}',
+        random.randint(256, size=[20, 32, 32, 3]), [n % 10 for n in range(20)],
+        [(n + n // 9) % 10 for n in range(20)])
+  return config_lib.TrainConfig(
+      dataset_name='cifar10', data_dir=str(directory), batch_size=4,
+      studentnet='resnet8_thin', trained_mentornet_dir='threshold',
+      train_log_dir='unused', device_id='')
+
+
+def _rows(config, directory):
+  """Rows that note in a file when they run."""
+  def row(name):
+    def run():
+      with open(config.train_log_dir, 'a') as f:
+        f.write(f'{config.batch_size}{name} ')
+    return benchmark_rows.Row(run, warm_up=0)
+
+  if config.batch_size == 3:
+    os._exit(1)
+  if config.batch_size == 4:
+    raise UserError('--batch_size=4 is not for this')
+  assert os.path.isdir(directory)
+  return {'a': row('a'), 'b': row('b')}, dict(pid=os.getpid())
+
+
+def test_configurations_take_turns_in_processes(config, tmp_path):
+  config = config._replace(train_log_dir=str(tmp_path / 'turns'))
+  configs = [config._replace(batch_size=size) for size in (1, 2)]
+  found = benchmark.measure(_rows, configs, repeats=5)
+  assert (tmp_path / 'turns').read_text().split() == (
+      ['1a', '2a', '1b', '2b'] * 3 + ['1a'] * 2 + ['2a'] * 2 + ['1b'] * 2
+      + ['2b'] * 2)
+  assert [f['facts']['batch_size'] for f in found] == [1, 2]
+  assert len({f['facts']['pid'] for f in found} | {os.getpid()}) == 3
+  spread = found[0]['rows']['a']['wall']
+  assert 0 < spread['quartile_1'] <= spread['median'] <= spread['quartile_3']
+  with pytest.raises(RunError, match='a process of the benchmark has ended'):
+    benchmark.measure(_rows, [config._replace(batch_size=3)], 1)
+  with pytest.raises(UserError, match='--batch_size=4 is not for this'):
+    benchmark.measure(_rows, [config._replace(batch_size=4)], 1)
+
+
+def test_the_figures(config, tmp_path, monkeypatch):
+  def measure(build, configs, repeats):
+    assert repeats == 5
+    spread = lambda ms: dict(quartile_1=1e-3 * ms - 1e-3, median=1e-3 * ms,
+                             quartile_3=1e-3 * ms + 1e-3)
+    row = lambda ms: dict(wall=spread(ms), cpu=spread(2 * ms))
+    facts, rows = {}, {}
+    if build is benchmark_rows.memory:
+      facts = dict(peak_memory_mib=300.0)
+    elif build is benchmark_rows.inputs:
+      rows = {'ours, threads: 1': row(2), 'published, threads: 1': row(8)}
+    else:
+      facts, rows = dict(operations={'floor': 3e9}), {
+          'floor': row(100), 'step': row(104)}
+    return [dict(facts=dict(c._asdict(), **facts), rows=rows) for c in configs]
+
+  monkeypatch.setattr(benchmark, 'measure', measure)
+  code, out, err = testing.run_command(benchmark, *testing.to_flags(
+      data_dir=config.data_dir, precisions='float32,mixed', repeats=5,
+      output=tmp_path / 'speed.json'))
+  assert code == 0, err
+  figures = json.loads((tmp_path / 'speed.json').read_text())
+  assert [t['facts']['precision'] for t in figures['tables']] == [
+      'float32', 'float32', 'mixed']
+  assert '--repeats=5' in figures['facts']['command']
+  assert 'resnet32_thin, batch 128, mixed\n\nA process that only trains takes ' \
+         '300 MiB' in out
+  assert ('| floor | 100.00 (99.00 to 101.00) | 200.00 (199.00 to 201.00) | '
+          '1.000 | 1.000 | 1280 | 30.0 |') in out
+  assert '| step | 104.00 (103.00 to 105.00) | 208.00' in out
+  assert '| 4.000 | 4.000 | 16000 |  |' in out
+
+
+@pytest.mark.parametrize('flag,named', [
+    ('--data_dir=', 'data_dir'), ('--studentnets=x', 'resnet32_thin'),
+    ('--batch_sizes=128,0', "'0'"), ('--batch_sizes=', "''"),
+    ('--precisions=float16', 'float32, mixed'), ('--xla=maybe', "'maybe'"),
+    ('--repeats=0', 'repeats'), ('--output=.', '--output=. is a directory'),
+    ('--trained_mentornet_dir=', '--trained_mentornet_dir')])
+def test_slips_are_one_line(flag, named):
+  testing.assert_one_line(
+      testing.run_command(benchmark, '--data_dir=data', flag), 2, named)
+
+
+def test_rows_of_a_step(config, tmp_path):
+  rows, facts = benchmark_rows.steps(config, str(tmp_path))
+  assert list(rows) == [
+      'floor', 'step', 'step + input', 'step + input + summaries',
+      'published step + input', 'mentor', 'mixing', 'update', 'statistics',
+      'summaries', 'input', 'matrix product, float32']
+  for row in rows.values():
+    row.run()
+  operations = facts['operations']
+  assert operations['step'] == operations['published step + input']
+  # The step has at most one more, the first kernel's gradient by its images.
+  first = 2 * 4 * 32 * 32 * 3 * 9 * 16
+  assert operations['step'] - operations['floor'] in (0, first)
+  assert operations['matrix product, float32'] == 2 * 2048 ** 3
+
+
+def test_rows_of_the_input(config, tmp_path):
+  rows, _ = benchmark_rows.inputs(config, str(tmp_path))
+  assert list(rows)[:3] == ['ours, threads: 1', 'published, threads: 1',
+                            'ours, threads: 2']
+  for row in rows.values():
+    assert row.run() == [None, None]  # Made, but not copied.
+
+
+def test_memory_of_training(config, tmp_path):
+  rows, facts = benchmark_rows.memory(config, str(tmp_path))
+  assert not rows and facts['peak_memory_mib'] > 50
