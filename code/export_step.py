@@ -20,7 +20,6 @@ import os
 
 from absl import flags
 
-import cifar_train_mentormix
 from mentormix import command
 from mentormix import config as config_lib
 from mentormix import files
@@ -30,8 +29,7 @@ from mentormix.messages import UserError
 
 def define_flags():
   """Defines the flags; called once, by the script."""
-  cifar_train_mentormix.define_flags()
-  flags.adopt_module_key_flags(cifar_train_mentormix)
+  command.define_train_flags()
   flags.DEFINE_string('output_dir', '', 'The directory to write.')
   flags.register_validator('output_dir', bool, 'must be given')
   flags.DEFINE_boolean('overwrite', False,
@@ -43,8 +41,7 @@ def main():
   args = flags.FLAGS
   path = os.path.normpath(args.output_dir)
   # No other run could be meant by --train_log_dir.
-  config = cifar_train_mentormix.config_from_flags()._replace(
-      train_log_dir=path)
+  config = command.train_config()._replace(train_log_dir=path)
   config_lib.validate(config)
   if config.sync_replicas:
     raise UserError('--sync_replicas: an exported step belongs to one process; '

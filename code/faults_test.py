@@ -529,13 +529,13 @@ def test_a_second_signal_ends_a_command_at_once(tmp_path):
   program.write_text(
       f'import sys; sys.path[:0] = [{testing.CODE!r}]\n'
       'import signal, time\n'
-      'from mentormix import command\n'
-      'stop = command.StopSignals()\n'
-      'stop.install(signal.SIGTERM)\n'
+      'from mentormix import signals\n'
+      'stop = signals.Signals()\n'
+      'stop.install()\n'
       'print("waiting", flush=True)\n'
       'while True:\n'
       '  time.sleep(0.01)\n'
-      '  if stop.received:\n'
+      '  if stop.stopped_by:\n'
       '    print("noted", flush=True)\n')
   process = Process([program], tmp_path / 'log')
   process.wait_for('waiting')

@@ -1,20 +1,19 @@
-"""What every entry script does with its command line and its user's slips.
-
-A slip of the user (a flag, a file, a value) is a `UserError`: one line that
-names it and says what to do. Anything else is a bug and keeps its traceback.
+"""What every script does with its command line and with a user's mistakes.
 
 Exit codes: 0 finished; 1 failed while running (the line says why); 2 bad input,
 nothing was started; 128 + n stopped by signal n after saving (129 SIGHUP, 130
 Ctrl-C, 143 SIGTERM).
 """
-import os
 import signal
 import sys
 
 from absl import app
 from absl import flags
 
+from mentormix import config as config_lib
 from mentormix import messages
+from mentormix import presets
+from mentormix import settings as settings_lib
 
 flags.disclaim_key_flags()  # --help lists a script's flags as its own.
 
@@ -25,65 +24,78 @@ def run(main):
   Args:
     main: a callable without arguments; its result, if any, is the exit code.
   """
-  # Run as an installed command, the script is not the main module; --help is
-  # to list its flags all the same.
+  # An installed command is not the main module, but its --help has to list its
+  # flags, too.
   for flag in flags.FLAGS.get_flags_for_module(main.__module__):
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
   app.run(lambda argv: _call(main), flags_parser=_parse_flags)
 
 
-def define_flags(defaults, about):
-  """Defines one flag for each field of a config.
+def define_flags(settings):
+  """Defines one flag per setting.
 
   Args:
-    defaults: a namedtuple of default values, which also give the types; None
-      makes a string flag that may be left open.
-    about: field -> help text, for every field.
+    settings: a tuple of `settings.Setting`s.
   """
   define = {bool: flags.DEFINE_boolean, int: flags.DEFINE_integer,
             float: flags.DEFINE_float}
-  for name, default in defaults._asdict().items():
-    define.get(type(default), flags.DEFINE_string)(name, default, about[name])
+  for setting in settings:
+    define.get(type(setting.default), flags.DEFINE_string)(
+        setting.name, setting.default, setting.help)
+
+
+def define_train_flags():
+  """Defines the flags of a training run."""
+  define_flags(settings_lib.TRAIN_SETTINGS)
+  flags.DEFINE_enum(
+      'preset', None, presets.NAMES,
+      'Fills in what the command line does not say, and prints it. published: '
+      'the settings of the published code for this data set and noise level, '
+      'which come from noise.json or the name of the directory. cpu: settings '
+      'for a thin student on a CPU.')
 
 
 def from_flags(config_type):
-  """The config that the command line describes."""
+  """Returns the config that the command line describes."""
   return config_type(**{name: flags.FLAGS[name].value
                         for name in config_type._fields})
 
 
-def given_flags(config_type):
-  """Names of the fields of `config_type` that the command line gives."""
-  return {name for name in config_type._fields if flags.FLAGS[name].present}
+def train_config():
+  """Returns the `config.TrainConfig` of the flags, with --preset filled in."""
+  config = from_flags(config_lib.TrainConfig)
+  if flags.FLAGS.preset:
+    config_lib.require_given(config, 'data_dir')
+    given = {name for name in config._fields if flags.FLAGS[name].present}
+    config, filled = presets.fill(config, flags.FLAGS.preset, given)
+    messages.log(filled)
+  return config
 
 
 def _parse_flags(argv):
-  program = os.path.basename(argv[0])
   try:
     rest = flags.FLAGS(argv)
   except flags.Error as error:
-    _die(program, '%s; see --help' % error, messages.BAD_INPUT)
+    _exit(f'{error}; see --help', messages.BAD_INPUT)
   if len(rest) > 1:
-    _die(program, 'unexpected argument %r (flags start with --); see --help'
-         % rest[1], messages.BAD_INPUT)
+    _exit(f'unexpected argument {rest[1]!r} (flags start with --); see --help',
+          messages.BAD_INPUT)
   return rest
 
 
 def _call(main):
-  program = os.path.basename(sys.argv[0])
   try:
     return main()
   except messages.UserError as error:
-    _die(program, error, messages.BAD_INPUT)
+    _exit(error, messages.BAD_INPUT)
   except messages.RunError as error:
-    _die(program, error, messages.FAILED)
-  except OSError as error:  # A full disk is no bug of ours.
-    _die(program, '%s; mend that, then the same command goes on' % error,
-         messages.FAILED)
+    _exit(error, messages.FAILED)
+  except OSError as error:  # A full disk is not a bug.
+    _exit(f'{error}; fix that, then rerun the same command', messages.FAILED)
   except KeyboardInterrupt:
-    _die(program, 'stopped by Ctrl-C', 128 + signal.SIGINT)
+    _exit('stopped by Ctrl-C', 128 + signal.SIGINT)
 
 
-def _die(program, message, code):
-  messages.print_error(program, message)
+def _exit(message, code):
+  messages.print_error(message)
   sys.exit(code)

@@ -7,17 +7,24 @@ import textwrap
 import pytest
 
 _SCRIPT = '''
-import collections
+from typing import NamedTuple
 from mentormix import command
+from mentormix import messages
+from mentormix.settings import Setting
 
-Config = collections.namedtuple('Config', 'name size rate fast maybe')
+class Config(NamedTuple):
+  name: str
+  size: int
+  rate: float
+  fast: bool
+  maybe: str
 
 def main():
   config = command.from_flags(Config)
   if config.name == 'slip':
-    raise command.UserError('--name=slip is\\n  not allowed')
+    raise messages.UserError('--name=slip is\\n  not allowed')
   if config.name == 'failure':
-    raise command.RunError('the disk is full')
+    raise messages.RunError('the disk is full')
   if config.name == 'full':
     raise OSError(28, 'No space left on device', 'file')
   if config.name == 'interrupted':
@@ -26,8 +33,10 @@ def main():
     return 143
   print(tuple(config))
 
-command.define_flags(Config('a', 1, 0.5, True, None), dict(
-    name='A name.', size='A size.', rate='A rate.', fast='Fast?', maybe='Or.'))
+command.define_flags([
+    Setting('name', 'a', 'A name.'), Setting('size', 1, 'A size.'),
+    Setting('rate', 0.5, 'A rate.'), Setting('fast', True, 'Fast?'),
+    Setting('maybe', None, 'Or.')])
 command.run(main)
 '''
 

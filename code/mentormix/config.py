@@ -1,32 +1,49 @@
 """The settings of a run: one immutable value, checked, saved with the weights.
 
 Entry scripts turn flags into a `TrainConfig`; training writes it as config.json
-beside the checkpoints; evaluation reads it there, so nothing is said twice. No
-TensorFlow here: a bad value stops a run before TensorFlow starts.
+beside the checkpoints; evaluation reads it there, so nothing has to be said
+twice. `settings` declares the fields. This module does not need TensorFlow: a
+bad value stops a run before TensorFlow starts.
 """
-import collections
-import json
 import os
+from typing import NamedTuple
+from typing import Optional
 
-from mentormix.data import noise
 from mentormix import files
 from mentormix.messages import UserError
+from mentormix.settings import EVAL_SETTINGS
+from mentormix.settings import METHOD_SETTINGS
+from mentormix.settings import METHODS
+from mentormix.settings import TRAIN_SETTINGS
+from mentormix.settings import WEIGHTED
 
 CONFIG_FILE = 'config.json'
 
-_WEIGHTING = ('trained_mentornet_dir', 'loss_p_percentile', 'burn_in_epoch',
-              'example_dropout_rates')
+# What config.json says about a run beyond its settings: a value of each type.
+STARTED = 'started'  # Seconds since 1970.
+MENTORNET_MD5 = 'mentornet_md5'  # Of the files of --trained_mentornet_dir.
+_FACTS = {STARTED: 0.0, MENTORNET_MD5: ''}
+_END_OF_TIME = 253402300800  # The year 10000, where calendars end.
 
-# Method -> the settings that it uses and some other method does not.
-METHOD_SETTINGS = collections.OrderedDict((
-    ('cross_entropy', ()),
-    ('mixup', ('mixup_alpha',)),
-    ('mentornet', _WEIGHTING),
-    ('mentormix', _WEIGHTING + ('mixup_alpha', 'second_reweight')),
-))
-METHODS = tuple(METHOD_SETTINGS)
-PRECISIONS = ('float32', 'mixed')
-WEIGHTED = ('mentornet', 'mentormix')  # Those that need a MentorNet.
+
+def _config_type(name, settings, doc):
+  """A NamedTuple whose fields are these settings, with their defaults."""
+  config_type = NamedTuple(name, [
+      (s.name, Optional[str] if s.default is None else type(s.default))
+      for s in settings])
+  config_type.__new__.__defaults__ = tuple(s.default for s in settings)
+  config_type.__doc__ = doc
+  return config_type
+
+
+TrainConfig = _config_type(
+    'TrainConfig', TRAIN_SETTINGS,
+    'Everything that a training run depends on; fields are named as the flags.')
+EvalConfig = _config_type(
+    'EvalConfig', EVAL_SETTINGS,
+    'Everything that an evaluation depends on; fields are named as the flags.')
+
+MAY_CHANGE = frozenset(s.name for s in TRAIN_SETTINGS if s.may_change)
 
 
 def unused_settings(method):
@@ -35,232 +52,108 @@ def unused_settings(method):
   return every - set(METHOD_SETTINGS.get(method, ()))
 
 
-_TRAIN_DEFAULTS = (
-    # As published.
-    ('batch_size', 128),
-    ('master', ''),
-    ('data_dir', ''),
-    ('train_log_dir', ''),
-    ('dataset_name', 'cifar100'),
-    ('studentnet', 'resnet32'),
-    ('learning_rate', 0.1),
-    ('learning_rate_decay_factor', 0.9),
-    ('num_epochs_per_decay', 3.0),
-    ('save_summaries_secs', 120),
-    ('save_interval_secs', 1200),
-    ('max_number_of_steps', 100000),
-    ('ps_tasks', 0),
-    ('task', 0),
-    ('device_id', '0'),
-    ('trained_mentornet_dir', ''),
-    ('example_dropout_rates', '0.0,100'),
-    ('burn_in_epoch', 0),
-    ('loss_p_percentile', 0.7),
-    ('mixup_alpha', 8.0),
-    ('second_reweight', True),
-    # Ours.
-    ('method', 'mentormix'),
-    ('seed', 0),
-    ('num_readers', 4),
-    ('num_preprocessing_threads', 1),
-    ('loss_csv_file', ''),
-    ('precision', 'float32'),
-    ('xla', False),
-    ('max_bad_records', 0),
-    ('warmup_steps', 0),
-    ('job_name', ''),
-    ('ps_hosts', ''),
-    ('worker_hosts', ''),
-    ('listen_on_all_interfaces', False),
-    ('cluster_timeout', 600),
-    ('sync_replicas', False),
-)
-
-_EVAL_DEFAULTS = (
-    # As published; None: what the run was trained with.
-    ('batch_size', 25),
-    ('master', ''),
-    ('data_dir', ''),
-    ('dataset_name', None),
-    ('studentnet', None),
-    ('split_name', 'test'),
-    ('checkpoint_dir', ''),
-    ('eval_dir', ''),
-    ('eval_interval_secs', 600),
-    ('output_csv_file', ''),
-    ('device_id', '0'),
-    # Ours.
-    ('once', False),
-    ('timeout', 0),
-    ('max_bad_records', 0),
-)
-
-# What config.json says of a run beyond its settings, with a value of its type.
-STARTED = 'started'  # Seconds since 1970.
-MENTORNET_MD5 = 'mentornet_md5'  # Of the files of --trained_mentornet_dir.
-_FACTS = ((STARTED, 0.0), (MENTORNET_MD5, ''))
-_END_OF_TIME = 253402300800  # The year 10000, where calendars end.
-
-
-def _fields(defaults):
-  names, values = zip(*defaults)
-  return dict(field_names=names, defaults=values)
-
-
-class TrainConfig(collections.namedtuple(
-    'TrainConfig', **_fields(_TRAIN_DEFAULTS))):
-  """Everything a training run depends on; named as its flags are."""
-  __slots__ = ()
-
-
-class EvalConfig(collections.namedtuple(
-    'EvalConfig', **_fields(_EVAL_DEFAULTS))):
-  """Everything an evaluation depends on; named as its flags are."""
-  __slots__ = ()
-
-
-# What may differ when a run goes on: it does not change what is being trained,
-# but for the number of steps, by which the epoch percentage goes, and for
-# records that have been damaged since.
-MAY_CHANGE = frozenset([
-    'train_log_dir', 'max_number_of_steps', 'save_summaries_secs',
-    'save_interval_secs', 'num_readers', 'num_preprocessing_threads', 'master',
-    'ps_tasks', 'task', 'device_id', 'xla', 'max_bad_records', 'job_name',
-    'ps_hosts', 'worker_hosts', 'listen_on_all_interfaces', 'cluster_timeout'])
-
-_AT_LEAST_ONE = ('batch_size', 'max_number_of_steps', 'num_readers',
-                 'num_preprocessing_threads', 'save_interval_secs')
-_AT_LEAST_ZERO = ('save_summaries_secs', 'mixup_alpha', 'seed',
-                  'max_bad_records', 'warmup_steps')
-_LARGEST = 2**31 - 1  # Of a whole number, but for the seed.
-_POSITIVE = ('learning_rate', 'learning_rate_decay_factor',
-             'num_epochs_per_decay')
+def shared_by_tasks(config):
+  """Name -> value of the settings that all tasks of a cluster must share."""
+  return {s.name: getattr(config, s.name) for s in TRAIN_SETTINGS
+          if s.name == 'max_number_of_steps'
+          or not (s.may_change or s.per_task)}
 
 
 def validate(config):
-  """Checks every value on its own; UserError names the flag and its range.
+  """Checks every value; UserError names the flag and its range.
 
   Args:
     config: a `TrainConfig`.
   """
   require_given(config, 'data_dir', 'train_log_dir')
-  _require(config, 'method', config.method in METHODS,
-           'one of %s' % ', '.join(METHODS))
-  _require(config, 'precision', config.precision in PRECISIONS,
-           'one of %s' % ', '.join(PRECISIONS))
-  _require_bounded(config)
-  for name in _AT_LEAST_ONE:
-    _require(config, name, getattr(config, name) >= 1, 'at least 1')
-  for name in _AT_LEAST_ZERO:
-    _require(config, name, 0 <= getattr(config, name) < float('inf'),
-             'at least 0')
-  for name in _POSITIVE:
-    _require(config, name, 0 < getattr(config, name) < float('inf'), 'above 0')
-  _require(config, 'loss_p_percentile', 0 <= config.loss_p_percentile <= 1,
-           'between 0 and 1')
-  _require(config, 'burn_in_epoch', 0 <= config.burn_in_epoch <= 100,
-           'between 0 and 100, in percent of the training')
+  for setting in TRAIN_SETTINGS:
+    setting.check(getattr(config, setting.name))
   _require_plain(config, 'train_log_dir')
   if config.method in WEIGHTED:
     require_given(config, 'trained_mentornet_dir')
   if config.loss_csv_file and not config.loss_csv_file.endswith('.csv'):
-    raise UserError('--loss_csv_file=%s must end in .csv'
-                    % config.loss_csv_file)
+    raise UserError(f'--loss_csv_file={config.loss_csv_file} must end in .csv')
   if config.loss_csv_file and config.method == 'mixup':
-    raise UserError('--loss_csv_file=%s: --method=mixup only has losses of '
-                    'mixed images; take another method' % config.loss_csv_file)
+    raise UserError(f'--loss_csv_file={config.loss_csv_file}: --method=mixup '
+                    'only has losses of mixed images; use another method')
   validate_cluster(config)
 
 
 def validate_cluster(config):
-  """Checks the values that say what task of which cluster this is.
+  """Checks the values that say which task of which cluster this is.
 
   Args:
     config: a `TrainConfig`.
   """
-  for name in ('task', 'ps_tasks', 'cluster_timeout'):
-    _require(config, name, 0 <= getattr(config, name) <= _LARGEST, 'from 0 to %d'
-             % _LARGEST)
+  for setting in TRAIN_SETTINGS:
+    if setting.name in ('task', 'ps_tasks', 'cluster_timeout'):
+      setting.check(getattr(config, setting.name))
   if config.ps_tasks:
     require_given(config, 'master')
   if config.task and not config.master:
     require_given(config, 'job_name')
   if config.sync_replicas and config.master:
-    raise UserError('--sync_replicas: how many workers compute in --master=%s '
-                    'is not known; give --ps_hosts and --worker_hosts instead'
-                    % config.master)
+    raise UserError('--sync_replicas cannot tell how many workers compute on '
+                    f'--master={config.master}; give --ps_hosts and '
+                    '--worker_hosts instead')
 
 
 def validate_eval(config):
-  """As `validate`, for an `EvalConfig`."""
+  """Checks every value of an `EvalConfig`, as `validate` does."""
   require_given(config, 'data_dir', 'checkpoint_dir', 'eval_dir')
-  _require_bounded(config)
+  for setting in EVAL_SETTINGS:
+    setting.check(getattr(config, setting.name))
   _require_plain(config, 'checkpoint_dir')
-  _require(config, 'batch_size', config.batch_size >= 1, 'at least 1')
-  _require(config, 'eval_interval_secs', config.eval_interval_secs >= 1,
-           'at least 1')
-  for name in ('timeout', 'max_bad_records'):
-    _require(config, name, getattr(config, name) >= 0, 'at least 0')
-  _require(config, 'split_name', config.split_name in ('test', 'train'),
-           'test or train')
   if not os.path.isdir(config.data_dir):
-    raise UserError('--data_dir=%s is not a directory' % config.data_dir)
-
-
-def _require_bounded(config):
-  for name, value in config._asdict().items():
-    if isinstance(value, int):
-      largest = noise.MAX_SEED if name == 'seed' else _LARGEST
-      _require(config, name, value <= largest, 'at most %d' % largest)
+    raise UserError(f'--data_dir={config.data_dir} is not a directory')
 
 
 def _require_plain(config, name):
-  """TensorFlow would look for checkpoints that fit the pattern."""
-  _require(config, name, not set('*?[]\\') & set(getattr(config, name)),
-           'without any of *?[]\\')
-
-
-def _require(config, name, condition, what):
-  if not condition:
-    raise UserError('--%s=%s must be %s' % (name, getattr(config, name), what))
+  """TensorFlow would treat such a name as a pattern for checkpoints."""
+  value = getattr(config, name)
+  if set('*?[]\\') & set(value):
+    raise UserError(f'--{name}={value} must not contain any of *?[]\\')
 
 
 def require_given(config, *names):
   """Raises UserError unless all of these settings have a value."""
   for name in names:
-    _require(config, name, getattr(config, name), 'given')
+    if not getattr(config, name):
+      raise UserError(f'--{name}= must be given')
 
 
 def save(config, directory, **facts):
-  """Writes `directory`/config.json, whole or not at all.
+  """Writes `directory`/config.json atomically.
 
   Args:
     config: a `TrainConfig`.
     directory: an existing one.
     **facts: what else is known about the run, by `STARTED` and the like.
   """
-  with files.replaced(os.path.join(directory, CONFIG_FILE)) as f:
-    json.dump(dict(config._asdict(), **facts), f, indent=2, sort_keys=True)
-    f.write('\n')
+  files.write_json(os.path.join(directory, CONFIG_FILE),
+                   dict(config._asdict(), **facts))
 
 
 def load(directory):
-  """The settings saved in `directory` as a dict, or None where there are none.
+  """Reads the settings saved in `directory`.
 
-  Those that are settings of training have the type of their default, and so
-  have the facts beside them.
+  Returns:
+    A dict, or None if there is no config.json. Settings of training, and the
+    facts beside them, have the type of their default.
 
   Raises:
-    UserError: the file is there but does not hold such settings.
+    UserError: the file does not hold such settings.
   """
   path = os.path.join(directory, CONFIG_FILE)
   what = 'the settings of a run'
   saved = files.read_object(path, what)
-  for name, default in tuple(TrainConfig()._asdict().items()) + _FACTS:
-    if saved and name in saved and not _is_like(saved[name], default):
-      raise UserError('%s does not hold %s (see %s)' % (path, what, name))
-  if saved and not 0 <= saved.get(STARTED, 0) < _END_OF_TIME:
-    raise UserError('%s does not hold %s (see %s)' % (path, what, STARTED))
+  if saved is None:
+    return None
+  for name, default in dict(TrainConfig()._asdict(), **_FACTS).items():
+    if name in saved and not _is_like(saved[name], default):
+      raise UserError(f'{path} does not hold {what} (see {name})')
+  if not 0 <= saved.get(STARTED, 0) < _END_OF_TIME:
+    raise UserError(f'{path} does not hold {what} (see {STARTED})')
   return saved
 
 
@@ -270,7 +163,7 @@ def _is_like(value, default):
     return type(value) in (int, float)  # pylint: disable=unidiomatic-typecheck
   if isinstance(default, str) and isinstance(value, str):
     try:
-      return b'\0' not in os.fsencode(value)  # Most of them name files.
+      return b'\0' not in os.fsencode(value)  # Most strings are paths.
     except UnicodeEncodeError:
       return False
   # A bool is an int, but not a number.
@@ -280,27 +173,27 @@ def _is_like(value, default):
 def restore(directory):
   """The `TrainConfig` saved in `directory`.
 
-  What an earlier version did not save has its default.
+  A setting that an earlier version did not save has its default.
 
   Raises:
-    UserError: there is none, or one of its settings is none.
+    UserError: there is none, or one of its settings is invalid.
   """
   path = os.path.join(directory, CONFIG_FILE)
   saved = load(directory)
   if saved is None:
-    raise UserError('%s is not there; give the --train_log_dir of a run' % path)
+    raise UserError(f'{path} does not exist; give the --train_log_dir of a run')
   settings = TrainConfig()._asdict()
   if 'train_log_dir' not in saved:
-    raise UserError('%s does not hold the settings of a run (see train_log_dir)'
-                    % path)
+    raise UserError(f'{path} does not hold the settings of a run (see '
+                    'train_log_dir)')
   settings.update((name, saved[name]) for name in settings if name in saved)
   if settings['method'] not in METHODS:
-    raise UserError('%s: the method %s is unknown' % (path, settings['method']))
+    raise UserError(f'{path}: the method {settings["method"]} is unknown')
   return TrainConfig(**settings)
 
 
 def check_resume(config, mentornet_md5='', flag='train_log_dir'):
-  """Refuses to go on with a run in `train_log_dir` under other settings.
+  """Refuses to resume the run in `train_log_dir` with other settings.
 
   Args:
     config: a `TrainConfig`.
@@ -308,27 +201,26 @@ def check_resume(config, mentornet_md5='', flag='train_log_dir'):
     flag: the flag that names the directory.
 
   Returns:
-    What has changed and may, as lines.
+    Lines that say which settings have changed; those may change.
 
   Raises:
     UserError: lists every setting that differs, with both values.
   """
-  saved = load(config.train_log_dir)
+  saved = load(config.train_log_dir) or {}
   changed, differing = [], []
   for name, value in sorted(config._asdict().items()):
-    if saved and name in saved and saved[name] != value:
+    if name in saved and saved[name] != value:
       (changed if name in MAY_CHANGE else differing).append(
-          '--%s is %s there, %s here' % (name, saved[name], value))
-  if saved and saved.get(MENTORNET_MD5, mentornet_md5) != mentornet_md5:
+          f'--{name} is {saved[name]} there, {value} here')
+  if saved.get(MENTORNET_MD5, mentornet_md5) != mentornet_md5:
     differing.append(
-        '--trained_mentornet_dir=%s holds another MentorNet now (md5 %s, not '
-        '%s)' % (config.trained_mentornet_dir, mentornet_md5,
-                 saved[MENTORNET_MD5]))
+        f'--trained_mentornet_dir={config.trained_mentornet_dir} now holds '
+        f'another MentorNet (md5 {mentornet_md5}, not {saved[MENTORNET_MD5]})')
   if differing:
     raise UserError(
-        '--%s=%s holds a run with other settings: %s; repeat its settings, or '
-        'name another directory'
-        % (flag, config.train_log_dir, '; '.join(differing)))
+        f'--{flag}={config.train_log_dir} holds a run with other '
+        f'settings: {"; ".join(differing)}; repeat its settings, or name '
+        'another directory')
   return changed
 
 
@@ -339,7 +231,7 @@ def resolve_eval(config):
     config: an `EvalConfig`.
 
   Returns:
-    (config, saved): what `load` finds there, {} where no config.json is.
+    (config, saved): what `load` finds there, {} if there is no config.json.
 
   Raises:
     UserError: the command line contradicts the run; the line has both values.
@@ -349,7 +241,36 @@ def resolve_eval(config):
   for name in ('dataset_name', 'studentnet'):
     here, there = getattr(config, name), saved.get(name)
     if here and there and here != there:
-      raise UserError('--%s=%s, but %s was trained with --%s=%s' % (
-          name, here, config.checkpoint_dir, name, there))
+      raise UserError(f'--{name}={here}, but {config.checkpoint_dir} was '
+                      f'trained with --{name}={there}')
     filled[name] = here or there or getattr(TrainConfig(), name)
   return config._replace(**filled), saved
+
+
+def eval_of(config):
+  """The `EvalConfig` of the evaluator in a cluster.
+
+  It evaluates the checkpoints of a run on the directory val beside its
+  --data_dir, and writes to the directory eval beside its --train_log_dir.
+
+  Args:
+    config: the `TrainConfig` of the run.
+
+  Raises:
+    UserError: there is no such directory val.
+  """
+  path = os.path.abspath(config.train_log_dir)
+  parent, name = os.path.split(path)
+  data_dir = os.path.join(os.path.dirname(os.path.abspath(config.data_dir)),
+                          'val')
+  if not os.path.isdir(data_dir):
+    raise UserError(f'the evaluator expects the test set in {data_dir}, beside '
+                    '--data_dir; run code/cifar_eval.py instead')
+  wait = config.cluster_timeout  # The evaluator ends when training has ended.
+  return EvalConfig(
+      data_dir=data_dir, checkpoint_dir=path,
+      eval_dir=(os.path.join(parent, 'eval') if name == 'train'
+                else f'{path}-eval'),
+      eval_interval_secs=config.save_interval_secs,
+      timeout=wait and wait + 2 * config.save_interval_secs,
+      max_bad_records=config.max_bad_records, device_id=config.device_id)

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from mentormix import config as config_lib
+from mentormix import settings
 from mentormix.messages import UserError
 
 GOOD = config_lib.TrainConfig(data_dir='data', train_log_dir='log',
@@ -50,7 +51,7 @@ def test_good_settings_pass():
     ('ps_tasks', -1),
 ])
 def test_a_value_out_of_range_is_named(name, value):
-  with pytest.raises(UserError, match='--%s=' % name):
+  with pytest.raises(UserError, match=f'--{name}='):
     config_lib.validate(GOOD._replace(**{name: value}))
 
 
@@ -62,7 +63,7 @@ def test_evaluation_values_are_checked(name, value, tmp_path):
   good = config_lib.EvalConfig(data_dir=str(tmp_path), checkpoint_dir='c',
                                eval_dir='e')
   config_lib.validate_eval(good)
-  with pytest.raises(UserError, match='--%s=' % name):
+  with pytest.raises(UserError, match=f'--{name}='):
     config_lib.validate_eval(good._replace(**{name: value}))
 
 
@@ -117,8 +118,8 @@ def test_a_run_goes_on_only_with_its_mentornet(tmp_path):
   config_lib.save(config, str(tmp_path), mentornet_md5='abc', started=3.5)
   assert config_lib.load(str(tmp_path))['started'] == 3.5
   assert config_lib.check_resume(config, 'abc') == []
-  with pytest.raises(UserError, match='--trained_mentornet_dir=.* holds another '
-                                      'MentorNet now .md5 abd, not abc.'):
+  with pytest.raises(UserError, match='--trained_mentornet_dir=.* now holds '
+                     'another MentorNet .md5 abd, not abc.'):
     config_lib.check_resume(config, 'abd')
 
 
@@ -158,7 +159,7 @@ def test_odd_types(tmp_path, name, value):
       lambda: config_lib.resolve_eval(
           config_lib.EvalConfig(checkpoint_dir=directory))):
     with pytest.raises(UserError, match=r'config.json does not hold the '
-                       r'settings of a run \(see %s\)' % name):
+                       rf'settings of a run \(see {name}\)'):
       use()
 
 
@@ -169,8 +170,9 @@ def test_names_of_files_that_are_not_utf8_come_back(tmp_path):
 
 
 def test_whole_numbers_are_bounded():
-  for name in ('batch_size', 'max_number_of_steps', 'num_readers', 'seed'):
-    with pytest.raises(UserError, match='--%s=10+ must be at most' % name):
+  for name, limit in (('batch_size', 'at most'), ('num_readers', 'at most'),
+                      ('max_number_of_steps', 'at most'), ('seed', 'between')):
+    with pytest.raises(UserError, match=f'--{name}=10+ must be {limit}'):
       config_lib.validate(GOOD._replace(**{name: 10**30}))
   config_lib.validate(GOOD._replace(seed=2**32 - 1, batch_size=2**31 - 1))
   with pytest.raises(UserError, match='--batch_size=10+ must be at most'):
@@ -180,8 +182,37 @@ def test_whole_numbers_are_bounded():
 
 @pytest.mark.parametrize('sign', '*?[]\\')
 def test_directories_of_checkpoints_are_no_patterns(sign, tmp_path):
-  with pytest.raises(UserError, match='--train_log_dir=.* must be without any'):
-    config_lib.validate(GOOD._replace(train_log_dir='run' + sign))
-  with pytest.raises(UserError, match='--checkpoint_dir=.* must be without'):
+  with pytest.raises(UserError, match='--train_log_dir=.* must not contain any'):
+    config_lib.validate(GOOD._replace(train_log_dir=f"run{sign}"))
+  with pytest.raises(UserError, match='--checkpoint_dir=.* must not contain'):
     config_lib.validate_eval(config_lib.EvalConfig(
-        data_dir=str(tmp_path), checkpoint_dir='run' + sign, eval_dir='e'))
+        data_dir=str(tmp_path), checkpoint_dir=f"run{sign}", eval_dir='e'))
+
+
+def test_the_evaluator_of_a_cluster(tmp_path):
+  run = GOOD._replace(data_dir=str(tmp_path / '0.4'), save_interval_secs=100,
+                      train_log_dir=str(tmp_path / 'run' / 'train'))
+  with pytest.raises(UserError, match='expects the test set in .*val'):
+    config_lib.eval_of(run)
+  (tmp_path / 'val').mkdir()
+  evaluation = config_lib.eval_of(run)
+  config_lib.validate_eval(evaluation)
+  assert evaluation.data_dir == str(tmp_path / 'val')
+  assert evaluation.eval_dir == str(tmp_path / 'run' / 'eval')
+  assert evaluation.timeout == 800  # After --cluster_timeout and two saves.
+  other = config_lib.eval_of(run._replace(train_log_dir='log',
+                                          cluster_timeout=0))
+  assert other.eval_dir.endswith('log-eval') and other.timeout == 0
+
+
+def test_every_setting_is_explained_and_its_default_is_valid():
+  for setting in settings.TRAIN_SETTINGS + settings.EVAL_SETTINGS:
+    assert setting.help.endswith('.'), setting.name
+    setting.check(setting.default)
+
+
+def test_what_the_tasks_of_a_cluster_share():
+  shared = config_lib.shared_by_tasks(GOOD)
+  assert {'seed', 'max_number_of_steps', 'batch_size'} <= set(shared)
+  assert not {'data_dir', 'train_log_dir', 'task', 'loss_csv_file',
+              'trained_mentornet_dir', 'save_interval_secs'} & set(shared)

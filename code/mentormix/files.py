@@ -79,6 +79,13 @@ def _checksum(path, digest):
   return digest.hexdigest()
 
 
+def write_json(path, value):
+  """Writes a value as JSON, atomically."""
+  with replaced(path) as f:
+    json.dump(value, f, indent=2, sort_keys=True)
+    f.write('\n')
+
+
 def contents(path, most):
   """What is in a file, bytes; ValueError if it is more than `most` bytes."""
   with open(path, 'rb') as f:

@@ -34,8 +34,8 @@ def _run(fetches):
 @pytest.mark.parametrize('alpha', ['0.5', '2', '8'])
 @pytest.mark.parametrize('weights', ['mixed', 'ones', 'low'])
 def test_mixing_is_the_published_arithmetic(golden, alpha, weights):
-  key = lambda name: golden['mix/beta%s_%s/%s' % (alpha, weights, name)]
-  v = golden['mix/v_' + weights][:, 0]
+  key = lambda name: golden[f'mix/beta{alpha}_{weights}/{name}']
+  v = golden[f"mix/v_{weights}"][:, 0]
   lam = loss_lib.mixing_coefficients(
       tf.constant(key('raw_beta').ravel()), tf.constant(v))
   j = tf.constant(key('idx'))
@@ -50,10 +50,10 @@ def test_mixing_is_the_published_arithmetic(golden, alpha, weights):
 @pytest.mark.parametrize('kind', ['hard', 'soft'])
 def test_cross_entropy_of_the_published_logits(golden, kind):
   net = 'net_w16_32_64_c10/'
-  labels = tf.constant(golden[net + 'labels_' + kind])
-  student = lambda images: tf.constant(golden[net + 'logits_train'])
+  labels = tf.constant(golden[f"{net}labels_{kind}"])
+  student = lambda images: tf.constant(golden[f"{net}logits_train"])
   loss = _run(loss_lib.cross_entropy(None, labels, student).per_example)
-  np.testing.assert_allclose(loss, golden[net + 'xent_' + kind], rtol=1e-5)
+  np.testing.assert_allclose(loss, golden[f"{net}xent_{kind}"], rtol=1e-5)
 
 
 def test_the_switch_is_at_one_half():

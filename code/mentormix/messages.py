@@ -1,4 +1,4 @@
-"""What the user reads: errors of one line, log lines with the time, exit codes.
+"""What the user reads: errors of one line, and log lines with the time.
 
 A user's mistake (a flag, a file, a value) is a `UserError`: one line that names
 it and says what to do. Any other exception is a bug and keeps its traceback.
@@ -7,39 +7,41 @@ import os
 import sys
 import time
 
-FAILED = 1
+FAILED = 1  # Exit codes.
 BAD_INPUT = 2
 
 
 class UserError(Exception):
-  """Bad input: the message is the one line that the user reads."""
+  """Bad input; the message is the one line that the user reads."""
 
 
 class RunError(Exception):
-  """A run that cannot go on (disk full, NaN): one line, exit code 1."""
+  """A run cannot continue (disk full, NaN); one line, exit code 1."""
 
 
 def log(line):
-  """Prints a line with the time before it, at once, also into a file."""
+  """Prints a line with the time, and flushes it at once."""
   print(_now(), line, flush=True)
 
 
 def abort(message):
-  """Ends the process with a line, from a thread, whatever the others wait for.
+  """Ends the process with an error line, whatever other threads wait for.
 
   Args:
     message: as of a `RunError`.
   """
-  print_error(os.path.basename(sys.argv[0]), message)
+  print_error(message)
   sys.stdout.flush()
   os._exit(FAILED)  # pylint: disable=protected-access
 
 
+def print_error(message):
+  """Prints a message as one line to stderr, with time and program name."""
+  program = os.path.basename(sys.argv[0])
+  line = ' '.join(str(message).split())
+  sys.stderr.write(f'{_now()} {program}: error: {line}\n')
+  sys.stderr.flush()
+
+
 def _now():
   return time.strftime('%Y-%m-%d %H:%M:%S')
-
-
-def print_error(program, message):
-  line = ' '.join(str(message).split())
-  sys.stderr.write('%s %s: error: %s\n' % (_now(), program, line))
-  sys.stderr.flush()

@@ -1,32 +1,48 @@
-"""Signals that stop a process after its running step."""
+"""Signals that stop a process after its running step, or make it save."""
 import signal
 
+_STOP = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
-class StopSignals(object):
-  """Notes the first of some signals; a second one ends the process at once.
+
+class Signals:
+  """Notes SIGTERM, SIGHUP, Ctrl-C and SIGUSR1 for a loop that looks at them.
+
+  A second signal that stops ends the process at once.
 
   Attributes:
-    received: its number, or None.
+    stopped_by: number of the signal that asked to stop, or None.
+    save: whether SIGUSR1 has asked for a checkpoint; the loop resets it.
   """
 
   def __init__(self):
-    self.received = None
+    self.stopped_by = None
+    self.save = False
     self._previous = {}
 
-  def install(self, *numbers):
-    """Notes these from now on."""
-    for number in numbers:
-      # What is ignored stays so: Ctrl-C for a background job, SIGHUP for nohup.
+  def install(self):
+    """Notes signals from now on; a second call changes nothing."""
+    for number in _STOP:
+      # An ignored signal stays so: Ctrl-C in the background, SIGHUP in nohup.
       if (number not in self._previous
           and signal.getsignal(number) is not signal.SIG_IGN):
-        self._previous[number] = signal.signal(number, self._note)
-
-  def _note(self, number, frame):
-    del frame
-    self.received = number
-    self.restore()
+        self._previous[number] = signal.signal(number, self._stop)
+    signal.signal(signal.SIGUSR1, self._ask_to_save)
 
   def restore(self):
-    """Handles them again as before."""
+    """Handles signals as before; call it after the last checkpoint."""
+    self._restore_stop()
+    # By default it would end the process.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+  def _restore_stop(self):
     while self._previous:
       signal.signal(*self._previous.popitem())
+
+  def _stop(self, number, frame):
+    del frame
+    self.stopped_by = number
+    self._restore_stop()
+
+  def _ask_to_save(self, number, frame):
+    del number, frame
+    self.save = True

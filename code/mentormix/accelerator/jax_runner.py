@@ -265,12 +265,12 @@ def train(trainer, state, done, last, steps_per_call, save_interval,
   Raises:
     RunError: the loss is not a number any more; checkpoints are from before.
   """
-  signals = signals_lib.StopSignals()
-  signals.install(signal.SIGTERM, signal.SIGINT)
+  signals = signals_lib.Signals()
+  signals.install()
   show = _progress(last, trainer.flops_per_step)
   saved = done
   ahead = collections.deque()
-  while done < last and not signals.received:
+  while done < last and not signals.stopped_by:
     # No call goes past a checkpoint.
     count = min(steps_per_call, last - done,
                 save_interval - done % save_interval)
@@ -280,7 +280,8 @@ def train(trainer, state, done, last, steps_per_call, save_interval,
     if len(ahead) > _CALLS_AHEAD:
       ahead.popleft().block_until_ready()
     show(done, loss, selected)
-    if done % save_interval == 0:
+    if done % save_interval == 0 or signals.save:
+      signals.save = False
       _finite(loss, done)
       save_state(state, done)
       saved = done
@@ -288,10 +289,10 @@ def train(trainer, state, done, last, steps_per_call, save_interval,
     _finite(loss, done)
     save_state(state, done)
   signals.restore()
-  if signals.received:
-    name = signal.Signals(signals.received).name
+  if signals.stopped_by:
+    name = signal.Signals(signals.stopped_by).name
     log(f'stopped by {name} at step {done}, checkpoint saved')
-    return 128 + signals.received
+    return 128 + signals.stopped_by
   log(f'trained to step {done}')
   return 0
 

@@ -2,63 +2,72 @@
 import contextlib
 
 from mentormix import checkpoints
+from mentormix import files
+from mentormix import runtime
 from mentormix.data import decoding
 from mentormix.data import record_checks
-from mentormix import files
-from mentormix.mentornet import loading as mentornet_loading
+from mentormix.mentornet import loading
 from mentormix.messages import log
 from mentormix.messages import RunError
 from mentormix.messages import UserError
-from mentormix import runtime
 from mentormix.runtime import tf
 
 
 @contextlib.contextmanager
 def explained(config, dataset, shards):
-  """Says of an error in the block, in a line, what it means and what to do."""
+  """Turns an error in the block into a line that says what it means.
+
+  Args:
+    config: a `config.TrainConfig`.
+    dataset: a `datasets.Dataset`.
+    shards: the `datasets.Shard`s of the training split.
+
+  Raises:
+    RunError: the line says what to fix, and that training can resume.
+  """
   try:
     yield
   except (RunError, UserError):
     raise
   except Exception as error:
-    goes_on = 'then the same command goes on from step %d in %s' % (
-        checkpoints.last_step(config.train_log_dir), config.train_log_dir)
+    last = checkpoints.last_step(config.train_log_dir)
+    resume = ('then rerun the same command to resume from step '
+              f'{last} in {config.train_log_dir}')
     cause = _cause(error, config, dataset, shards)
     if not cause:
-      log('training ended by an error that nobody foresaw; mend it, %s'
-          % goes_on)
+      log(f'training stopped on an unexpected error; fix it, {resume}')
       raise
-    raise RunError('%s; %s' % (cause, goes_on))
+    raise RunError(f'{cause}; {resume}')
 
 
 def _cause(error, config, dataset, shards):
-  """What an error in a step or a write means, and what to do; or None."""
+  """Says what an error means and how to fix it; None if that is not known."""
   reason = runtime.reason(error)
   if files.is_about_disk(reason):
     for name in ('data_dir', 'loss_csv_file', 'train_log_dir'):
       path = getattr(config, name)
       if path and path in reason:
         break
-    return '--%s=%s cannot be read or written (%s): make room or mend it' % (
-        name, path, reason)
+    return (f'--{name}={path} cannot be read or written ({reason}): free some '
+            'space or fix that')
   if isinstance(error, tf.errors.ResourceExhaustedError):
-    return ('out of memory or the like (%s): end other processes, or take a '
-            'smaller --batch_size' % reason)
+    return (f'out of memory or another resource ({reason}): end other '
+            'processes, or use a smaller --batch_size')
   if isinstance(error, tf.errors.NotFoundError) and config.master:
-    return '--master=%s is none (%s): mend it' % (config.master, reason)
+    return f'--master={config.master} is not a TensorFlow master ({reason})'
   if isinstance(error, tf.errors.UnknownError):
-    said = mentornet_loading.formula_error(error)
-    return said and '--trained_mentornet_dir=%s: %s: mend it' % (
-        config.trained_mentornet_dir, said)
+    said = loading.formula_error(error)
+    return said and (f'--trained_mentornet_dir={config.trained_mentornet_dir}: '
+                     f'{said}: fix that')
   if isinstance(error, (tf.errors.DataLossError,
                         tf.errors.InvalidArgumentError)):
-    try:  # As when a file too large for memory was changed meanwhile.
+    try:  # A file that does not fit into memory may have changed since.
       shards, _ = record_checks.check_files(
           dataset, 'train', [shard.path for shard in shards],
           config.max_bad_records)
       decoding.check_images(dataset, 'train', shards)
     except UserError as damage:
       return str(damage)
-    return ('a step failed, as it does on a damaged file or image (%s): check '
-            '--data_dir=%s' % (reason, config.data_dir))
+    return (f'a step failed, as it does on a damaged file or image ({reason}): '
+            f'check --data_dir={config.data_dir}')
   return None

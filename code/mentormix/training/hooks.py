@@ -1,7 +1,8 @@
-"""Hooks of the training session: what happens between steps."""
-import json
+"""Hooks of the training session: what happens between two steps.
+
+`loop` puts them in an order in which a NaN is seen before anything is saved.
+"""
 import os
-import signal
 import sys
 import time
 
@@ -10,32 +11,54 @@ import tqdm
 
 from mentormix import checkpoints
 from mentormix import files
+from mentormix import summaries
 from mentormix.mentornet import loss_traces
 from mentormix.messages import log
 from mentormix.messages import RunError
 from mentormix.runtime import tf
-from mentormix import signals as signals_lib
-from mentormix import summaries
 
-TRACE_SIZES = 'loss_csv.json'  # Beside them.
-
+TRACE_SIZES = 'loss_csv.json'  # Beside the checkpoints.
 _LOG_SECS = 30
 
 
-class WatchHook(tf.train.SessionRunHook):
-  """Tells the `cluster.Watch` of steps."""
+class NanHook(tf.train.SessionRunHook):
+  """Ends training in the step whose loss or weights are not finite."""
 
-  def __init__(self, watch):
-    self._watch = watch
+  def __init__(self, step, learning_rate, directory):
+    """Creates the hook.
+
+    Args:
+      step: a `step.Step`.
+      learning_rate: the initial one, for the error message.
+      directory: where checkpoints are.
+    """
+    self._fetches = {'loss': step.loss,
+                     'sum of squared weights': step.weights_l2}
+    self._done = step.done
+    self._learning_rate = learning_rate
+    self._directory = directory
+
+  def before_run(self, run_context):
+    return tf.train.SessionRunArgs((self._fetches, self._done))
 
   def after_run(self, run_context, run_values):
-    self._watch.stepped()
+    values, done = run_values.results
+    bad = [f'the {name} is {value:g}' for name, value in sorted(values.items())
+           if not np.isfinite(value)]
+    if bad:
+      last = checkpoints.last_step(self._directory)
+      raise RunError(
+          f'at step {done} {" and ".join(bad)}; usually the learning rate is '
+          f'too high: lower --learning_rate={self._learning_rate:g} and name '
+          f'another --train_log_dir; the last checkpoint in {self._directory}, '
+          f'of step {last}, is from before')
 
 
 class EndHook(tf.train.SessionRunHook):
   """Ends training after a number of steps.
 
-  tf.train.StopAtStepHook may take one more where other workers count, too.
+  tf.train.StopAtStepHook may take one step too many if other workers count
+  steps, too.
   """
 
   def __init__(self, step, end):
@@ -51,7 +74,7 @@ class EndHook(tf.train.SessionRunHook):
 
 
 class ProgressHook(tf.train.SessionRunHook):
-  """A bar on a terminal; the same as log lines elsewhere, as under nohup."""
+  """Shows a bar on a terminal, and prints log lines elsewhere (nohup)."""
 
   def __init__(self, step, end):
     self._fetches = {'done': step.done, 'loss': step.loss,
@@ -60,7 +83,7 @@ class ProgressHook(tf.train.SessionRunHook):
     self._bar = None
 
   def after_create_session(self, session, coord):
-    """Also when a server was gone; some steps are then done again."""
+    """Also called after a server was gone; some steps are then repeated."""
     self._start = int(session.run(tf.train.get_global_step()))
     self._begun = time.time()
     self._shown, self._shown_at = None, self._start
@@ -81,18 +104,17 @@ class ProgressHook(tf.train.SessionRunHook):
   def _show(self, done, loss, selected):
     now = time.time()
     if self._bar:
-      self._bar.set_postfix(loss='%.3f' % loss, selected='%.0f%%' % (
-          100 * selected), refresh=False)
+      self._bar.set_postfix(loss=f'{loss:.3f}', selected=f'{selected:.0%}',
+                            refresh=False)
       self._bar.update(done - self._bar.n)
     else:
       shown = self._begun if self._shown is None else self._shown
       rate = (done - self._shown_at) / max(now - shown, 1e-9)
-      # A worker may see its first step before it counts.
+      # A worker may see its first step before the step counts.
       mean = max(done - self._start, 1) / max(now - self._begun, 1e-9)
-      log('step %d/%d (%.1f%%)  loss %.3f  selected %.0f%%  %.3g step/s  %s '
-          'left' % (done, self._end, 100.0 * done / self._end, loss,
-                    100 * selected, rate,
-                    _duration(max(self._end - done, 0) / mean)))
+      left = _duration(max(self._end - done, 0) / mean)
+      log(f'step {done}/{self._end} ({done / self._end:.1%})  loss {loss:.3f}  '
+          f'selected {selected:.0%}  {rate:.3g} step/s  {left} left')
     self._shown, self._shown_at = now, done
 
   def end(self, session):
@@ -102,23 +124,37 @@ class ProgressHook(tf.train.SessionRunHook):
       self._bar.close()
 
 
-class SummaryHook(tf.train.SessionRunHook):
-  """Writes the summaries of the first step, and then of one now and then."""
+def _duration(seconds):
+  hours, rest = divmod(int(round(seconds)), 3600)
+  return f'{hours}:{rest // 60:02d}:{rest % 60:02d}'
 
-  def __init__(self, config, step, start):
-    self._config = config
+
+class SummaryHook(tf.train.SessionRunHook):
+  """Writes summaries: of the first step, then of one every few seconds."""
+
+  def __init__(self, step, directory, interval_secs, is_new):
+    """Creates the hook.
+
+    Args:
+      step: a `step.Step`.
+      directory: where the summaries go.
+      interval_secs: seconds between two summaries.
+      is_new: whether the run starts at step 0; the graph is then written, too.
+    """
     self._fetches = {'done': step.done}
-    self._is_new = not start
+    self._directory = directory
+    self._interval_secs = interval_secs
+    self._is_new = is_new
     self._due = 0  # When, in seconds since 1970.
 
   def begin(self):
     self._fetches['summary'] = tf.summary.merge_all()
-    self._writer = summaries.Writer(self._config.train_log_dir)
+    self._writer = summaries.Writer(self._directory)
     if self._is_new:
       self._writer.add_graph(tf.get_default_graph())
 
   def before_run(self, run_context):
-    # In the same session call as the step: state moves once.
+    # In the same session call as the step, so that state changes once.
     return (tf.train.SessionRunArgs(self._fetches)
             if time.time() >= self._due else None)
 
@@ -126,35 +162,37 @@ class SummaryHook(tf.train.SessionRunHook):
     if run_values.results:
       self._writer.add_summary(run_values.results['summary'],
                                run_values.results['done'])
-      self._due = time.time() + self._config.save_summaries_secs
+      self._due = time.time() + self._interval_secs
 
   def end(self, session):
     self._writer.close()
 
 
 class TraceHook(tf.train.SessionRunHook):
-  """Writes a loss trace, from steps evenly spread over the training.
+  """Writes a loss trace, from steps spread evenly over the training.
 
-  Rows are written before each checkpoint, and how far the file then goes is
-  noted by its step: a run that goes on from any of them repeats and lacks none.
+  Rows are written before each checkpoint, and the size of the file is noted for
+  its step. A run that resumes from any of the checkpoints therefore repeats no
+  row and lacks none.
   """
 
-  def __init__(self, config, step, batch, is_new):
+  def __init__(self, step, batch, path, directory, num_rows, is_new):
     """Creates the hook.
 
     Args:
-      config: a `config.TrainConfig`.
-      step: a `Step`.
+      step: a `step.Step`.
       batch: an `input_pipeline.Batch`.
-      is_new: whether the run is, so that the file may not hold rows.
+      path: of the trace, a CSV file.
+      directory: where checkpoints are.
+      num_rows: how many examples the whole training sees.
+      is_new: whether the run is new, so that the file must not hold rows.
     """
     self._done = step.done
     self._fetches = (batch.source_ids, step.epoch_percent, batch.labels,
                      batch.clean_labels, step.unmixed)
-    rows = config.max_number_of_steps * config.batch_size
-    self._every = max(1, -(-rows // loss_traces.MAX_ROWS))
-    self._writer = loss_traces.Writer(config.loss_csv_file, go_on=not is_new)
-    self._sizes_path = os.path.join(config.train_log_dir, TRACE_SIZES)
+    self._every = max(1, -(-num_rows // loss_traces.MAX_ROWS))
+    self._writer = loss_traces.Writer(path, go_on=not is_new)
+    self._sizes_path = os.path.join(directory, TRACE_SIZES)
     self._sizes = {}  # Step, as a string -> bytes.
     if not is_new:
       self._sizes = files.read_object(self._sizes_path, 'sizes of a file') or {}
@@ -185,119 +223,74 @@ class TraceHook(tf.train.SessionRunHook):
   def before_save(self, step):
     """Writes the rows that have gathered; call it before each checkpoint."""
     self._sizes[str(step)] = self._writer.flush()
-    with files.replaced(self._sizes_path) as f:
-      json.dump(self._sizes, f, indent=0)
-
-
-def _duration(seconds):
-  hours, rest = divmod(int(round(seconds)), 3600)
-  return '%d:%02d:%02d' % (hours, rest // 60, rest % 60)
-
-
-class SoundHook(tf.train.SessionRunHook):
-  """Ends training in the step whose loss or weights are no numbers any more."""
-
-  def __init__(self, step, config):
-    self._fetches = {'loss': step.loss,
-                     'sum of squared weights': step.weights_l2}
-    self._done = step.done
-    self._config = config
-
-  def before_run(self, run_context):
-    return tf.train.SessionRunArgs((self._fetches, self._done))
-
-  def after_run(self, run_context, run_values):
-    values, done = run_values.results
-    bad = ['the %s is %g' % item for item in sorted(values.items())
-           if not np.isfinite(item[1])]
-    if bad:
-      directory = self._config.train_log_dir
-      raise RunError(
-          'at step %d %s; as a rule the learning rate is too high: lower '
-          '--learning_rate=%g and name another --train_log_dir; the last '
-          'checkpoint in %s, of step %d, is from before' % (
-              done, ' and '.join(bad), self._config.learning_rate,
-              directory, checkpoints.last_step(directory)))
+    files.write_json(self._sizes_path, self._sizes)
 
 
 class SignalHook(tf.train.SessionRunHook):
-  """Ends training after the running step on SIGTERM, SIGHUP or Ctrl-C.
+  """Ends training after the running step if a signal asks for that.
 
-  The session then closes as at the end of training: with a checkpoint. A second
-  signal ends the process at once.
-
-  Attributes:
-    stop: a `command.StopSignals`: whether, and which one, ended training.
-    save: whether SIGUSR1 has asked for a checkpoint.
+  The session then closes as at the end of training: with a checkpoint.
   """
 
-  def __init__(self):
-    self.stop = signals_lib.StopSignals()
-    self.save = False
-
-  def install(self):
-    """Handles signals from now on; the hook does so when a session begins."""
-    self.stop.install(signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-    signal.signal(signal.SIGUSR1, self._ask_to_save)
-
-  def after_create_session(self, session, coord):
-    self.install()
-
-  def _ask_to_save(self, number, frame):
-    del number, frame
-    self.save = True
-
-  def after_run(self, run_context, run_values):
-    if self.stop.received:
-      run_context.request_stop()
-
-  def restore(self):
-    """Handles signals as before; call it when all that is to be saved is."""
-    self.stop.restore()
-    # Left alone, Python would let it end the process.
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-
-
-class CheckpointHook(tf.train.SessionRunHook):
-  """Saves at the start of a run, now and then, on SIGUSR1, and at the end.
-
-  TensorFlow's own hook comes before all others and writes from a thread, too:
-  it saves a NaN before it can be seen, and loses summaries on a full disk.
-  """
-
-  def __init__(self, config, saver, signals, trace, wait):
+  def __init__(self, signals):
     """Creates the hook.
 
     Args:
-      config: a `config.TrainConfig`.
-      saver: a tf.train.Saver.
-      signals: the `SignalHook`, which comes before this one.
-      trace: a `TraceHook`, or None.
-      wait: a callable that returns when nobody else trains any more.
+      signals: a `signals.Signals`.
     """
-    self._wait = wait
-    self._config = config
+    self._signals = signals
+
+  def after_create_session(self, session, coord):
+    self._signals.install()
+
+  def after_run(self, run_context, run_values):
+    if self._signals.stopped_by:
+      run_context.request_stop()
+
+
+class CheckpointHook(tf.train.SessionRunHook):
+  """Saves at the start of a run, at intervals, on SIGUSR1, and at the end.
+
+  TensorFlow's own hook runs before all others and writes from a thread: it
+  saves a NaN before another hook can see it, and loses summaries on a full
+  disk.
+  """
+
+  def __init__(self, saver, directory, interval_secs, signals, trace=None,
+               wait=lambda: None):
+    """Creates the hook.
+
+    Args:
+      saver: a tf.train.Saver.
+      directory: where checkpoints go.
+      interval_secs: seconds between two checkpoints.
+      signals: a `signals.Signals`.
+      trace: a `TraceHook`, or None.
+      wait: a callable that returns when no other worker trains any more.
+    """
     self._saver = saver
+    self._directory = directory
+    # Absolute, for a --master with another working directory.
+    self._path = os.path.abspath(os.path.join(directory, checkpoints.BASENAME))
+    self._interval_secs = interval_secs
     self._signals = signals
     self._trace = trace
-    # Whole, for a --master that works elsewhere.
-    self._path = os.path.abspath(os.path.join(config.train_log_dir,
-                                              checkpoints.BASENAME))
+    self._wait = wait
 
   def begin(self):
     self._step = tf.train.get_global_step()
 
   def after_create_session(self, session, coord):
     self._saved = session.run(self._step)
-    self._due = time.time() + self._config.save_interval_secs
-    if self._saved not in checkpoints.find(self._config.train_log_dir):
+    self._due = time.time() + self._interval_secs
+    if self._saved not in checkpoints.find(self._directory):
       self._save(session)
 
   def after_run(self, run_context, run_values):
     if self._signals.save:
       self._signals.save = False
       self._save(run_context.session)
-      log('SIGUSR1: checkpoint of step %d saved' % self._saved)
+      log(f'SIGUSR1: checkpoint of step {self._saved} saved')
     elif time.time() >= self._due:
       self._save(run_context.session)
 
@@ -314,6 +307,6 @@ class CheckpointHook(tf.train.SessionRunHook):
     self._saved = int(session.run(self._step))
     if self._trace:
       self._trace.before_save(self._saved)
-    # Its graph is in the code, not in files beside the checkpoint.
+    # The graph is in the code, not in files beside the checkpoint.
     self._saver.save(session, self._path, self._saved, write_meta_graph=False)
-    self._due = time.time() + self._config.save_interval_secs
+    self._due = time.time() + self._interval_secs

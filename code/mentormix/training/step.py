@@ -2,63 +2,57 @@
 
     batch -> method (mentormix_loss) -> mean + decay -> momentum -> averages
 
-What a step changes, it changes once: weights, their averages, the moving
-statistics, the mentors' loss averages, the global step.
+A step changes each state once: weights, their averages, moving statistics, the
+mentors' loss averages, the global step. In a cluster, every worker builds this
+graph, and the variables are on the servers: all workers share what a step
+changes. B is the batch size.
 """
-import collections
+from typing import Any
+from typing import NamedTuple
+from typing import Optional
 
-from mentormix.cluster import roles
-from mentormix.cluster import sync_hook as sync_hook_lib
 from mentormix import mentormix_loss
-from mentormix.mentornet import mentor as mentor_lib
-from mentormix import precision as precision_lib
+from mentormix import precision
 from mentormix import runtime
-from mentormix.runtime import tf
 from mentormix import sampling
 from mentormix import schedules
 from mentormix import students
+from mentormix.cluster import roles
+from mentormix.cluster import sync_hook as sync_lib
+from mentormix.mentornet import mentor as mentor_lib
+from mentormix.runtime import tf
 from mentormix.students import resnet
 
 MOMENTUM = 0.9
+_FIRST_STREAM = 32  # Of random numbers; augmentation uses those before it.
 
-_FIRST_STREAM = 32  # Of random numbers; those below are of the augmentation.
 
-
-class Step(collections.namedtuple(
-    'Step', 'train_op done loss v selected unmixed epoch_percent weights_l2 '
-    'sync_hook')):
-  """One training step.
-
-  Attributes:
-    train_op: runs the step.
-    done: int64 scalar, how many steps are done after it, those of other
-      workers included.
-    loss: float32 scalar, the mean over the batch plus weight decay.
-    v: [B], the weight of each example.
-    selected: float32 scalar, share of the batch with v >= 0.5.
-    unmixed: [B], the loss of each example as it is; None for mixup.
-    epoch_percent: int32 scalar, how far training is.
-    weights_l2: float32 scalar, half the sum of the squared weights that the
-      step leads to.
-    sync_hook: what the session of synchronous training needs; else None.
-  """
-  __slots__ = ()
+class Step(NamedTuple):
+  """One training step."""
+  train_op: tf.Operation  # Runs the step.
+  done: tf.Tensor  # int64 scalar, steps done after it, by all workers.
+  loss: tf.Tensor  # float32 scalar, mean over the batch plus weight decay.
+  v: tf.Tensor  # [B], the weight of each example.
+  selected: tf.Tensor  # float32 scalar, share of the batch that is trusted.
+  unmixed: Optional[tf.Tensor]  # [B], losses of the images as they are.
+  epoch_percent: tf.Tensor  # int32 scalar, how far training is.
+  weights_l2: tf.Tensor  # float32 scalar, half the sum of squared new weights.
+  sync_hook: Any  # What a session of synchronous training needs, or None.
 
 
 def build_step(config, dataset, num_examples, batch, network=None,
                sampler=None, cluster=roles.ALONE):
-  """Adds one training step to the graph, summaries included.
+  """Adds one training step to the graph, with its summaries.
 
   Args:
     config: a `config.TrainConfig`.
     dataset: a `datasets.Dataset`.
-    num_examples: size of an epoch.
+    num_examples: number of examples in an epoch.
     batch: an `input_pipeline.Batch`.
-    network: the MentorNet, features [B, 4] -> v [B]; for the methods that
-      need one.
-    sampler: what draws partners, shares and dropped examples; None: a
-      `sampling.Sampler` of the step.
-    cluster: a `cluster.Cluster`.
+    network: the MentorNet, features [B, 4] -> v [B], for methods that use one.
+    sampler: draws partners, mixing coefficients and dropped examples; by
+      default a `sampling.Sampler` of the step.
+    cluster: a `roles.Cluster`.
 
   Returns:
     A `Step`.
@@ -75,10 +69,10 @@ def build_step(config, dataset, num_examples, batch, network=None,
                          student, sampler)
 
   loss = tf.reduce_mean(result.per_example)
-  # With a second weighting, published: no weight decay.
+  # As published, there is no weight decay with a second weighting.
   if not (config.method == 'mentormix' and config.second_reweight):
     loss += resnet.weight_decay()
-  # Of one step, which is a worker's own unless it waits for the others.
+  # Number of gradients averaged into one step.
   num_replicas = cluster.num_workers if config.sync_replicas else 1
   rate = schedules.learning_rate(
       step, config.learning_rate, config.learning_rate_decay_factor,
@@ -90,17 +84,18 @@ def build_step(config, dataset, num_examples, batch, network=None,
     optimizer = tf.train.SyncReplicasOptimizer(optimizer, num_replicas)
   train_op = _update(loss, optimizer, global_step)
   if config.sync_replicas:
-    sync_hook = sync_hook_lib.SyncHook(optimizer, cluster)
+    sync_hook = sync_lib.SyncHook(optimizer, cluster)
   with tf.control_dependencies([train_op]):
     done = global_step.read_value()
     weights_l2 = _weights_l2()
 
-  selected = tf.reduce_mean(tf.cast(result.v >= mentor_lib.SELECTED, tf.float32))
+  selected = tf.reduce_mean(tf.cast(
+      result.v >= mentormix_loss.TRUSTED, tf.float32))
   tf.summary.scalar('loss', loss)
   tf.summary.scalar('learning_rate', rate)
   tf.summary.scalar('v/mean', tf.reduce_mean(result.v))
   tf.summary.scalar('v/selected', selected)
-  # A weight that is no number would end the run here, with another message.
+  # A NaN would end the run here, with a less helpful message.
   tf.summary.histogram('v', tf.where(
       tf.math.is_nan(result.v), tf.zeros_like(result.v), result.v))
   return Step(train_op, done, loss, result.v, selected, result.unmixed,
@@ -109,7 +104,7 @@ def build_step(config, dataset, num_examples, batch, network=None,
 
 def _apply_method(config, network, epoch_percent, images, labels, student,
                   sampler):
-  """The `mentormix_loss.Loss` of the method asked for."""
+  """Returns the `mentormix_loss.Loss` of the configured method."""
   if config.method == 'cross_entropy':
     return mentormix_loss.cross_entropy(images, labels, student)
   if config.method == 'mixup':
@@ -138,12 +133,12 @@ def _apply_method(config, network, epoch_percent, images, labels, student,
 
 
 def _student(config, num_classes, cluster):
-  """The student in training mode; every call shares the same variables."""
+  """Returns the student in training mode; all calls share its variables."""
   network = students.get(config.studentnet)
-  dtype = precision_lib.arithmetic(config.precision)
+  dtype = precision.arithmetic(config.precision)
 
   def student(images, update_statistics=True):
-    # From a server each weight is fetched once a step, not by every use of it.
+    # Fetch each weight from its server once per step, not once per use.
     with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE,
                            caching_device=cluster.device or None):
       return network(images, num_classes, is_training=True,
@@ -151,22 +146,22 @@ def _student(config, num_classes, cluster):
   return student
 
 
-class _AveragingOptimizer(object):
-  """Takes a step, then moves the averages of the weights, then counts it."""
+class _AveragingOptimizer:
+  """Takes a step, then updates the weight averages, then counts the step."""
 
   def __init__(self, optimizer, decay):
     """Creates the optimizer.
 
     Args:
       optimizer: a tf.train.Optimizer.
-      decay: float32 scalar, of the averages.
+      decay: float32 scalar, of the moving averages.
     """
     self._decay = decay
     self._optimizer = optimizer
     self.compute_gradients = optimizer.compute_gradients
 
   def apply_gradients(self, gradients, global_step):
-    """As of a tf.train.Optimizer."""
+    """As tf.train.Optimizer.apply_gradients."""
     apply = self._optimizer.apply_gradients(gradients)
     # The average takes the weights *after* the step.
     with tf.control_dependencies([apply]):
@@ -175,37 +170,39 @@ class _AveragingOptimizer(object):
       return global_step.assign_add(1).op
 
   def _average(self, weight):
-    """As tf.train.ExponentialMovingAverage, which would take a cached weight."""
+    """As tf.train.ExponentialMovingAverage, which would use a cached weight."""
     name = tf.train.ExponentialMovingAverage(0.0).average_name(weight)
     with tf.device(weight.device):
-      with runtime.without_xla():  # In 1.15 it would leave both uninitialized.
+      with runtime.without_xla():  # On 1.15, XLA would not initialize these.
         average = tf.get_variable(name, initializer=weight.initial_value,
                                   trainable=False)
       return average.assign_sub((1 - self._decay) * (
           average.read_value() - weight.read_value())).op
 
 
-def _optimizer(rate, step, precision):
-  """Momentum at that learning rate, and the averages of the weights."""
+def _optimizer(rate, step, precision_name):
+  """Momentum SGD, which also averages the weights."""
   return _AveragingOptimizer(
-      precision_lib.scale_loss(tf.train.MomentumOptimizer(rate, MOMENTUM), precision),
+      precision.scale_loss(
+          tf.train.MomentumOptimizer(rate, MOMENTUM), precision_name),
       schedules.weight_average_decay(step))
 
 
 def _update(loss, optimizer, global_step):
-  """Statistics and loss averages, then the step of the optimizer."""
-  # Not gated, which would compute the gradient by the images, too, for nothing.
+  """Updates statistics and loss averages, then takes an optimizer step."""
+  # Gating would also compute the gradient of the images, which nobody needs.
   gradients = optimizer.compute_gradients(
       loss, gate_gradients=tf.train.Optimizer.GATE_NONE)
-  # Both passes are over before a weight moves. Not as a dependence of all that
-  # the optimizer adds: what synchronous training runs besides is no step.
+  # Both passes end before a weight changes. Only the gradients depend on the
+  # updates, since synchronous training runs some of the optimizer's operations
+  # outside of steps.
   with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
     gradients = [(tf.identity(g), w) for g, w in gradients]
   return optimizer.apply_gradients(gradients, global_step)
 
 
 def _weights_l2():
-  """Half the sum of the squared weights, each computed where it is."""
+  """Half the sum of squared weights, computed where each weight is stored."""
   squares = []
   for weight in tf.trainable_variables():
     with tf.device(weight.device):
@@ -214,29 +211,29 @@ def _weights_l2():
 
 
 def summarize_separation(v, is_clean):
-  """Summaries of how well v tells clean from noisy labels.
+  """Adds summaries of how well v separates clean from noisy labels.
 
   Args:
     v: [B] weights.
     is_clean: [B] bool.
 
   Returns:
-    (auc, precision, recall), float32 scalars: the chance that a clean example
-    outweighs a noisy one (ties count half), and of the selection v >= 0.5 the
-    share that is clean and the share of the clean that it finds. NaN where the
-    batch leaves a value undefined.
+    (auc, precision, recall), float32 scalars. auc: the chance that a clean
+    example has a higher weight than a noisy one (ties count half). precision
+    and recall of the selection v >= 0.5 as a detector of clean labels. A value
+    that is undefined for the batch is NaN.
   """
   clean, noisy = tf.boolean_mask(v, is_clean), tf.boolean_mask(v, ~is_clean)
   means = tf.reduce_mean(clean), tf.reduce_mean(noisy)
   sign = tf.sign(clean[:, tf.newaxis] - noisy[tf.newaxis, :])
   auc = tf.reduce_mean((sign + 1) / 2)
-  chosen = v >= mentor_lib.SELECTED
+  chosen = v >= mentormix_loss.TRUSTED
   hits = tf.reduce_sum(tf.cast(chosen & is_clean, tf.float32))
-  precision = hits / tf.reduce_sum(tf.cast(chosen, tf.float32))
+  chosen_clean = hits / tf.reduce_sum(tf.cast(chosen, tf.float32))
   recall = hits / tf.reduce_sum(tf.cast(is_clean, tf.float32))
   tf.summary.scalar('v/clean', means[0])
   tf.summary.scalar('v/noisy', means[1])
   tf.summary.scalar('v/auc', auc)
-  tf.summary.scalar('v/precision', precision)
+  tf.summary.scalar('v/precision', chosen_clean)
   tf.summary.scalar('v/recall', recall)
-  return auc, precision, recall
+  return auc, chosen_clean, recall

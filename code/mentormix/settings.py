@@ -1,0 +1,225 @@
+"""The settings of training and evaluation, each declared once.
+
+A `Setting` says everything about one setting: name, default (and so its type),
+meaning, range, and what may differ when a run resumes or in a cluster. The
+flags, --help, the checks and config.json follow from it.
+"""
+from typing import Any
+from typing import NamedTuple
+from typing import Optional
+from typing import Tuple
+
+from mentormix.messages import UserError
+
+_WEIGHTING = ('trained_mentornet_dir', 'loss_p_percentile', 'burn_in_epoch',
+              'example_dropout_rates')
+
+# Method -> the settings that it uses and some other method does not.
+METHOD_SETTINGS = {
+    'cross_entropy': (),
+    'mixup': ('mixup_alpha',),
+    'mentornet': _WEIGHTING,
+    'mentormix': _WEIGHTING + ('mixup_alpha', 'second_reweight'),
+}
+METHODS = tuple(METHOD_SETTINGS)
+PRECISIONS = ('float32', 'mixed')
+WEIGHTED = ('mentornet', 'mentormix')  # These need a MentorNet.
+_LARGEST = 2**31 - 1  # The largest int of a setting, unless it says otherwise.
+
+
+class Setting(NamedTuple):
+  """What there is to know about one setting."""
+  name: str
+  default: Any  # The setting has its type; None is a string or nothing.
+  help: str
+  at_least: Optional[float] = None
+  at_most: Optional[float] = None
+  above: Optional[float] = None
+  choices: Tuple[str, ...] = ()
+  may_change: bool = False  # A resumed run may have another value.
+  per_task: bool = False  # The tasks of a cluster may have different values.
+
+  def check(self, value):
+    """Raises UserError, which names the flag and its range, for a bad value."""
+    at_most = self.at_most
+    if isinstance(value, int) and at_most is None:
+      at_most = _LARGEST
+    good = (isinstance(value, (str, type(None)))
+            or (self.at_least is None or value >= self.at_least)
+            and (self.above is None or value > self.above)
+            and (value <= at_most if at_most is not None
+                 else value < float('inf')))
+    if not good or self.choices and value not in self.choices:
+      raise UserError(f'--{self.name}={value} must be '
+                      f'{self._range(value, at_most)}')
+
+  def _range(self, value, at_most):
+    """The values that are allowed, in words."""
+    if self.choices:
+      return f'one of {", ".join(self.choices)}'
+    if self.at_least is not None and self.at_most is not None:
+      return f'between {self.at_least} and {at_most}'
+    if at_most is not None and value > at_most:
+      return f'at most {at_most}'
+    if self.above is not None:
+      return f'above {self.above} and finite'
+    return f'at least {self.at_least}' + (
+        ' and finite' if isinstance(value, float) else '')
+
+
+_MAX_BAD_RECORDS = Setting(
+    'max_bad_records', 0,
+    'Number of bad records of --data_dir to skip: not an example of the data '
+    'set, a label out of range, or an image that cannot be decoded. If there '
+    'are more, nothing starts. A file that is damaged or truncated is always '
+    'an error, because what follows the damage cannot be read.', at_least=0,
+    may_change=True)
+
+TRAIN_SETTINGS = (
+    # Of the published code.
+    Setting('batch_size', 128, 'Examples per step.', at_least=1),
+    Setting('master', '',
+            'A TensorFlow server that is already running, such as '
+            'grpc://host:port, to compute on. By default this process '
+            'computes.',
+            may_change=True),
+    Setting('data_dir', '', 'Directory of the noisy training set.',
+            per_task=True),
+    Setting('train_log_dir', '',
+            'Directory for checkpoints, summaries and config.json.',
+            may_change=True),
+    Setting('dataset_name', 'cifar100',
+            'cifar10, cifar100, digits, or the name of your own data set.'),
+    Setting('studentnet', 'resnet32',
+            'resnet32 (the published, wide network), resnet32_thin, '
+            'resnet14_thin or resnet8_thin.'),
+    Setting('learning_rate', 0.1, 'Initial learning rate.', above=0),
+    Setting('learning_rate_decay_factor', 0.9,
+            'Factor by which each decay multiplies the learning rate.',
+            above=0),
+    Setting('num_epochs_per_decay', 3.0,
+            'Epochs between two decays of the learning rate.', above=0),
+    Setting('save_summaries_secs', 120,
+            'Seconds between summaries; 0 writes none.', at_least=0,
+            may_change=True),
+    Setting('save_interval_secs', 1200, 'Seconds between checkpoints.',
+            at_least=1, may_change=True),
+    # The epoch percentage depends on it, but a longer run is still this run.
+    Setting('max_number_of_steps', 100000, 'Number of training steps.',
+            at_least=1, may_change=True),
+    Setting('ps_tasks', 0, 'Number of parameter servers that --master knows.',
+            at_least=0, may_change=True),
+    Setting('task', 0,
+            'Index of this task in its job. Worker 0 is the chief.',
+            at_least=0, may_change=True),
+    Setting('device_id', '0',
+            'GPUs to use, in the format of CUDA_VISIBLE_DEVICES.',
+            may_change=True),
+    Setting('trained_mentornet_dir', '',
+            'The MentorNet: a directory with a frozen graph, such as those in '
+            'mentornet_models/; a checkpoint prefix, or a directory with a '
+            'checkpoint; the word threshold; or v_star: followed by the name '
+            'or the Python file of a curriculum, which uses its formula '
+            'directly.',
+            per_task=True),
+    Setting('example_dropout_rates', '0.0,100',
+            'Share of the examples whose weight is set to zero, as '
+            'rate,percent,rate,percent,... over 100 percent of the training.'),
+    Setting('burn_in_epoch', 0,
+            'All weights are 1 while the training percentage is below '
+            'burn_in_epoch - 1 (as published).', at_least=0, at_most=100),
+    Setting('loss_p_percentile', 0.7,
+            'The MentorNet compares each loss with a moving average of this '
+            'percentile of the losses, from 0 to 1.', at_least=0, at_most=1),
+    Setting('mixup_alpha', 8.0,
+            'Mixing coefficients come from Beta(alpha, alpha); 0 mixes '
+            'nothing.',
+            at_least=0),
+    Setting('second_reweight', True,
+            'Whether to weight the mixed examples, too. As published, this '
+            'also turns weight decay off.'),
+    # Additional settings.
+    Setting('method', 'mentormix',
+            'cross_entropy: plain training. mixup: uniform partners, no '
+            'weights. mentornet: weights, no mixing. mentormix: weights and '
+            'mixing.',
+            choices=METHODS),
+    Setting('seed', 0,
+            'Seed of initial weights, order, augmentation and mixing.',
+            at_least=0, at_most=2**32 - 1),
+    Setting('num_readers', 4,
+            'Threads that read the files of a data set too large for memory '
+            '(more than 2 GiB decoded).', at_least=1, may_change=True),
+    Setting('num_preprocessing_threads', 1,
+            'Threads that augment images and, for such a large data set, '
+            'decode them. With 1, and with 1 reader for such a data set, the '
+            'seed fixes the order of the images.', at_least=1, may_change=True),
+    Setting('loss_csv_file', '',
+            'CSV file for the losses of the examples, from which '
+            'train_mentornet.py learns a data-driven MentorNet. It gets up to '
+            'a million rows, some with each checkpoint; in a cluster, those of '
+            'the chief. Needs clean labels.', per_task=True),
+    Setting('precision', 'float32',
+            'float32 or mixed. With mixed, the student computes in bfloat16 on '
+            'TensorFlow 2.x (GPUs from Ampere, CPUs with AMX or AVX512-BF16), '
+            'in float16 with loss scaling on 1.15 (Volta, Turing). Weights, '
+            'losses, weighting and averages stay float32.', choices=PRECISIONS),
+    Setting('xla', False, 'Whether XLA compiles the step.', may_change=True),
+    _MAX_BAD_RECORDS,
+    Setting('warmup_steps', 0,
+            'Steps over which the learning rate grows to its initial value.',
+            at_least=0),
+    Setting('job_name', '',
+            'Job of this task in a cluster: worker, ps (parameter server), or '
+            'evaluator, which does the work of cifar_eval.py on the directory '
+            'val beside --data_dir. The environment variable TF_CONFIG can '
+            'describe a cluster in place of this and the next two flags.',
+            may_change=True),
+    Setting('ps_hosts', '',
+            'Addresses of the parameter servers, as host:port,host:port.',
+            may_change=True),
+    Setting('worker_hosts', '',
+            'Addresses of the workers, as host:port,host:port. The first is '
+            'the chief.', may_change=True),
+    Setting('listen_on_all_interfaces', False,
+            'Whether this task may open its port to other machines. The server '
+            'of TensorFlow listens on every interface, has no password and '
+            'executes what it is sent, so keep others away from the port. Not '
+            'needed where loopback is the only interface.', may_change=True),
+    Setting('cluster_timeout', 600,
+            'Seconds to wait for a task that does not answer, or for a step; 0 '
+            'waits for ever.', at_least=0, may_change=True),
+    Setting('sync_replicas', False,
+            'Whether the workers take each step together, with the mean of '
+            'their gradients; --max_number_of_steps then counts steps of '
+            'workers x batch_size examples. Otherwise every worker takes steps '
+            'of its own, and all of them count.'),
+)
+
+EVAL_SETTINGS = (
+    # Of the published code. None stands for the value of the training run.
+    Setting('batch_size', 25, 'Images per batch.', at_least=1),
+    Setting('master', '', 'TensorFlow master to use.'),
+    Setting('data_dir', '', 'Directory of the split to evaluate on.'),
+    Setting('dataset_name', None,
+            'By default the data set of the run; cifar100 if the run has no '
+            'config.json.'),
+    Setting('studentnet', None,
+            'By default the student of the run; resnet32 if the run has no '
+            'config.json.'),
+    Setting('split_name', 'test', 'Split of --data_dir: test or train.',
+            choices=('test', 'train')),
+    Setting('checkpoint_dir', '', 'The --train_log_dir of the training run.'),
+    Setting('eval_dir', '', 'Directory for summaries and results.csv.'),
+    Setting('eval_interval_secs', 600,
+            'Seconds between two looks for new checkpoints.', at_least=1),
+    Setting('output_csv_file', '', 'By default results.csv in --eval_dir.'),
+    Setting('device_id', '0',
+            'GPUs to use, in the format of CUDA_VISIBLE_DEVICES.'),
+    # Additional settings.
+    Setting('once', False, 'Evaluate the checkpoints that exist, then end.'),
+    Setting('timeout', 0,
+            'Seconds without a new checkpoint after which evaluation gives up; '
+            '0 waits for ever.', at_least=0),
+    _MAX_BAD_RECORDS,
+)

@@ -1,0 +1,293 @@
+"""One step by hand: what it changes and what it must not."""
+import numpy as np
+import pytest
+
+from mentormix import config as config_lib
+from mentormix import precision as precision_lib
+from mentormix import runtime
+from mentormix.data import datasets
+from mentormix.data import input_pipeline
+from mentormix.runtime import tf
+from mentormix.students import resnet
+from mentormix.training import step as step_lib
+
+B = 8
+DIGITS = datasets.get('digits')
+CONFIG = config_lib.TrainConfig(
+    dataset_name='digits', studentnet='resnet8_thin', batch_size=B,
+    max_number_of_steps=100, num_epochs_per_decay=30, data_dir='unused',
+    train_log_dir='unused', trained_mentornet_dir='unused')
+
+
+def _half(features):
+  """A MentorNet that always says 0.7."""
+  return 0.7 * tf.ones_like(features[:, 0])
+
+
+@pytest.fixture(autouse=True)
+def fresh_graph():
+  tf.reset_default_graph()
+  tf.set_random_seed(1)
+
+
+def batch():
+  rng = np.random.RandomState(0)
+  return input_pipeline.Batch(
+      tf.constant(rng.uniform(-1, 1, [B, 32, 32, 3]).astype(np.float32)),
+      tf.constant(rng.randint(10, size=B)),
+      tf.constant(rng.randint(10, size=B)), tf.constant([''] * B))
+
+
+def _build(**kwargs):
+  return step_lib.build_step(CONFIG._replace(**kwargs), DIGITS, 1000, batch(),
+                             _half)
+
+
+def partial_step(**kwargs):
+  """A `step.Step` with only these attributes."""
+  return step_lib.Step(*[None] * len(step_lib.Step._fields))._replace(**kwargs)
+
+
+def _values(session):
+  return {v.op.name: session.run(v) for v in tf.global_variables()}
+
+
+def test_one_step_is_momentum_and_then_the_average():
+  step = _build(method='cross_entropy')
+  name = 'ResNet8/logit/DW'
+  kernel = [v for v in tf.trainable_variables() if v.op.name == name][0]
+  gradient, = tf.gradients(step.loss, [kernel])
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    before = session.run([kernel, gradient])
+    session.run(step.train_op)
+    middle = session.run([kernel, gradient])
+    session.run(step.train_op)
+    values = _values(session)
+  after1 = before[0] - 0.1 * before[1]
+  np.testing.assert_allclose(middle[0], after1, rtol=1e-4, atol=1e-6)
+  momentum = 0.9 * before[1] + middle[1]
+  after2 = after1 - 0.1 * momentum
+  np.testing.assert_allclose(values[name], after2, rtol=1e-4, atol=1e-5)
+  # Decay (1 + t) / (10 + t) for t = 0 and 1, of the weights after the step.
+  average = 0.1 * before[0] + 0.9 * after1
+  average = 2 / 11.0 * average + 9 / 11.0 * after2
+  np.testing.assert_allclose(values[f"{name}/ExponentialMovingAverage"],
+                             average, rtol=1e-4, atol=1e-5)
+  assert values['global_step'] == 2
+
+
+def test_every_state_moves_once_and_only_with_the_step():
+  step = _build()
+  summaries = tf.summary.merge_all()
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    start = _values(session)
+    session.run([summaries, step.loss, step.v, step.selected])
+    for name, value in _values(session).items():
+      np.testing.assert_array_equal(value, start[name], name)
+    session.run([step.train_op, summaries])
+    once = _values(session)
+  assert once['global_step'] == 1
+  statistics = [n for n in once if n.endswith('local_step')]
+  assert len(statistics) == 7  # One batch norm each.
+  assert all(once[n] == 1 for n in statistics)
+  for name in ('mentor/loss_average', 'second_mentor/loss_average'):
+    assert once[name] > 0.5  # Half of a first loss of about log(10).
+  still = [n for n in once if np.array_equal(once[n], start[n])]
+  assert not still, still
+
+
+def test_what_is_trained_and_averaged():
+  _build()
+  trained = {v.op.name for v in tf.trainable_variables()}
+  assert all(n.startswith('ResNet8/') for n in trained)
+  everything = {v.op.name for v in tf.global_variables()}
+  for name in trained:
+    assert f"{name}/Momentum" in everything
+    assert f"{name}/ExponentialMovingAverage" in everything
+  moving = {n for n in everything if n.endswith('moving_mean')}
+  assert not any(f"{n}/ExponentialMovingAverage" in everything for n in moving)
+
+
+def test_only_the_mixed_pass_moves_statistics():
+  _build()
+  updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
+  assert len(updates) == 2 * 7 + 2  # Seven batch norms, two mentors.
+
+
+@pytest.mark.parametrize('settings,decays', [
+    (dict(second_reweight=False), True),
+    (dict(second_reweight=True), False),
+    (dict(method='cross_entropy', second_reweight=True), True),
+    (dict(method='mixup', second_reweight=True), True),
+    (dict(method='mentornet', second_reweight=True), True),
+])
+def test_weight_decay_is_off_with_a_second_weighting(settings, decays,
+                                                     monkeypatch):
+  monkeypatch.setattr(resnet, 'WEIGHT_DECAY', 1000.0)
+  step = _build(mixup_alpha=0.0, **settings)
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    loss = session.run(step.loss)
+  assert (loss > 1000) == decays
+
+
+def _losses(steps, **settings):
+  """The loss before each of some steps from the same weights."""
+  tf.reset_default_graph()
+  tf.set_random_seed(4)
+  step = _build(**settings)
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    rng = np.random.RandomState(3)
+    for v in tf.trainable_variables():
+      if 'DW' in v.op.name:
+        v.load((0.1 * rng.randn(*v.shape.as_list())).astype(np.float32),
+               session)
+    return [session.run([step.loss, step.train_op])[0] for _ in range(steps)]
+
+
+def _loss_weight(features):
+  """A MentorNet that fades from the moving average of the loss on."""
+  return tf.sigmoid(-features[:, 1])
+
+
+@pytest.mark.parametrize('one,other', [
+    (dict(method='cross_entropy'), dict(method='mixup', mixup_alpha=0.0)),
+    (dict(method='cross_entropy'),
+     dict(method='mentornet', burn_in_epoch=100)),  # All weights are 1.
+    (dict(method='cross_entropy'),
+     dict(method='mentormix', mixup_alpha=0.0, second_reweight=False)),
+    (dict(method='mentornet'), dict(method='mentormix', mixup_alpha=0.0)),
+])
+def test_methods_agree_in_their_limits(monkeypatch, one, other):
+  """Over steps: gradients, averages of the loss and moving statistics, too."""
+  monkeypatch.setattr(resnet, 'WEIGHT_DECAY', 0.0)
+  monkeypatch.setitem(globals(), '_half', _loss_weight)
+  one, other = _losses(3, **one), _losses(3, **other)
+  assert abs(one[0] - one[2]) > 1e-3
+  np.testing.assert_allclose(one, other, rtol=1e-3)
+
+
+@pytest.mark.parametrize('method,mentors', [
+    ('cross_entropy', []), ('mixup', []), ('mentornet', ['mentor']),
+    ('mentormix', ['mentor', 'second_mentor'])])
+def test_each_method_has_the_mentors_it_needs(method, mentors):
+  step = _build(method=method)
+  averages = [v.op.name for v in tf.global_variables()
+              if v.op.name.endswith('loss_average')]
+  assert sorted(averages) == [f"{name}/loss_average" for name in mentors]
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    v, _ = session.run([step.v, step.train_op])
+  np.testing.assert_allclose(v, np.full(B, 0.7 if mentors else 1.0), rtol=1e-6)
+
+
+def test_summaries_name_what_is_to_be_seen():
+  step = _build()
+  step_lib.summarize_separation(step.v, tf.constant([True, False] * 4))
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    summary = tf.Summary.FromString(session.run(tf.summary.merge_all()))
+  tags = {value.tag for value in summary.value}
+  assert {'loss', 'loss_average', 'second_loss_average', 'learning_rate', 'v',
+          'v/mean', 'v/selected', 'v/clean', 'v/noisy', 'v/auc', 'v/precision',
+          'v/recall'} <= tags
+
+
+@pytest.mark.skipif(runtime.IS_1_15, reason='1.15 has no bfloat16 arithmetic')
+def test_mixed_precision_keeps_state_in_float32_and_trains_alike():
+  losses = _losses(3, method='cross_entropy', precision='mixed')
+  dtypes = {v.dtype.base_dtype for v in tf.global_variables()}
+  assert dtypes == {tf.float32, tf.int64}  # int64: the step.
+  plain = _losses(3, method='cross_entropy')
+  np.testing.assert_allclose(losses, plain, rtol=0.02)
+  assert losses != plain
+
+
+@pytest.mark.skipif(not runtime.IS_1_15, reason='float16 is for 1.15')
+def test_loss_scaling_changes_no_step_and_skips_what_overflows():
+  """The graph rewrite itself needs a GPU; the scaling of the loss does not."""
+  np.testing.assert_allclose(
+      _losses(3, method='cross_entropy', precision='mixed'),
+      _losses(3, method='cross_entropy'), rtol=1e-5)
+  tf.reset_default_graph()
+  factor = tf.placeholder_with_default(1.0, [])
+  w = tf.get_variable('w', initializer=2.0)
+  train_op = step_lib._update(
+      factor * w, step_lib._AveragingOptimizer(precision_lib.scale_loss(
+          tf.train.GradientDescentOptimizer(0.5), 'mixed'), 0.5),
+      tf.train.get_or_create_global_step())
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    session.run(train_op)
+    assert session.run(w) == 1.5
+    session.run(train_op, {factor: float('inf')})
+    assert session.run(w) == 1.5  # Not taken, but a step all the same.
+    assert session.run(tf.train.get_global_step()) == 2
+    session.run(train_op)
+    assert session.run(w) < 1.5
+
+
+def test_weights_are_summed_after_the_step():
+  step = _build(method='cross_entropy')
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    l2, _ = session.run([step.weights_l2, step.train_op])
+    after = session.run(tf.trainable_variables())
+  np.testing.assert_allclose(
+      l2, sum(np.sum(np.float64(w) ** 2) / 2 for w in after), rtol=1e-4)
+
+
+def test_separation_by_hand():
+  v = tf.constant([0.9, 0.8, 0.2, 0.6, 0.2])
+  is_clean = tf.constant([True, True, True, False, False])
+  with tf.Session() as session:
+    auc, precision, recall = session.run(
+        step_lib.summarize_separation(v, is_clean))
+  # Of six pairs, 0.9 and 0.8 win four; 0.2 loses one and ties one.
+  np.testing.assert_allclose(auc, 4.5 / 6, rtol=1e-6)
+  np.testing.assert_allclose(precision, 2 / 3.0, rtol=1e-6)
+  np.testing.assert_allclose(recall, 2 / 3.0, rtol=1e-6)
+
+
+def test_selection_counts_weights_of_one_half():
+  step = _build()
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    assert session.run(step.selected) == 1
+    np.testing.assert_allclose(session.run(step.v), np.full(B, 0.7), rtol=1e-6)
+
+
+@pytest.mark.parametrize('method', ['cross_entropy', 'mentornet', 'mentormix'])
+def test_the_unmixed_loss_is_that_of_the_labels_given(method):
+  """At weights of 0 it is log K, and what a mentor gets, mixed or not."""
+  step = _build(method=method)
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    for v in tf.trainable_variables():
+      if 'logit' in v.op.name:
+        v.load(np.zeros(v.shape.as_list(), np.float32), session)
+    biases = [v for v in tf.trainable_variables()
+              if v.op.name.endswith('logit/biases')][0]
+    biases.load(np.arange(10, dtype=np.float32), session)
+    loss, labels = session.run([step.unmixed, batch().labels])
+  expected = np.log(np.exp(np.arange(10)).sum()) - labels
+  np.testing.assert_allclose(loss, expected, rtol=1e-4)
+
+
+def test_graph_has_no_second_copy_of_the_mixed_pass():
+  """Two forward passes and one backward pass, no more."""
+  _build()
+  operations = tf.get_default_graph().get_operations()
+  convolutions = sum(o.type == 'Conv2D' for o in operations)
+  backward = sum(o.type == 'Conv2DBackpropFilter' for o in operations)
+  assert (convolutions, backward) == (2 * 7, 7)
+
+
+@pytest.mark.parametrize('method', ['cross_entropy', 'mixup', 'mentornet'])
+def test_the_other_methods_have_one_pass(method):
+  _build(method=method)
+  operations = tf.get_default_graph().get_operations()
+  assert sum(o.type == 'Conv2D' for o in operations) == 7
