@@ -2,32 +2,31 @@
 
 `mentormix` is Algorithm 1 of "Beyond Synthetic Noise: Deep Learning on
 Controlled Noisy Labels" (ICML 2020), with the choices of the published code
-where it differs from the paper. What it is compared with are its limits:
+where it differs from the paper. The methods that it is compared with are its
+limits:
 
     mentormix, no second weighting  -- constant v -->  mixup
     mentormix, second weighting     -- alpha 0    -->  mentornet
     mixup                           -- alpha 0    -->  cross_entropy
     mentornet                       -- v = 1      -->  cross_entropy
 
-All take and return the same. Pure: tensors and callables in, tensors out. B is
-the batch size, K the number of classes. A `student` maps images [B, H, W, 3] to
-logits [B, K]; a `mentor` maps losses [B] to weights [B].
+All of them return a `Loss`. The functions are pure: tensors and callables in,
+tensors out. B is the batch size, K the number of classes. A `student` maps
+images [B, H, W, 3] to logits [B, K]; a `mentor` maps losses [B] to weights [B].
 """
-import collections
+from typing import NamedTuple
+from typing import Optional
 
 from mentormix.runtime import tf
 
+TRUSTED = 0.5  # The mentor trusts an example of at least this weight.
 
-class Loss(collections.namedtuple('Loss', 'per_example v unmixed')):
-  """What a method returns.
 
-  Attributes:
-    per_example: [B], its mean is what training minimises, weight decay aside.
-    v: [B], the weight of each example of the batch before any mixing.
-    unmixed: [B], the loss of each example before mixing and weighting; None for
-      mixup, which never computes it.
-  """
-  __slots__ = ()
+class Loss(NamedTuple):
+  """What a method returns."""
+  per_example: tf.Tensor  # [B]; training minimises its mean plus weight decay.
+  v: tf.Tensor  # [B], the weight of each example before any mixing.
+  unmixed: Optional[tf.Tensor]  # [B], before mixing and weighting; mixup: None.
 
 
 def mentormix(images, labels, student, mentor, alpha, sampler,
@@ -37,25 +36,29 @@ def mentormix(images, labels, student, mentor, alpha, sampler,
   Args:
     images: [B, H, W, 3].
     labels: [B, K] one-hot, noisy.
-    student: a callable with the keyword `update_statistics`: the mixed pass
-      alone moves the moving statistics.
-    mentor: a callable, losses -> weights; of the images as they are.
+    student: a callable with the keyword `update_statistics`: only the mixed
+      pass updates the moving statistics.
+    mentor: a callable, losses -> weights, for the images as they are.
     alpha: of Beta(alpha, alpha); 0 or less mixes nothing.
-    sampler: where partners and shares are drawn, such as a `sampling.Sampler`.
-    second_mentor: a callable, weights of the mixed images; None for no second
-      weighting.
+    sampler: draws partners and mixing coefficients, as `sampling.Sampler` does.
+    second_mentor: a callable, losses -> weights, for the mixed images; None
+      for no second weighting.
 
   Returns:
     A `Loss`.
   """
-  # Step 1: weight each example by its loss. No gradient, no moving statistics.
+  # Step 1: weight each example i by its loss. No gradient, no statistics.
   loss = tf.stop_gradient(_softmax_cross_entropy(
       labels, student(images, update_statistics=False)))  # [B]
   v = tf.stop_gradient(mentor(loss))  # [B]
 
-  # Step 2: sample a partner for each, more often where the weight is high.
-  # Step 3: mix the pairs up.
-  images, labels = _mix_with_partners(images, labels, v, alpha, sampler)
+  if alpha > 0:
+    # Step 2: sample a partner j for each i, more often where v_j is high.
+    j = sampler.partners(v)  # [B]
+
+    # Step 3: mix each pair up, in favour of the one that is trusted more.
+    lam = mixing_coefficients(sampler.beta(alpha, tf.shape(v)), v)  # [B]
+    images, labels = mix(images, j, lam), mix(labels, j, lam)
 
   # Step 4: train on the mixed examples, weighted again.
   mixed = _softmax_cross_entropy(labels, student(images))  # [B]
@@ -65,39 +68,33 @@ def mentormix(images, labels, student, mentor, alpha, sampler,
 
 
 def mixup(images, labels, student, alpha, sampler):
-  """Mixup (Zhang et al., ICLR 2018), as in `mentormix` a lam for each pair."""
+  """Mixup (Zhang et al., ICLR 2018), with a lam per pair as in `mentormix`."""
   v = tf.ones(tf.shape(labels)[:1])  # [B]
-  images, labels = _mix_with_partners(images, labels, v, alpha, sampler)
-  return Loss(_softmax_cross_entropy(labels, student(images)), v, None)
+  if alpha > 0:
+    j = sampler.partners(v)  # [B]
+    lam = mixing_coefficients(sampler.beta(alpha, tf.shape(v)), v)  # [B]
+    images, labels = mix(images, j, lam), mix(labels, j, lam)
+  return Loss(_softmax_cross_entropy(labels, student(images)), v, unmixed=None)
 
 
 def mentornet(images, labels, student, mentor):
-  """MentorNet (Jiang et al., ICML 2018): the loss weighted, nothing mixed."""
+  """MentorNet (Jiang et al., ICML 2018): weights the loss, mixes nothing."""
   loss = _softmax_cross_entropy(labels, student(images))  # [B]
   v = tf.stop_gradient(mentor(loss))  # [B]
   return Loss(v * loss, v, unmixed=loss)
 
 
 def cross_entropy(images, labels, student):
-  """Plain training: the labels are believed."""
+  """Plain training, which trusts every label."""
   loss = _softmax_cross_entropy(labels, student(images))  # [B]
   return Loss(loss, tf.ones_like(loss), unmixed=loss)
 
 
-def _mix_with_partners(images, labels, v, alpha, sampler):
-  """Each example mixed with a partner drawn by weight; as it is at alpha 0."""
-  if alpha <= 0:
-    return images, labels
-  j = sampler.partners(v)  # [B]
-  lam = mixing_coefficients(sampler.beta(alpha, tf.shape(v)), v)  # [B]
-  return mix(images, j, lam), mix(labels, j, lam)
-
-
 def mixing_coefficients(beta, v):
-  """Share lam of the example itself: the larger one, unless v < 0.5.
+  """Share lam of example i itself: the larger share, unless v < 0.5.
 
-  An example that the mentor distrusts thus counts for less than its partner
-  (published code; the paper interpolates by v).
+  An example that the mentor does not trust thus counts for less than its
+  partner (published code; the paper interpolates by v).
 
   Args:
     beta: [B] draws from Beta(alpha, alpha).
@@ -107,7 +104,7 @@ def mixing_coefficients(beta, v):
     lam [B].
   """
   lam = tf.maximum(beta, 1 - beta)
-  return tf.where(v < 0.5, 1 - lam, lam)
+  return tf.where(v < TRUSTED, 1 - lam, lam)
 
 
 def mix(x, j, lam):
