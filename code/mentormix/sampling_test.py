@@ -1,4 +1,4 @@
-"""Distributions, and that draws follow from seed and step alone."""
+"""Distributions; draws depend only on seed and step."""
 import numpy as np
 import pytest
 
@@ -30,7 +30,7 @@ def test_partners_follow_the_softmax_of_the_weights():
   expected = np.exp(v) / np.exp(v).sum()
   np.testing.assert_allclose(np.bincount(draws.ravel()) / draws.size, expected,
                              atol=0.012)
-  # And no partner tells another.
+  # The partners are independent of each other.
   pairs = np.bincount(5 * draws[:, 0] + draws[:, 1], minlength=25) / 4000.0
   np.testing.assert_allclose(pairs, np.outer(expected, expected).ravel(),
                              atol=0.02)
@@ -42,14 +42,14 @@ def test_constant_weights_give_uniform_partners():
                              np.full(4, 0.25), atol=0.02)
 
 
-def test_a_weight_that_is_no_number_draws_no_index_out_of_range():
+def test_a_nan_weight_does_not_draw_an_index_out_of_range():
   j = _run(sampling.Sampler(1, 0).partners(tf.constant([np.nan] * 8)))
   assert j.min() >= 0 and j.max() < 8
 
 
 @pytest.mark.parametrize('alpha', [0.3, 0.5, 1.0, 2.0, 8.0])
-def test_beta_against_other_draws_from_it(alpha):
-  """Kolmogorov and Smirnov: the distance of 40,000 draws from 400,000."""
+def test_beta_against_draws_by_numpy(alpha):
+  """The Kolmogorov-Smirnov distance of 40,000 draws from 400,000."""
   draws = np.sort(_run(sampling.Sampler(1, 0).beta(alpha, [40000])))
   assert draws.min() >= 0 and draws.max() <= 1
   assert abs(draws.mean() - 0.5) < 0.01
@@ -89,15 +89,15 @@ def _numbers(seed, step, first_stream=0):
   return np.stack(_run([sampler.uniform([100]), sampler.uniform([100])]))
 
 
-def test_draws_follow_from_seed_and_step():
+def test_draws_depend_on_seed_and_step():
   once = _numbers(1, 5)
   np.testing.assert_array_equal(once, _numbers(1, 5))
   others = [_numbers(2, 5), _numbers(1, 6), _numbers(1, 5, 32)]
   everything = np.concatenate([once] + others).ravel()
-  assert len(np.unique(everything)) > 790  # No stream comes twice.
+  assert len(np.unique(everything)) > 790  # No stream is used twice.
 
 
-def test_streams_do_not_run_into_the_next_step():
+def test_too_many_draws_in_a_step_are_an_error():
   sampler = sampling.Sampler(1, 5, first_stream=63)
   sampler.uniform([1])
   with pytest.raises(ValueError, match='more than 64 draws'):

@@ -25,7 +25,7 @@ def _run(fetches, feed=None):
 
 
 def _drawn(**fixed):
-  """Draws as published but for what is fixed, as arrays."""
+  """Draws as published, except for fixed values, as arrays."""
   draws = _run(augmentation.draw(B, sampling.Sampler(7, 0)))
   return draws._replace(**{name: np.full(B, value, getattr(draws, name).dtype)
                            for name, value in fixed.items()})
@@ -41,7 +41,7 @@ def _augment(images, draws):
 
 
 def _published(image, draws, n):
-  """The published chain of one image, by tf.image and by the same numbers."""
+  """The published chain on one image, by tf.image with the same numbers."""
   image = np.pad(image, [[2, 2], [2, 2], [0, 0]], 'constant')
   y, x = draws.y[n] + 2, draws.x[n] + 2
   image = tf.constant(image[y:y + 32, x:x + 32])
@@ -70,7 +70,7 @@ def test_as_the_published_chain(kind):
   draws = _drawn()
   expected = _run([_published(image, draws, n)
                    for n, image in enumerate(images)])
-  # Hue is a quotient, so it is as exact as the chroma is large.
+  # Hue is a quotient: the larger the chroma, the more exact it is.
   np.testing.assert_allclose(_augment(images, draws), expected, atol=2e-5)
 
 
@@ -83,7 +83,7 @@ def test_in_parts_is_the_same(count):
   np.testing.assert_allclose(parts, whole, atol=1e-5)
 
 
-def test_nothing_drawn_changes_nothing():
+def test_neutral_draws_change_nothing():
   images = _images()
   np.testing.assert_allclose(
       _augment(images, _drawn(**STILL)), images / 127.5 - 1, atol=1e-5)
@@ -125,7 +125,7 @@ def test_choices_are_even(name, choices):
   assert np.abs(np.array(shares) * len(choices) - 1).max() < 0.06
 
 
-def test_draws_do_not_depend_on_each_other():
+def test_draws_are_independent():
   draws = _run(augmentation.draw(20000, sampling.Sampler(7, 0)))
   correlation = np.corrcoef(np.stack([np.float64(x) for x in draws]))
   assert np.abs(correlation - np.eye(len(draws))).max() < 0.03
