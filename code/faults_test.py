@@ -219,7 +219,8 @@ def _contents(path):
 
 def _digests(directory):
   """Name -> digest of every file but the lock."""
-  return {name: hashlib.md5(_contents(os.path.join(directory, name))).hexdigest()
+  return {name: hashlib.md5(
+      _contents(os.path.join(directory, name))).hexdigest()
           for name in _names(directory) if name != files.LOCK_FILE}
 
 

@@ -1,4 +1,4 @@
-"""Files and directories: whole or not at all, bounded, held by one process."""
+"""Writes files and directories atomically, and locks directories."""
 import contextlib
 import errno
 import fcntl
@@ -15,15 +15,15 @@ import numpy as np
 from mentormix.messages import UserError
 
 LOCK_FILE = '.lock'
-_MAX_NAME = 220  # Bytes; `new_directory` adds some 30, and 255 is the end.
+_MAX_NAME = 220  # Bytes; `new_directory` adds about 30, and 255 is the limit.
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO,
                 errno.EACCES, errno.EPERM, errno.EFBIG)
 _CHUNK = 1 << 20
-_PATIENCE_SECS = 3  # A process that was killed lets go when it is taken apart.
+_PATIENCE_SECS = 3  # A killed process releases its lock a little later.
 
 
 def writable_directory(path, flag):
-  """Makes the directory `path` where it is missing and tries to write there.
+  """Makes the directory `path` if it is missing, and tries to write there.
 
   Raises:
     UserError: it cannot be written; the line names `flag`.
@@ -33,18 +33,17 @@ def writable_directory(path, flag):
     with tempfile.TemporaryFile(dir=path):
       pass
   except OSError as error:
-    raise UserError('--%s=%s cannot be written: %s'
-                    % (flag, path, error.strerror))
+    raise UserError(f'--{flag}={path} cannot be written: {error.strerror}')
 
 
 @contextlib.contextmanager
 def replaced(path, mode='w'):
-  """Yields an open file that takes the place of `path` once the block succeeds.
+  """Yields an open file that replaces `path` once the block succeeds.
 
-  Whatever happens, the power included, `path` is as before or as written.
+  `path` is either as before or as written, even if the power fails.
 
   Args:
-    path: of a file, there or not.
+    path: of a file, which may exist.
     mode: 'w' or 'wb'.
   """
   path = os.path.realpath(path)  # A link stays one.
@@ -91,20 +90,19 @@ def contents(path, most):
   with open(path, 'rb') as f:
     data = f.read(most + 1)
   if len(data) > most:
-    raise ValueError('it has more than %d MiB' % (most >> 20))
+    raise ValueError(f'it has more than {most >> 20} MiB')
   return data
 
 
 @contextlib.contextmanager
 def only_writer(directory, flag):
-  """Holds a directory for this process; the block runs if nobody else does.
+  """Locks a directory for this process while the block runs.
 
-  The system lets go of the lock when the process ends, however it ends, so none
-  is ever left behind.
+  The system releases the lock when the process ends, however it ends.
 
   Args:
     directory: an existing one.
-    flag: that names it.
+    flag: the flag that names it.
 
   Raises:
     UserError: another process holds it; the line says which.
@@ -118,26 +116,27 @@ def only_writer(directory, flag):
       except BlockingIOError:
         if time.time() > until:
           raise UserError(
-              '--%s=%s is in use by %s; stop that, or name another directory'
-              % (flag, directory, holder(directory) or 'another process'))
+              f'--{flag}={directory} is in use by '
+              f'{holder(directory) or "another process"}; stop that, or name '
+              'another directory')
         time.sleep(0.1)
       except OSError:  # A file system without locks.
         break
-    note = 'process %d on %s since %s\n' % (
-        os.getpid(), socket.gethostname(), time.strftime('%Y-%m-%d %H:%M:%S'))
-    with contextlib.suppress(OSError):  # On a full disk we hold it all the same.
+    note = (f'process {os.getpid()} on {socket.gethostname()} since '
+            f'{time.strftime("%Y-%m-%d %H:%M:%S")}\n')
+    with contextlib.suppress(OSError):  # The lock holds on a full disk, too.
       os.ftruncate(f.fileno(), 0)
       os.write(f.fileno(), note.encode())
     yield
 
 
 def is_about_disk(text):
-  """Whether an error message is one of a disk that is full or read-only."""
+  """Whether an error message says that a disk is full or read-only."""
   return any(os.strerror(number) in text for number in _DISK_ERRORS)
 
 
 def holder(directory):
-  """The process that holds a directory by `only_writer`, or None.
+  """The process that has locked a directory by `only_writer`, or None.
 
   Returns:
     As in 'process 7 on a-host since 2020-07-13 12:00:00'.
@@ -148,35 +147,35 @@ def holder(directory):
         fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
       except BlockingIOError:
         return f.read().strip() or 'another process'
-  except OSError:  # Nobody ever held it, or a file system without locks.
+  except OSError:  # It was never locked, or the file system has no locks.
     pass
   return None
 
 
 def check_output(path, own, overwrite):
-  """Refuses an --output_dir that may not or cannot be replaced.
+  """Checks that an --output_dir may and can be replaced.
 
   Args:
-    path: the directory that is to be written whole, see `new_directory`.
+    path: the directory that `new_directory` is to write.
     own: names of the files that an earlier run may have left in it.
-    overwrite: whether these may go.
+    overwrite: whether these may be replaced.
 
   Raises:
     UserError: the line names the flag that helps.
   """
   if len(os.fsencode(os.path.basename(os.path.realpath(path)))) > _MAX_NAME:
-    raise UserError('--output_dir=%s: its name has more than %d bytes; take a '
-                    'shorter one' % (path, _MAX_NAME))
+    raise UserError(f'--output_dir={path}: its name has more than {_MAX_NAME} '
+                    'bytes; use a shorter one')
   if os.path.isdir(path):
     held = set(os.listdir(path))
     if held - own:
-      raise UserError('--output_dir=%s holds other files (%s); name a '
-                      'directory of its own' % (path, min(held - own)))
+      raise UserError(f'--output_dir={path} holds other files '
+                      f'({min(held - own)}); name another directory')
     if held and not overwrite:
-      raise UserError('--output_dir=%s is there already; add --overwrite to '
-                      'replace it' % path)
+      raise UserError(f'--output_dir={path} already exists; add --overwrite to '
+                      'replace it')
   elif os.path.lexists(path):
-    raise UserError('--output_dir=%s is no directory' % path)
+    raise UserError(f'--output_dir={path} is not a directory')
   writable_directory(os.path.dirname(os.path.realpath(path)), 'output_dir')
 
 
@@ -184,13 +183,13 @@ def check_output(path, own, overwrite):
 def new_directory(path):
   """Yields a hidden directory that becomes `path` once the block succeeds.
 
-  What was at `path` makes way only then. If the block fails, nothing is left.
+  What was at `path` is replaced only then. If the block fails, nothing is left.
   """
   path = os.path.realpath(path)  # A link stays one.
   parent, name = os.path.split(path)
-  suffix = '%d-%s' % (os.getpid(), os.urandom(4).hex())
-  temporary = os.path.join(parent, '.%s.tmp-%s' % (name, suffix))
-  previous = os.path.join(parent, '.%s.old-%s' % (name, suffix))
+  suffix = f'{os.getpid()}-{os.urandom(4).hex()}'
+  temporary = os.path.join(parent, f'.{name}.tmp-{suffix}')
+  previous = os.path.join(parent, f'.{name}.old-{suffix}')
   try:
     os.mkdir(temporary)
     yield temporary

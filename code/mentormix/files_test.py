@@ -1,4 +1,4 @@
-"""Directories: whole or not at all, held by one process."""
+"""Directories are written atomically and locked by one process."""
 import fcntl
 import os
 import subprocess
@@ -67,21 +67,21 @@ def test_what_may_be_replaced(tmp_path):
   path = tmp_path / 'new'
   files.check_output(str(path), {'file'}, overwrite=False)
   _fill(str(path), 'first')
-  with pytest.raises(UserError, match='there already; add --overwrite'):
+  with pytest.raises(UserError, match='already exists; add --overwrite'):
     files.check_output(str(path), {'file'}, overwrite=False)
   files.check_output(str(path), {'file'}, overwrite=True)
-  (path / 'thesis.tex').write_text(u'years of work')
+  (path / 'thesis.tex').write_text('years of work')
   with pytest.raises(UserError, match='other files .thesis.tex.'):
     files.check_output(str(path), {'file'}, overwrite=True)
-  with pytest.raises(UserError, match='is no directory'):
+  with pytest.raises(UserError, match='is not a directory'):
     files.check_output(str(path / 'file'), {'file'}, overwrite=True)
 
 
 def test_the_longest_name(tmp_path):
-  _fill(str(tmp_path / (110 * u'\xe9')), 'whole')
+  _fill(str(tmp_path / (110 * '\xe9')), 'whole')
   files.check_output(str(tmp_path / (220 * 'x')), set(), overwrite=False)
-  for name in (221 * 'x', 111 * u'\xe9', 5000 * 'x'):
-    with pytest.raises(UserError, match='more than 220 bytes; take a shorter'):
+  for name in (221 * 'x', 111 * '\xe9', 5000 * 'x'):
+    with pytest.raises(UserError, match='more than 220 bytes; use a shorter'):
       files.check_output(str(tmp_path / name), set(), overwrite=False)
 
 
@@ -115,7 +115,7 @@ def test_one_process_holds_a_directory(tmp_path):
     assert holder.stdout.readline() == b'held\n'
     assert _is_held(path)
     with pytest.raises(UserError, match='--train_log_dir=.* is in use by '
-                                        'process %d on ' % holder.pid):
+                                        f'process {holder.pid} on '):
       with files.only_writer(path, 'train_log_dir'):
         raise AssertionError('both hold it')
   finally:
@@ -123,6 +123,6 @@ def test_one_process_holds_a_directory(tmp_path):
     holder.wait()
   with files.only_writer(path, 'train_log_dir'):  # What is left of it is stale.
     assert _is_held(path)
-    assert ('process %d on ' % os.getpid()) in (
+    assert f'process {os.getpid()} on ' in (
         tmp_path / files.LOCK_FILE).read_text()
   assert not _is_held(path)

@@ -1,8 +1,8 @@
-"""Mixed precision: its types, its loss scaling, and the devices that have it."""
+"""Mixed precision: its types, its loss scaling, the devices that have it."""
 import re
 
-from mentormix.messages import UserError
 from mentormix import runtime
+from mentormix.messages import UserError
 from mentormix.runtime import device_lib
 from mentormix.runtime import tf
 
@@ -10,9 +10,9 @@ from mentormix.runtime import tf
 def arithmetic(precision):
   """The dtype of the arithmetic that a student is built with.
 
-  Mixed precision is bfloat16 on TensorFlow 2.x, which has the range of float32,
-  so nothing need be scaled. On 1.15 it is float16, which TensorFlow's graph
-  rewrite puts into a graph of float32, with `scale_loss`.
+  Mixed precision is bfloat16 on TensorFlow 2.x. It has the range of float32, so
+  the loss needs no scaling. On 1.15 it is float16: TensorFlow's graph rewrite
+  inserts it into a graph of float32, with `scale_loss`.
 
   Args:
     precision: as of --precision.
@@ -23,10 +23,10 @@ def arithmetic(precision):
 
 
 def scale_loss(optimizer, precision):
-  """`optimizer`, with dynamic loss scaling where `precision` needs it.
+  """`optimizer`, with dynamic loss scaling if `precision` needs it.
 
-  Gradients too small for float16 are scaled up; a step whose gradients overflow
-  leaves the weights as they are, and the scale is halved.
+  The scale keeps small gradients within float16. A step whose gradients
+  overflow leaves the weights as they are and halves the scale.
   """
   if precision == 'mixed' and runtime.IS_1_15:
     return tf.train.experimental.MixedPrecisionLossScaleOptimizer(
@@ -35,12 +35,12 @@ def scale_loss(optimizer, precision):
 
 
 def check_precision(precision):
-  """Whether this machine computes in `precision`.
+  """Checks that this machine can compute in `precision`.
 
-  Call `select_device` before.
+  Call `runtime.select_device` first.
 
   Returns:
-    A line for the log where it can, but slowly; None otherwise.
+    A line for the log if it can, but slowly; None otherwise.
 
   Raises:
     UserError: it cannot.
@@ -50,12 +50,14 @@ def check_precision(precision):
   capabilities = _gpu_capabilities()
   needed, kind = (7, 'float16') if runtime.IS_1_15 else (8, 'bfloat16')
   if capabilities and min(capabilities) < needed:
-    raise UserError('--precision=mixed on TensorFlow %s is %s, which needs GPUs '
-                    'of compute capability %d or more, not %g; take float32'
-                    % (runtime.VERSION, kind, needed, min(capabilities)))
+    raise UserError(
+        f'--precision=mixed on TensorFlow {runtime.VERSION} is {kind}, which '
+        f'needs GPUs of compute capability {needed} or more, not '
+        f'{min(capabilities):g}; use float32')
   if runtime.IS_1_15 and not capabilities:
-    raise UserError('--precision=mixed on TensorFlow %s needs a GPU, and there '
-                    'is none; take float32, or TensorFlow 2.x' % runtime.VERSION)
+    raise UserError(
+        f'--precision=mixed on TensorFlow {runtime.VERSION} needs a GPU, and '
+        'there is none; use float32, or TensorFlow 2.x')
   if not capabilities and not _cpu_has_bfloat16():
     return ('--precision=mixed: this CPU has no bfloat16 arithmetic '
             '(AMX or AVX512-BF16), float32 may be faster')
@@ -76,5 +78,5 @@ def _cpu_has_bfloat16():
   try:
     with open('/proc/cpuinfo') as f:
       return bool(re.search(r'\b(amx_bf16|avx512_bf16)\b', f.read()))
-  except OSError:  # No Linux.
+  except OSError:  # Not Linux.
     return False

@@ -1,11 +1,11 @@
-"""The settings of the published runs, and what came out of them.
+"""The settings and the accuracy of the published runs.
 
-`fill` puts into a run's settings what the command line does not say: one row
-per data set and noise level, from the published code. `published_accuracy` are
-the figures to compare with. No TensorFlow here.
+`fill` completes the settings of a run with those that the published code has
+for its data set and noise level. `published_accuracy` gives the figures to
+compare with. No TensorFlow here.
 """
-import collections
 import os
+import typing
 
 from mentormix import config as config_lib
 from mentormix.data import noise_facts
@@ -14,10 +14,15 @@ from mentormix.messages import UserError
 PUBLISHED, CPU = 'published', 'cpu'
 NAMES = (PUBLISHED, CPU)
 
-_NEAR = 0.1  # A noise level takes the row nearest to it, no further away.
+_NEAR = 0.1  # A noise level takes the nearest row, at most this far away.
 
-_Row = collections.namedtuple(
-    '_Row', 'mixup_alpha loss_p_percentile second_reweight')
+
+class _Row(typing.NamedTuple):
+  """What the published code sets for a data set and noise level."""
+  mixup_alpha: float
+  loss_p_percentile: float
+  second_reweight: bool
+
 
 _PUBLISHED_ROWS = {
     'cifar10': {0.2: _Row(2.0, 0.8, False),
@@ -33,9 +38,9 @@ _PUBLISHED_SCHEDULE = dict(
     studentnet='resnet32', batch_size=128, max_number_of_steps=200000,
     num_epochs_per_decay=30.0)
 
-# For some thousands of images on a CPU, an epoch in seconds: found by pilot runs
-# on a part of CIFAR-10 at 0.6 (results/README.md). With the published alpha of 8
-# a student this small underfits in so few steps.
+# For a few thousand images on a CPU, where an epoch takes seconds. They come
+# from pilot runs on a part of CIFAR-10 at noise 0.6 (results/README.md). With
+# the published alpha of 8 a student this small underfits in so few steps.
 _CPU_SETTINGS = dict(
     studentnet='resnet14_thin', batch_size=64, max_number_of_steps=6000,
     num_epochs_per_decay=5.0, mixup_alpha=1.0, second_reweight=False)
@@ -60,7 +65,7 @@ _ACCURACY = {
 
 
 def fill(config, preset, given):
-  """Fills in what the command line does not say.
+  """Fills in the settings that the command line does not give.
 
   Args:
     config: a `config.TrainConfig`.
@@ -68,7 +73,8 @@ def fill(config, preset, given):
     given: names of the settings that the command line gives; they stay.
 
   Returns:
-    (config, line): the settings, and what was filled in as a line to print.
+    (config, line): the settings, and a line to print that lists what was
+    filled in.
 
   Raises:
     UserError: the preset has nothing for this data set or noise level.
@@ -92,21 +98,21 @@ def fill(config, preset, given):
   settings = {name: value for name, value in settings.items()
               if name not in given and name not in unused}
   settings['dataset_name'] = config.dataset_name
-  words = ' '.join('--%s=%s' % item for item in sorted(settings.items()))
+  words = ' '.join(f'--{name}={value}'
+                   for name, value in sorted(settings.items()))
   return config._replace(**settings), (
-      '--preset=%s, %s at noise %g: %s'
-      % (preset, config.dataset_name, level, words))
+      f'--preset={preset}, {config.dataset_name} at noise {level:g}: {words}')
 
 
 def _mentornet_dir():
-  """Of the MentorNet that is part of the repository, also from elsewhere."""
+  """Path of the MentorNet of the repository, from any working directory."""
   elsewhere = os.path.normpath(os.path.join(os.path.abspath(_ROOT), _MENTORNET))
   return (elsewhere if os.path.isdir(elsewhere)
           and not os.path.isdir(_MENTORNET) else _MENTORNET)
 
 
 def _noise_level(data_dir, facts):
-  """The noise level asked, or realised, or of the directory's name, or None."""
+  """The noise level asked for, realised or in the directory's name; or None."""
   name = os.path.basename(os.path.normpath(data_dir))
   for level in (facts.get('rate_asked'), facts.get('rate_realised'),
                 None if facts else name):
@@ -121,22 +127,21 @@ def _noise_level(data_dir, facts):
 def _published_row(data_dir, dataset_name, level):
   if level is None:
     raise UserError(
-        '--preset=%s: the noise level of --data_dir=%s is not known, neither '
-        'from a %s nor from its name; give the settings themselves'
-        % (PUBLISHED, data_dir, noise_facts.FACTS_FILE))
+        f'--preset={PUBLISHED}: the noise level of --data_dir={data_dir} is '
+        f'not known, neither from a {noise_facts.FACTS_FILE} nor from its '
+        'name; give the settings themselves')
   rows = _PUBLISHED_ROWS.get(dataset_name, {})
   near = [row for row in rows if abs(row - level) <= _NEAR]
   if not near:
     raise UserError(
-        '--preset=%s has nothing for %s at noise %g; it has %s at %s; give the '
-        'settings themselves' % (
-            PUBLISHED, dataset_name, level,
-            ' and '.join(sorted(_PUBLISHED_ROWS)), ', '.join(map(str, LEVELS))))
+        f'--preset={PUBLISHED} has nothing for {dataset_name} at noise '
+        f'{level:g}; it has {" and ".join(sorted(_PUBLISHED_ROWS))} at '
+        f'{", ".join(map(str, LEVELS))}; give the settings themselves')
   return rows[min(near, key=lambda row: abs(row - level))]
 
 
 def _cpu_percentile(level):
-  """The share of right labels, not beyond 0.5 to 0.8."""
+  """The share of right labels, limited to 0.5 to 0.8."""
   return min(0.8, max(0.5, round(1 - level, 2)))
 
 

@@ -20,7 +20,7 @@ def _fill(data_dir, preset='published', given=(), **settings):
     ('cifar100', 0.2, 2, 0.7, False), ('cifar100', 0.4, 8, 0.5, False),
     ('cifar100', 0.6, 4, 0.3, True), ('cifar100', 0.8, 8, 0.1, True)])
 def test_the_published_rows(name, level, alpha, p, second):
-  config, line = _fill('data/%s/%g' % (name, level), dataset_name=name)
+  config, line = _fill(f'data/{name}/{level:g}', dataset_name=name)
   assert config.mixup_alpha == alpha
   assert config.loss_p_percentile == p
   assert config.second_reweight == second
@@ -29,8 +29,8 @@ def test_the_published_rows(name, level, alpha, p, second):
   assert config.burn_in_epoch == 10
   assert config.num_epochs_per_decay == 30
   assert config.trained_mentornet_dir.endswith('mentornet_models/mentornet_pd')
-  assert '--mixup_alpha=%g.0' % alpha in line
-  assert '--preset=published, %s at noise %g:' % (name, level) in line
+  assert f'--mixup_alpha={alpha:g}.0' in line
+  assert f'--preset=published, {name} at noise {level:g}:' in line
 
 
 def test_the_command_line_wins():
@@ -52,7 +52,7 @@ def test_the_command_line_wins():
 def test_only_what_the_method_uses_is_filled(method, filled, left):
   config, line = _fill('data/cifar10/0.4', dataset_name='cifar10',
                        method=method)
-  assert all('--%s=' % name in line for name in filled)
+  assert all(f'--{name}=' in line for name in filled)
   assert not any(name in line for name in left)
   for name in left:
     assert getattr(config, name) == getattr(config_lib.TrainConfig(), name)
@@ -83,7 +83,7 @@ def test_where_there_is_no_row(data_dir, name, message):
 
 def test_the_cpu_preset_serves_every_data_set():
   for name in ('cifar10', 'digits'):
-    config, _ = _fill('data/%s/0.4' % name, 'cpu', dataset_name=name)
+    config, _ = _fill(f'data/{name}/0.4', 'cpu', dataset_name=name)
     assert config.studentnet.endswith('_thin')
     config_lib.validate(config._replace(train_log_dir='log'))
 
@@ -91,7 +91,7 @@ def test_the_cpu_preset_serves_every_data_set():
 @pytest.mark.parametrize('level,p', [
     (0, 0.8), (0.3, 0.7), (0.4, 0.6), (0.6, 0.5), ('unknown', 0.6)])
 def test_the_cpu_percentile(level, p):
-  config, _ = _fill('data/digits/%s' % level, 'cpu', dataset_name='digits')
+  config, _ = _fill(f'data/digits/{level}', 'cpu', dataset_name='digits')
   assert config.loss_p_percentile == p
 
 

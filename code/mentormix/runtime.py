@@ -1,10 +1,10 @@
-"""The one place that knows which TensorFlow this is; gives `tf` and `slim`.
+"""Hides which TensorFlow is installed; provides `tf` and `slim`.
 
     from mentormix.runtime import slim, tf
 
-Everything else is written against `tensorflow.compat.v1` and tf-slim 1.1.0 as
-they are on TensorFlow 1.15 (Python 3.7) and on TensorFlow 2.x alike. What
-differs between the two, and what makes them quiet, stands here.
+All other code uses the parts of `tensorflow.compat.v1` and tf-slim 1.1.0 that
+are the same on TensorFlow 1.15 (Python 3.7) and on TensorFlow 2.x. This module
+handles what differs between the two, and keeps both quiet.
 """
 import contextlib
 import logging
@@ -15,13 +15,13 @@ import tempfile
 import threading
 import warnings
 
-# Read when the native library loads, so they precede the import. They are
-# defaults: what the environment already says stays.
+# The native library reads these when it loads, so they come before the import.
+# They are defaults: what the environment already sets stays.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # Warnings are not errors.
-# Intel's wheel of 1.15: its threads wait for work 1 ms, not 200, and so leave
-# the cores to TensorFlow's own threads, to the input, to other processes.
+# Intel's wheel of 1.15: its threads wait for work for 1 ms instead of 200. This
+# leaves the cores to TensorFlow's own threads, the input and other processes.
 os.environ.setdefault('KMP_BLOCKTIME', '1')
-# Where XLA is asked for, it may compile for a CPU, too.
+# If XLA is requested, it may compile for a CPU, too.
 os.environ.setdefault('TF_XLA_FLAGS', '--tf_xla_cpu_global_jit')
 logging.getLogger('tensorflow').setLevel(logging.ERROR)
 warnings.filterwarnings('ignore', module=r'tensorflow|tf_slim')
@@ -31,8 +31,8 @@ warnings.filterwarnings('ignore', module=r'tensorflow|tf_slim')
 def _quiet_import():
   """Holds back what native code writes to stderr, unless the import fails.
 
-  TensorFlow 2.x prints its oneDNN banner before it reads any log level, so only
-  the file descriptor can silence it.
+  TensorFlow 2.x prints its oneDNN banner before it reads any log level, so the
+  file descriptor itself has to be redirected.
   """
   if os.environ['TF_CPP_MIN_LOG_LEVEL'] == '0':
     yield
@@ -57,7 +57,7 @@ def _quiet_import():
 
 @contextlib.contextmanager
 def _uninterrupted():
-  """Puts Ctrl-C off: native code that is being imported may swallow it."""
+  """Defers Ctrl-C: native code that is being imported may swallow it."""
   if (threading.current_thread() is not threading.main_thread()
       or signal.getsignal(signal.SIGINT) is not signal.default_int_handler):
     yield
@@ -78,16 +78,16 @@ with _uninterrupted(), _quiet_import():
   from tensorflow.core.protobuf import rewriter_config_pb2
   from tensorflow.python.client import device_lib
 
-# Deprecations are this file's concern, and what fails raises an exception.
+# This file deals with deprecations, and failures raise an exception.
 tf.logging.set_verbosity(tf.logging.FATAL)
 tf.disable_v2_behavior()
-# With resource variables a read happens where the control dependencies say, so
-# "the weights after the step" means that on both versions.
+# Resource variables are read where the control dependencies say, so that "the
+# weights after the step" means the same on both versions.
 tf.enable_resource_variables()
 
 
 def _restore_names_that_slim_expects():
-  """Puts back the nine TensorFlow internals that tf-slim 1.1.0 looks up."""
+  """Restores the nine TensorFlow internals that tf-slim 1.1.0 looks up."""
   # pylint: disable=g-direct-tensorflow-import,g-import-not-at-top
   from tensorflow.python.framework import ops
   from tensorflow.python.ops import array_ops
@@ -124,8 +124,9 @@ def select_device(device_id):
 def session_config(precision='float32', xla=False):
   """Settings for a session, a tf.ConfigProto.
 
-  No more GPU memory than needed; the graph rewrite of 1.15 for mixed precision;
-  XLA for all of the graph but what `without_xla` leaves out.
+  It takes no more GPU memory than needed, applies the graph rewrite of 1.15 for
+  mixed precision, and compiles all of the graph by XLA except what was built in
+  `without_xla`.
   """
   config = tf.ConfigProto(allow_soft_placement=True)
   config.gpu_options.allow_growth = True
@@ -138,12 +139,12 @@ def session_config(precision='float32', xla=False):
 
 
 def without_xla():
-  """A context for what XLA is to leave alone: it fails on strings."""
+  """A context for operations that XLA must not compile: it fails on strings."""
   return tf.xla.experimental.jit_scope(compile_ops=False)
 
 
 def reason(error):
-  """What an error says, in a line. In an OpError 2.x puts a stack before it."""
+  """The message of an error in one line, without the stack that 2.x adds."""
   lines = getattr(error, 'message', str(error)).splitlines() or ['']
   nodes = [k for k, line in enumerate(lines[:-1]) if line.startswith('Node: ')]
   return lines[nodes[-1] + 1 if nodes else 0]

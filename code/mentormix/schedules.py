@@ -1,4 +1,4 @@
-"""Steps, epochs and percentages: the one place that turns one into another.
+"""Converts between steps, epochs and percentages.
 
 Learning rate and epoch percentage follow the published code to the last bit of
 its float arithmetic; `testdata/` pins them.
@@ -18,8 +18,8 @@ def epoch_percent(step, max_steps):
     max_steps: total number of steps.
 
   Returns:
-    int32 scalar. In float64 and in this order, as published: three of 100 cuts
-    come one step later than in integers.
+    int32 scalar. It is computed in float64 and in this order, as published:
+    three of the 100 boundaries come one step later than in integers.
   """
   fraction = tf.cast(step, tf.float64) / tf.cast(max_steps, tf.float64)
   return tf.cast(fraction * NUM_EPOCH_PERCENTS, tf.int32)
@@ -27,14 +27,14 @@ def epoch_percent(step, max_steps):
 
 def decay_steps(num_examples, batch_size, num_epochs_per_decay):
   """Steps between two cuts of the learning rate; a fraction, as published."""
-  return num_examples / float(batch_size) * num_epochs_per_decay
+  return num_examples / batch_size * num_epochs_per_decay
 
 
 def learning_rate(step, initial, decay_factor, steps_per_decay, warmup_steps=0):
   """initial * decay_factor^floor(step / steps_per_decay), float32 scalar.
 
-  Over the first `warmup_steps` it grows to that in equal parts (not published;
-  Goyal et al., arXiv 1706.02677, section 2.2).
+  Over the first `warmup_steps` it grows linearly to that (not in the published
+  code; Goyal et al., arXiv 1706.02677, section 2.2).
   """
   rate = tf.train.exponential_decay(
       initial, step, steps_per_decay, decay_factor, staircase=True)
@@ -71,9 +71,9 @@ def dropout_table(text):
     UserError: `text` is not such a list.
   """
   def bad(why):
-    return UserError('--example_dropout_rates=%s: %s; write rate,percent pairs '
-                     'that cover 100 percent, as in 0.5,17,0.0,83'
-                     % (text, why))
+    return UserError(f'--example_dropout_rates={text}: {why}; write '
+                     'rate,percent pairs that cover 100 percent, as in '
+                     '0.5,17,0.0,83')
 
   parts = text.split(',')
   if len(parts) % 2:
@@ -85,9 +85,9 @@ def dropout_table(text):
     except ValueError:
       raise bad('not numbers')
     if not 0 <= rate <= 1:
-      raise bad('rate %g is not between 0 and 1' % rate)
+      raise bad(f'rate {rate:g} is not between 0 and 1')
     if length < 0:
-      raise bad('percent %d is negative' % length)
+      raise bad(f'percent {length} is negative')
     table.extend([rate] * min(length, NUM_EPOCH_PERCENTS + 1))
   if len(table) != NUM_EPOCH_PERCENTS:
     raise bad('the percents do not sum to 100')

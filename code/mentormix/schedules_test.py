@@ -26,12 +26,12 @@ def test_learning_rate(golden, epochs):
   per_decay = schedules.decay_steps(50000, 128, epochs)
   rates = _each(lambda s: schedules.learning_rate(s, 0.1, 0.9, per_decay),
                 golden['sched/steps'])
-  np.testing.assert_allclose(rates, golden['sched/lr_%dep' % epochs], rtol=1e-6)
+  np.testing.assert_allclose(rates, golden[f'sched/lr_{epochs}ep'], rtol=1e-6)
 
 
 @pytest.mark.parametrize('max_steps', [200000, 100000, 39000, 2000])
 def test_epoch_percent_at_every_step(golden, max_steps):
-  published = golden['sched/epoch_step_all_%d' % max_steps]
+  published = golden[f'sched/epoch_step_all_{max_steps}']
   with tf.Session() as session:
     steps = np.arange(max_steps + 1)
     percents = session.run(schedules.epoch_percent(tf.constant(steps),
@@ -40,7 +40,7 @@ def test_epoch_percent_at_every_step(golden, max_steps):
   assert percents[0] == 0 and percents[-1] == 100
   differs = np.flatnonzero(percents != 100 * steps // max_steps)
   np.testing.assert_array_equal(
-      differs, golden['sched/epoch_step_differs_from_integer_%d' % max_steps])
+      differs, golden[f'sched/epoch_step_differs_from_integer_{max_steps}'])
 
 
 def test_weight_average_decay(golden):

@@ -1,7 +1,7 @@
-"""Summaries for TensorBoard, each one on disk before the program goes on.
+"""Writes summaries for TensorBoard; each is on disk before training continues.
 
-TensorFlow's own writer has a thread for that, which a full disk ends: training
-goes on without a word, and without summaries. Here it is an error at once.
+FileWriter writes from a background thread. When the disk fills, that thread
+dies silently and training continues without summaries. Here it is an error.
 """
 import os
 import socket
@@ -10,8 +10,8 @@ import time
 from mentormix.runtime import tf
 
 
-class Writer(object):
-  """Writes a file of events; what cannot be written is a tf.errors.OpError."""
+class Writer:
+  """Writes a file of events; raises a tf.errors.OpError if it cannot."""
 
   def __init__(self, directory):
     """Opens a new file.
@@ -19,8 +19,8 @@ class Writer(object):
     Args:
       directory: an existing one.
     """
-    name = 'events.out.tfevents.%010d.%s.%d' % (
-        time.time(), socket.gethostname(), os.getpid())
+    name = (f'events.out.tfevents.{int(time.time()):010d}.'
+            f'{socket.gethostname()}.{os.getpid()}')
     self._file = tf.python_io.TFRecordWriter(os.path.join(directory, name))
     self._write(file_version='brain.Event:2')
 

@@ -324,6 +324,7 @@ def test_the_list_of_checkpoints_is_damaged_or_gone(config, text):
   assert [r.step for r in evaluation_loop.evaluate(config)] == [5]
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_no_row(config):
   _save(config.checkpoint_dir, [5])
   evaluation_loop.evaluate(config)

@@ -1,12 +1,12 @@
-"""What evaluation finds out, and the file that it is kept in: results.csv.
+"""The results of evaluation and the file that holds them, results.csv.
 
 Evaluation adds a row per checkpoint; reports read them. No TensorFlow here.
 """
-import collections
 import csv
 import os
 import re
 import time
+import typing
 
 from mentormix import files
 from mentormix.messages import UserError
@@ -17,23 +17,19 @@ _MAX_DIGITS = 18
 _END_OF_TIME = 253402300800  # The year 10000, where calendars end.
 
 
-class Result(collections.namedtuple(
-    'Result', 'step top1 top5 loss count wall_time')):
-  """One pass over the split; a row of results.csv.
-
-  Attributes:
-    step: global step of the checkpoint.
-    top1, top5: share of the images whose label is the first, or among the
-      first five, in [0, 1].
-    loss: mean cross-entropy.
-    count: number of images.
-    wall_time: seconds since 1970 when the pass ended.
-  """
-  __slots__ = ()
+class Result(typing.NamedTuple):
+  """One pass over the split; a row of results.csv."""
+  step: int  # Global step of the checkpoint.
+  top1: float  # Share of the images whose label is ranked first, in [0, 1].
+  top5: float  # Share of those whose label is among the first five.
+  loss: float  # Mean cross-entropy.
+  count: int  # Number of images.
+  wall_time: float  # Seconds since 1970 when the pass ended.
 
   def __str__(self):
-    return 'step %d: top-1 %.2f%%  top-5 %.2f%%  loss %.4f  (%d images)' % (
-        self.step, 100 * self.top1, 100 * self.top5, self.loss, self.count)
+    return (f'step {self.step}: top-1 {100 * self.top1:.2f}%  '
+            f'top-5 {100 * self.top5:.2f}%  loss {self.loss:.4f}  '
+            f'({self.count} images)')
 
 
 def read(path):
@@ -46,38 +42,35 @@ def read(path):
     return []
   try:
     if os.path.getsize(path) > _MAX_BYTES:
-      raise ValueError('it has more than %d MiB' % (_MAX_BYTES >> 20))
+      raise ValueError(f'it has more than {_MAX_BYTES >> 20} MiB')
     with open(path, newline='') as f:
       rows = csv.DictReader(f)
       if tuple(rows.fieldnames) != Result._fields:
-        raise ValueError('columns %.200s' % rows.fieldnames)
+        raise ValueError(f'columns {str(rows.fieldnames):.200}')
       results = [
           Result(_count(row['step']), float(row['top1']), float(row['top5']),
                  float(row['loss']), _count(row['count']),
                  float(row['wall_time'])) for row in rows]
       for result in results:
         if not (0 <= result.top1 <= 1 and 0 <= result.top5 <= 1):
-          raise ValueError('accuracy %g at step %d' % (result.top1,
-                                                       result.step))
+          raise ValueError(f'accuracy {result.top1:g} at step {result.step}')
         if not 0 <= result.wall_time < _END_OF_TIME:
-          raise ValueError('time %g at step %d' % (result.wall_time,
-                                                   result.step))
+          raise ValueError(f'time {result.wall_time:g} at step {result.step}')
       return results
   except (ValueError, TypeError, OSError, csv.Error) as error:
-    raise UserError('%s is not a results file of this program (%s); move it '
-                    'away, or name another with --output_csv_file'
-                    % (path, error))
+    raise UserError(f'{path} is not a results file of this program ({error}); '
+                    'move it away, or name another with --output_csv_file')
 
 
 def _count(text):
-  """A whole number from 0; one of thousands of digits would take hours."""
-  if not re.match(r'[0-9]{1,%d}$' % _MAX_DIGITS, text):
-    raise ValueError('%.40r is no count' % text)
+  """A whole number from 0; parsing thousands of digits would take hours."""
+  if not re.match(rf'[0-9]{{1,{_MAX_DIGITS}}}$', text):
+    raise ValueError(f'{repr(text):.40} is not a count')
   return int(text)
 
 
 def write(path, results):
-  """Writes a results.csv, whole or not at all.
+  """Writes a results.csv atomically.
 
   Args:
     path: of the file, there or not.
@@ -87,21 +80,21 @@ def write(path, results):
     rows = csv.writer(f, lineterminator='\n')
     rows.writerow(Result._fields)
     for result in results:
-      rows.writerow([result.step, '%.6f' % result.top1, '%.6f' % result.top5,
-                     '%.6f' % result.loss, result.count,
-                     '%.1f' % result.wall_time])
+      rows.writerow([result.step, f'{result.top1:.6f}', f'{result.top5:.6f}',
+                     f'{result.loss:.6f}', result.count,
+                     f'{result.wall_time:.1f}'])
 
 
 def of_run(path, started):
-  """The `Result`s of one run; what an earlier run left is moved away.
+  """The `Result`s of one run; moves the rows of an earlier run away.
 
   Args:
     path: of a results.csv, there or not.
-    started: when the run was, in seconds since 1970; 0 if that is not known.
+    started: when the run started, in seconds since 1970; 0 if unknown.
 
   Returns:
-    (results, moved): the rows from then on; and the path of the file that has
-    those from before, None where there are none.
+    (results, moved): the rows since then, and the path of the file with the
+    rows from before, None if there are none.
   """
   own, before = [], []
   for result in read(path):
@@ -109,8 +102,8 @@ def of_run(path, started):
   if not before:
     return own, None
   root, ending = os.path.splitext(path)
-  moved = '%s-before-%s%s' % (
-      root, time.strftime('%Y%m%d-%H%M%S', time.gmtime(started)), ending)
+  when = time.strftime('%Y%m%d-%H%M%S', time.gmtime(started))
+  moved = f'{root}-before-{when}{ending}'
   there = read(moved)
   write(moved, there + [result for result in before if result not in there])
   write(path, own)

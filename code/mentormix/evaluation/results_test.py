@@ -14,7 +14,8 @@ from mentormix.messages import UserError
                                   '1,nan,1,1,1,1\n',
                                   'step,top1,top5,loss,count,wall_time\n'
                                   '1,7.5,1,1,1,1\n'] + [
-    'step,top1,top5,loss,count,wall_time\n%s,1,1,1,%s,%s\n' % row for row in (
+    'step,top1,top5,loss,count,wall_time\n{},1,1,1,{},{}\n'.format(*row)
+    for row in (
         ('9' * 5000, '1', '1'), ('-1', '1', '1'), ('1', '1.5', '1'),
         ('1', '1', 'nan'), ('1', '1', '1e300'), ('1', '1', '-1'))])
 def test_results_file_of_something_else(tmp_path, text):

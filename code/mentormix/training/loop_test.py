@@ -160,6 +160,7 @@ def test_other_data_or_mentornet_than_the_run_began_with(run_config, tmp_path):
     loop.train(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('when', ['save', 'summary'])
 def test_a_full_disk_costs_the_steps_since_the_last_checkpoint(
     run_config, monkeypatch, when):

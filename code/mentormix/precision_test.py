@@ -1,0 +1,44 @@
+"""Which machines compute in mixed precision."""
+from typing import NamedTuple
+
+import pytest
+
+from mentormix import precision
+from mentormix import runtime
+from mentormix.messages import UserError
+
+
+class _Device(NamedTuple):
+  device_type: str
+  physical_device_desc: str
+
+
+@pytest.mark.parametrize('is_1_15,gpus,fits', [
+    (True, [7.0], True), (True, [7.5, 7.0], True), (True, [6.1], False),
+    (True, [], False), (False, [8.0], True), (False, [9.0, 7.0], False),
+    (False, [], True)])
+def test_which_machine_has_mixed_precision(monkeypatch, is_1_15, gpus, fits):
+  monkeypatch.setattr(runtime, 'IS_1_15', is_1_15)
+  monkeypatch.setattr(precision, '_gpu_capabilities', lambda: gpus)
+  monkeypatch.setattr(precision, '_cpu_has_bfloat16', lambda: True)
+  precision.check_precision('float32')
+  if fits:
+    assert precision.check_precision('mixed') is None
+  else:
+    with pytest.raises(UserError, match='--precision=mixed .*use float32'):
+      precision.check_precision('mixed')
+
+
+def test_a_slow_machine_gets_a_warning(monkeypatch):
+  monkeypatch.setattr(runtime, 'IS_1_15', False)
+  monkeypatch.setattr(precision, '_gpu_capabilities', lambda: [])
+  monkeypatch.setattr(precision, '_cpu_has_bfloat16', lambda: False)
+  assert 'has no bfloat16' in precision.check_precision('mixed')
+
+
+def test_gpu_capabilities_come_from_descriptions(monkeypatch):
+  monkeypatch.setattr(runtime.device_lib, 'list_local_devices', lambda config: [
+      _Device('CPU', ''), _Device('XLA_GPU', 'device: XLA_GPU device'),
+      _Device('GPU', 'device: 0, name: Tesla V100-SXM2-16GB, pci bus id: '
+                    '0000:00:1e.0, compute capability: 7.0')])
+  assert precision._gpu_capabilities() == [7.0]
