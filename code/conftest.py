@@ -11,6 +11,9 @@ if 'PYTEST_XDIST_WORKER' in os.environ:
   os.environ.setdefault('OMP_NUM_THREADS', '1')
   os.environ.setdefault('TF_NUM_INTRAOP_THREADS', '1')
 
+# In tests, compiling takes JAX longer than running.
+os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
+
 
 @pytest.fixture(scope='session')
 def digits(tmp_path_factory):

@@ -3,8 +3,8 @@ r"""Writes the training step as a StableHLO module, for any accelerator runtime.
     python code/export_step.py --preset=published --data_dir=data/cifar10/0.4 \
       --output_dir=exported
 
-takes the flags of cifar_train_mentormix.py and writes these files, which
-code/run_exported.py trains from with JAX and without TensorFlow:
+takes the flags of cifar_train_mentormix.py and writes the files that
+code/run_exported.py needs to train with JAX and without TensorFlow:
 
     step.stablehlo, augment.stablehlo   the step; the augmentation of a batch
     step.json     their arguments and results, and the settings
@@ -12,9 +12,9 @@ code/run_exported.py trains from with JAX and without TensorFlow:
     data.npz      the decoded images and labels, in the order of the records
     noise.json    if --data_dir has one
 
-Flags about TensorFlow's session, its input threads or the times of saving have
-no effect here. Needs TensorFlow 2.x and no accelerator. Exit codes:
-0 finished, 1 failed, 2 bad input.
+Flags about TensorFlow's session, input threads or saving have no effect here.
+Needs TensorFlow 2.x and no accelerator. Exit codes: 0 finished, 1 failed, 2 bad
+input.
 """
 import os
 
@@ -28,7 +28,7 @@ from mentormix.messages import UserError
 
 
 def define_flags():
-  """Defines the flags; called once, by the script."""
+  """Defines the flags of this command."""
   command.define_train_flags()
   flags.DEFINE_string('output_dir', '', 'The directory to write.')
   flags.register_validator('output_dir', bool, 'must be given')
@@ -40,18 +40,17 @@ def main():
   """Flags -> graph -> modules, state and data."""
   args = flags.FLAGS
   path = os.path.normpath(args.output_dir)
-  # No other run could be meant by --train_log_dir.
   config = command.train_config()._replace(train_log_dir=path)
   config_lib.validate(config)
   if config.sync_replicas:
-    raise UserError('--sync_replicas: an exported step belongs to one process; '
+    raise UserError('--sync_replicas: an exported step runs in one process; '
                     'remove this flag')
-  # pylint: disable=g-import-not-at-top
-  from mentormix import runtime  # TensorFlow starts once the flags are valid.
+  # TensorFlow starts once the flags are valid.
+  from mentormix import runtime
+  from mentormix.accelerator import stablehlo
   if runtime.IS_1_15:
     raise UserError(f'TensorFlow {runtime.VERSION} cannot write StableHLO; use '
                     'TensorFlow 2.x (scripts/setup_env.sh --runtime=tf2)')
-  from mentormix.accelerator import stablehlo
   files.check_output(path, stablehlo.FILES, args.overwrite)
   runtime.select_device('')
   with files.new_directory(path) as directory:

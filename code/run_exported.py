@@ -4,31 +4,29 @@ r"""Trains an exported step with JAX, on any accelerator, without TensorFlow.
       --steps=2000 --benchmark=50
 
 reads what code/export_step.py wrote. Images and state stay on the device, which
-also draws every random number. The command writes model.ckpt-<step>.npz, which
-holds the arrays by variable name, and config.json. cifar_eval.py evaluates
-them:
+also draws every random number. The command writes config.json and checkpoints,
+model.ckpt-<step>.npz, which hold the arrays by variable name and which
+cifar_eval.py evaluates:
 
     python code/cifar_eval.py --checkpoint_dir=run --eval_dir=run/eval \
       --data_dir=data/cifar10/val --once
 
 The same command resumes an interrupted run. It needs JAX 0.6 or later, NumPy
-and absl-py. Exit codes: 0 trained, 1 failed, 2 bad input, 130 or 143 stopped by
-Ctrl-C or SIGTERM after a checkpoint.
+and absl-py. SIGUSR1 saves a checkpoint at once. Exit codes: 0 trained, 1
+failed, 2 bad input; 129, 130 or 143 stopped by SIGHUP, Ctrl-C or SIGTERM after
+a checkpoint.
 """
-import functools
 import math
 import os
 import time
 
 from absl import flags
 
-from mentormix.accelerator import jax_benchmark
-from mentormix.accelerator import jax_files
-from mentormix.accelerator import jax_runner
 from mentormix import command
 from mentormix import config as config_lib
-from mentormix.data import noise_facts
 from mentormix import files
+from mentormix.accelerator import jax_files
+from mentormix.data import noise_facts
 from mentormix.messages import log
 from mentormix.messages import UserError
 
@@ -41,16 +39,17 @@ def define_flags():
   for name in ('exported_dir', 'output_dir'):
     flags.register_validator(name, bool, 'must be given')
   flags.DEFINE_integer(
-      'steps', None, 'Step to train to; by default the --max_number_of_steps '
-      'of the export, which also sets the pace of MentorNet.', lower_bound=0)
+      'steps', None, 'Step to train to, by default the --max_number_of_steps '
+      'of the export. The schedule of MentorNet does not depend on it.',
+      lower_bound=0)
   flags.DEFINE_integer(
-      'steps_per_call', 1, 'Steps that the device takes in one call. 1 is best '
+      'steps_per_call', 1, 'Steps that the device takes in one call; 1 is best '
       'on a CPU.', lower_bound=1)
-  flags.DEFINE_integer('seed', None, 'Seed of order, augmentation and mixing; '
+  flags.DEFINE_integer('seed', None, 'Seed of order, augmentation and mixing, '
                        'by default that of the export.', lower_bound=0)
   flags.DEFINE_integer(
-      'save_interval_steps', 5000, 'Steps between checkpoints, of which the '
-      f'last {jax_files.MAX_CHECKPOINTS} are kept.', lower_bound=1)
+      'save_interval_steps', 5000, 'Steps between checkpoints; the last '
+      f'{jax_files.MAX_CHECKPOINTS} are kept.', lower_bound=1)
   flags.DEFINE_enum(
       'matmul_precision', 'highest', ['highest', 'high', 'default'],
       'Precision of float32 products: highest computes them in float32; with '
@@ -64,16 +63,15 @@ def define_flags():
 def main():
   """Flags -> modules, state and data on the device -> steps -> checkpoints."""
   args = flags.FLAGS
-  description = jax_files.read_description(args.exported_dir)
-  config = jax_files.settings(description, args.exported_dir)
+  description, config = jax_files.read_description(args.exported_dir)
   config = config._replace(
       train_log_dir=args.output_dir,
       seed=config.seed if args.seed is None else args.seed)
   last = config.max_number_of_steps if args.steps is None else args.steps
   if last > config.max_number_of_steps:
     raise UserError(
-        f'--steps={last}: --exported_dir={args.exported_dir} is of a training '
-        f'of {config.max_number_of_steps} steps')
+        f'--steps={last}: --exported_dir={args.exported_dir} was exported for '
+        f'--max_number_of_steps={config.max_number_of_steps}')
   if args.benchmark_json and not args.benchmark:
     raise UserError(f'--benchmark_json={args.benchmark_json} needs --benchmark')
   files.writable_directory(args.output_dir, 'output_dir')
@@ -85,7 +83,17 @@ def main():
 
 
 def _run(args, description, config, last):
-  """Benchmarks and trains in an output directory that nobody else uses."""
+  """Benchmarks and trains in an output directory that this process has locked.
+
+  Args:
+    args: the flags.
+    description: the content of step.json.
+    config: the `config.TrainConfig` of the run.
+    last: the step to train to.
+
+  Returns:
+    The exit code.
+  """
   start = jax_files.last_checkpoint(args.output_dir)
   started = float(math.ceil(time.time()))
   if start:  # Without a checkpoint, settings that a failed start left are free.
@@ -93,35 +101,43 @@ def _run(args, description, config, last):
       log(f'note: {change}')
     saved = config_lib.load(args.output_dir) or {}
     started = saved.get(config_lib.STARTED, 0.0)
-  jax = jax_runner.import_jax()
-
   images, labels = jax_files.read_data(args.exported_dir)
-  state = jax_files.read_state(start or os.path.join(args.exported_dir, 'state.npz'),
-                     description)
+  state = jax_files.read_state(
+      start or os.path.join(args.exported_dir, 'state.npz'), description)
+  try:  # JAX starts once the flags and the files are valid.
+    from mentormix.accelerator import jax_runner
+    from mentormix.accelerator import jax_benchmark
+    import jax
+  except ImportError as error:
+    raise UserError(f'JAX is missing or too old ({error}); pip install '
+                    '"jax>=0.6", or "jax[cuda12]>=0.6" for a GPU')
+
   done = int(state['global_step'])
   device = jax.devices()[0]
   log(f'JAX {jax.__version__} on {device.device_kind}: {config.method} of '
       f'{config.studentnet}, {description["precision"]}, {len(images)} '
       f'examples, from step {done} to {last}')
-  trainer = jax_runner.Trainer(args.exported_dir, description, images, labels, config.seed,
-                    args.matmul_precision)
+  trainer = jax_runner.Trainer(args.exported_dir, description, images, labels,
+                               config.seed, args.matmul_precision)
   # Results of a step are committed to their device. If its arguments were not,
   # JAX would compile the second step again.
   state = jax.device_put(state, device)
   if args.benchmark:
-    figures = jax_benchmark.benchmark(trainer, state, args.benchmark, args.steps_per_call,
-                        args.matmul_precision)
-    jax_benchmark.print_table(figures)
+    figures = jax_benchmark.benchmark(
+        trainer, state, args.benchmark, args.steps_per_call,
+        args.matmul_precision)
+    for name, value in figures.items():
+      shown = f'{value:.4g}' if isinstance(value, float) else value
+      print(f'{name.replace("_", " "):20} {shown}', flush=True)
     if args.benchmark_json:
-      jax_benchmark.write_json(figures, args.benchmark_json)
+      files.write_json(args.benchmark_json, figures)
   if done >= last:
     log(f'{args.output_dir} is already at step {done} of {last}')
     return 0
   config_lib.save(config, args.output_dir, **{config_lib.STARTED: started})
   noise_facts.copy_facts(args.exported_dir, args.output_dir)
-  return jax_runner.train(trainer, state, done, last, args.steps_per_call,
-               args.save_interval_steps,
-               functools.partial(jax_files.save, directory=args.output_dir))
+  return jax_runner.train(trainer, state, last, args.steps_per_call,
+                          args.save_interval_steps, args.output_dir)
 
 
 def cli():

@@ -9,146 +9,118 @@ import sys
 import numpy as np
 import pytest
 
-import export_step_test
-from mentormix.accelerator import stablehlo
+import cifar_eval
+import export_step
+import run_exported
 from mentormix import config as config_lib
-from mentormix.evaluation import loop as evaluation_loop
 from mentormix import files
-from mentormix import runtime
+from mentormix import testing
+from mentormix.accelerator import jax_files
 
-CODE = export_step_test.CODE
-SCRIPT = os.path.join(CODE, 'run_exported.py')
-PYTHON = export_step_test.JAX_PYTHON
-
-pytestmark = [
-    pytest.mark.skipif(runtime.IS_1_15,
-                       reason='TensorFlow 1.15 cannot write StableHLO'),
-    export_step_test.needs_jax]
+jax = pytest.importorskip('jax')  # There is none for TensorFlow 1.15.
+from mentormix.accelerator import jax_runner
 
 
 @pytest.fixture(scope='module')
-def data_dir(tmp_path_factory):
-  directory = str(tmp_path_factory.mktemp('data'))
-  export_step_test.write_data(directory)
-  return directory
-
-
-def _export(data_dir, directory, **settings):
-  directory.mkdir()
-  stablehlo.export(
-      export_step_test.train_config(data_dir, max_number_of_steps=100000,
-                                    **settings), str(directory))
-  return str(directory)
-
-
-@pytest.fixture(scope='module')
-def exported(data_dir, tmp_path_factory):
-  return _export(data_dir, tmp_path_factory.mktemp('step') / 'exported',
-                 method='cross_entropy')
-
-
-def _start(exported, output_dir, *args):
-  return subprocess.Popen(
-      [PYTHON, SCRIPT, '--exported_dir=' + exported,
-       '--output_dir=%s' % output_dir] + list(args),
-      stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
-
-
-def _run(*args):
-  process = _start(*args)
-  out, err = process.communicate()
-  return process.returncode, out, err
-
-
-def _arrays(directory, step):
-  with np.load(str(directory / ('model.ckpt-%d.npz' % step))) as arrays:
-    return dict(arrays)
-
-
-@pytest.fixture(scope='module')
-def straight(exported, tmp_path_factory):
-  """The directory of a run of six steps, each of which is saved."""
-  directory = tmp_path_factory.mktemp('straight')
-  code, _, err = _run(exported, directory, '--steps=6',
-                      '--save_interval_steps=1')
+def exported(digits, tmp_path_factory):
+  """The directory of an exported step. Only read it."""
+  directory = tmp_path_factory.mktemp('step') / 'exported'
+  code, _, err = testing.run_command(
+      export_step, *testing.to_flags(**testing.train_settings(
+          digits, batch_size=8, max_number_of_steps=100000, learning_rate=0.01,
+          method='cross_entropy', output_dir=directory)))
   assert code == 0, err
   return directory
 
 
-def test_trained_resumed_and_evaluated(exported, data_dir, straight, tmp_path):
-  """With breaks, and several steps at a time, as in one go."""
-  for args in (['--steps=3'], ['--steps=6', '--steps_per_call=2']):
-    code, out, err = _run(exported, tmp_path / 'run', *args)
-    assert code == 0, err
+def _run(exported, output_dir, **settings):
+  settings = dict(dict(exported_dir=exported, output_dir=output_dir),
+                  **settings)
+  return testing.run_command(run_exported, *testing.to_flags(**settings))
+
+
+def _arrays(directory, step):
+  with np.load(str(directory / f'model.ckpt-{step}.npz')) as arrays:
+    return dict(arrays)
+
+
+@pytest.fixture(scope='module')
+def run(exported, tmp_path_factory):
+  """The directory of a run of six steps, all of them saved. Only read it."""
+  directory = tmp_path_factory.mktemp('run')
+  code, out, err = _run(exported, directory, steps=6, save_interval_steps=1)
+  assert code == 0, err
+  assert 'from step 0 to 6' in out and 'trained to step 6' in out
+  return directory
+
+
+def test_a_resumed_run_is_an_uninterrupted_one(exported, run, digits, tmp_path):
+  """Also if it takes several steps per call; then it is evaluated."""
+  # The oldest of six was removed.
+  assert len(list(run.glob('*.npz'))) == jax_files.MAX_CHECKPOINTS == 5
+  for name in ('config.json', 'model.ckpt-3.npz'):
+    shutil.copy(str(run / name), str(tmp_path))
+  code, out, err = _run(exported, tmp_path, steps=6, steps_per_call=3)
+  assert code == 0, err
   assert 'from step 3 to 6' in out and 'trained to step 6' in out
-  resumed, expected = _arrays(tmp_path / 'run', 6), _arrays(straight, 6)
-  assert sorted(resumed) == sorted(expected)
-  assert resumed['global_step'] == expected['global_step'] == 6
+  actual, expected = _arrays(tmp_path, 6), _arrays(run, 6)
+  assert sorted(actual) == sorted(expected)
+  assert actual['global_step'] == expected['global_step'] == 6
   for name, value in expected.items():
-    np.testing.assert_allclose(resumed[name], value, rtol=1e-4, atol=1e-5)
-  results = [evaluation_loop.evaluate(config_lib.EvalConfig(
-      data_dir=data_dir, checkpoint_dir=str(directory), eval_dir=str(tmp_path),
-      once=True, output_csv_file=str(tmp_path / ('%d.csv' % k))))
-             for k, directory in enumerate([tmp_path / 'run', straight])]
-  assert [r.step for r in results[0]] == [3, 6]
-  # The oldest checkpoint of six is gone.
-  assert [r.step for r in results[1]] == [2, 3, 4, 5, 6]
-  assert np.isfinite(results[0][-1].loss)
-  np.testing.assert_allclose(results[0][-1].loss, results[1][-1].loss,
-                             rtol=1e-4)
+    np.testing.assert_allclose(actual[name], value, rtol=1e-4, atol=1e-5)
+  code, _, err = testing.run_command(cifar_eval, '--once', *testing.to_flags(
+      data_dir=os.path.join(digits, 'val'), checkpoint_dir=tmp_path,
+      eval_dir=tmp_path / 'eval', batch_size=180,
+      output_csv_file=tmp_path / 'eval.csv'))
+  assert code == 0, err
+  rows = np.genfromtxt(str(tmp_path / 'eval.csv'), delimiter=',', names=True)
+  assert rows['step'].tolist() == [3, 6]
+  assert np.isfinite(rows['loss']).all()
 
 
-def test_a_checkpoint_of_something_else(exported, straight, tmp_path):
-  """It is refused, whether an array is missing or has another shape."""
-  run = tmp_path / 'run'
-  shutil.copytree(str(straight), str(run))
+def test_a_checkpoint_of_another_run_is_refused(exported, run, tmp_path):
   arrays = _arrays(run, 6)
   name = min(arrays)
-  for changed, found in ((None, 'is missing there'), (np.zeros([1, 2, 3]),
-                                                      'float64 [1, 2, 3]')):
+  shutil.copy(str(run / 'config.json'), str(tmp_path))
+  for changed, found in (({}, 'is missing there'),
+                         ({name: np.zeros([1, 2, 3])}, 'float64 [1, 2, 3]')):
     arrays.pop(name, None)
-    if changed is not None:
-      arrays[name] = changed
-    np.savez(str(run / 'model.ckpt-6.npz'), **arrays)
-    code, _, err = _run(exported, run, '--steps=7')
-    assert code == 2 and len(err.splitlines()) == 1
-    assert 'model.ckpt-6.npz belongs to another run' in err
-    assert name in err and found in err
+    np.savez(str(tmp_path / 'model.ckpt-6.npz'), **arrays, **changed)
+    testing.assert_one_line(
+        _run(exported, tmp_path, steps=7), 2,
+        'model.ckpt-6.npz belongs to another run', name, found)
 
 
-_ORDER = '''
-import sys
-import numpy as np
-import run_exported
-jax = run_exported.import_jax()
-description = run_exported.read_description(sys.argv[1])
-images, labels = run_exported.read_data(sys.argv[1])
-trainer = run_exported.Trainer(sys.argv[1], description, images, np.arange(40),
-                               0, 'highest')
-trainer._augment = lambda images, *_: [images / 255.0]
-seen = []
-trainer._step = lambda images, labels, step: [0.0, 1.0, step + 1, labels]
-description['step'] = dict(
-    arguments=[dict(name=n, kind='input') for n in ('images', 'labels')]
-    + [dict(name='global_step', kind='state')],
-    results=[dict(name=n) for n in ('loss', 'selected', 'global_step', 'x')])
-state = {'global_step': jax.numpy.zeros([], 'int64'),
-         'x': jax.numpy.zeros([8], 'int64')}
-for step in range(10):
-  state, _, _ = trainer.run(state, step, 1)
-  seen += state['x'].tolist()
-assert sorted(seen[:40]) == sorted(seen[40:]) == list(range(40)), seen
-assert seen[:40] != seen[40:] and seen[:40] != list(range(40))
-'''
+def test_every_image_is_used_once_per_epoch(exported):
+  description, _ = jax_files.read_description(str(exported))
+  images, _ = jax_files.read_data(str(exported))
+  trainer = jax_runner.Trainer(str(exported), description, images[:40],
+                               np.arange(40), 0, 'highest')
+  # A step that only keeps its labels.
+  trainer._augment = lambda images, *_: [images / 255.0]
+  trainer._step = lambda images, labels, step: [0.0, 1.0, step + 1, labels]
+  description['step'] = dict(
+      arguments=[dict(name=n, kind='input') for n in ('images', 'labels')]
+      + [dict(name='global_step', kind='state')],
+      results=[dict(name=n) for n in ('loss', 'selected', 'global_step', 'x')])
+  state = {'global_step': jax.numpy.zeros([], 'int64'),
+           'x': jax.numpy.zeros([8], 'int64')}
+  seen = []
+  for step in range(10):
+    state, _, _ = trainer.run(state, step, 1)
+    seen += state['x'].tolist()
+  assert sorted(seen[:40]) == sorted(seen[40:]) == list(range(40))
+  assert seen[:40] != seen[40:] and seen[:40] != list(range(40))
 
 
-def test_every_image_once_an_epoch(exported):
-  subprocess.run([PYTHON, '-c', _ORDER, exported], check=True,
-                 env=dict(os.environ, PYTHONPATH=CODE))
-
-
-def test_a_signal_ends_it_with_a_checkpoint(exported, tmp_path):
-  process = _start(exported, tmp_path / 'run')
+def test_a_signal_saves_and_stops_a_run_without_tensorflow(exported, tmp_path):
+  program = ('import sys; sys.modules["tensorflow"] = None; '
+             'import run_exported; run_exported.cli()')
+  process = subprocess.Popen(
+      [sys.executable, '-c', program] + testing.to_flags(
+          exported_dir=exported, output_dir=tmp_path / 'run'),
+      stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
+      env=dict(os.environ, PYTHONPATH=testing.CODE))
   for line in process.stdout:
     if ' step 1/' in line:
       break
@@ -158,23 +130,38 @@ def test_a_signal_ends_it_with_a_checkpoint(exported, tmp_path):
   assert 'stopped by SIGTERM' in out
   path, = (tmp_path / 'run').glob('*.npz')
   step = int(path.name.split('-')[1].split('.')[0])
-  assert 'at step %d,' % step in out
+  assert f'at step {step},' in out
   assert _arrays(tmp_path / 'run', step)['global_step'] == step
 
 
-def test_a_loss_that_is_no_number(data_dir, tmp_path):
-  exported = _export(data_dir, tmp_path / 'exported', method='cross_entropy',
-                     learning_rate=1e30)
-  code, _, err = _run(exported, tmp_path / 'run', '--steps=20')
-  assert code == 1 and len(err.splitlines()) == 1
-  assert 'not a number' in err and '--learning_rate' in err
+@pytest.fixture
+def copy(exported, tmp_path):
+  return shutil.copytree(str(exported), str(tmp_path / 'copy'))
+
+
+def test_a_loss_that_is_not_finite(copy, tmp_path):
+  path = os.path.join(copy, 'state.npz')
+  with np.load(path) as arrays:
+    arrays = {name: np.full_like(value, np.nan) if name.endswith('DW') else value
+              for name, value in arrays.items()}
+  np.savez(path, **arrays)
+  testing.assert_one_line(_run(copy, tmp_path / 'run', steps=20), 1,
+                          'not a finite number', '--learning_rate')
   assert not list((tmp_path / 'run').glob('*.npz'))
+
+
+@pytest.mark.parametrize('name', ['step.json', 'step.stablehlo', 'state.npz',
+                                  'data.npz'])
+def test_damaged_files_are_one_line(name, copy, tmp_path):
+  path = os.path.join(copy, name)
+  os.truncate(path, os.path.getsize(path) // 2)
+  testing.assert_one_line(_run(copy, tmp_path / 'run', steps=1), 2, name)
 
 
 def test_benchmark(exported, tmp_path):
   path = tmp_path / 'figures.json'
-  code, out, err = _run(exported, tmp_path / 'run', '--steps=0',
-                        '--benchmark=5', '--benchmark_json=%s' % path)
+  code, out, err = _run(exported, tmp_path / 'run', steps=0, benchmark=5,
+                        benchmark_json=path)
   assert code == 0, err
   figures = json.loads(path.read_text())
   assert figures['ms_per_step'] > 0 and figures['matmul_tflops'] > 0
@@ -183,50 +170,34 @@ def test_benchmark(exported, tmp_path):
   assert not list((tmp_path / 'run').glob('*.npz'))
 
 
-@pytest.mark.parametrize('slip,named', [
-    (['--steps=100001'], ['--steps=100001', '100000']),
-    (['--benchmark_json=x.json'], ['--benchmark']),
-    (['--exported_dir=nowhere'], ['nowhere', 'export_step.py']),
-    (['--output_dir=/dev/null/x'], ['--output_dir=/dev/null/x']),
+@pytest.mark.parametrize('settings,named', [
+    (dict(steps=100001), ['--steps=100001', '100000']),
+    (dict(benchmark_json='x.json'), ['--benchmark']),
+    (dict(exported_dir='nowhere'), ['nowhere', 'export_step.py']),
+    (dict(output_dir='/dev/null/x'), ['--output_dir=/dev/null/x']),
 ])
-def test_slips_are_one_line(slip, named, exported, tmp_path):
-  code, _, err = _run(exported, tmp_path / 'run', *slip)
-  assert code == 2 and len(err.splitlines()) == 1
-  for text in named:
-    assert text in err
+def test_errors_are_one_line(settings, named, exported, tmp_path):
+  testing.assert_one_line(
+      _run(exported, **dict(dict(output_dir=tmp_path / 'run'), **settings)), 2,
+      *named)
 
 
-@pytest.mark.parametrize('name', ['step.json', 'step.stablehlo', 'state.npz',
-                                  'data.npz'])
-def test_damaged_files_are_one_line(name, exported, tmp_path):
-  copy = tmp_path / 'copy'
-  shutil.copytree(exported, str(copy))
-  data = (copy / name).read_bytes()
-  (copy / name).write_bytes(data[:len(data) // 2])
-  code, _, err = _run(str(copy), tmp_path / 'run', '--steps=1')
-  assert code == 2 and len(err.splitlines()) == 1
-  assert name in err
+def test_a_missing_jax_is_one_line(exported, tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'jax', None)
+  monkeypatch.delitem(sys.modules, 'mentormix.accelerator.jax_runner')
+  testing.assert_one_line(_run(exported, tmp_path / 'run'), 2,
+                          'JAX is missing or too old', 'pip install')
 
 
 def test_another_run_is_not_touched(exported, tmp_path):
-  run = tmp_path / 'run'
-  run.mkdir()
-  with open(os.path.join(exported, 'step.json')) as f:
-    settings = json.load(f)['settings']
-  config_lib.save(config_lib.TrainConfig(**settings)._replace(
-      learning_rate=0.5), str(run))
-  (run / 'model.ckpt-1.npz').write_bytes(b'')
-  code, _, err = _run(exported, run, '--steps=1')
-  assert code == 2 and len(err.splitlines()) == 1
-  assert '--learning_rate is 0.5 there, 0.01 here' in err
-  with files.only_writer(str(run), 'output_dir'):
-    code, _, err = _run(exported, run, '--steps=1')
-  assert code == 2 and len(err.splitlines()) == 1
-  assert 'is in use by process %d on' % os.getpid() in err
-
-
-def test_it_needs_no_tensorflow():
-  subprocess.run(
-      [sys.executable, '-c', 'import sys; sys.modules["tensorflow"] = None\n'
-       'import run_exported'], check=True,
-      env=dict(os.environ, PYTHONPATH=CODE))
+  _, config = jax_files.read_description(str(exported))
+  config_lib.save(config._replace(learning_rate=0.5), str(tmp_path))
+  (tmp_path / 'model.ckpt-1.npz').write_bytes(b'')
+  testing.assert_one_line(_run(exported, tmp_path, steps=1), 2,
+                          '--learning_rate is 0.5 there, 0.01 here')
+  with files.only_writer(str(tmp_path), 'output_dir'):
+    testing.assert_one_line(_run(exported, tmp_path, steps=1), 2,
+                            f'is in use by process {os.getpid()} on')
+  (tmp_path / 'model.ckpt-1.index').write_bytes(b'')
+  testing.assert_one_line(_run(exported, tmp_path, steps=1), 2,
+                          'holds checkpoints of TensorFlow')

@@ -12,9 +12,10 @@ Each row has wall seconds and CPU seconds (user + system), median and quartiles.
     floor                    two forward passes and one backward pass of the
                              same student on a constant batch, nothing else
     step                     the training step, on a constant batch
-    step + input             all of cifar_train_mentormix.py, but for its hooks
-    step + input + summaries the same, summaries written at every step
-    published step + input   the same algorithm as the published graph has it
+    step + input             all of cifar_train_mentormix.py except its hooks
+    step + input + summaries the same, with summaries written in every step
+    published step + input   the same algorithm in the form of the published
+                             graph
     mentor ... input         parts of the step, each alone
     matrix product           2048 x 2048, the most that the machine can do
 
@@ -23,7 +24,6 @@ tables and writes one JSON file. Exit codes: 0 finished, 1 failed, 2 bad input.
 """
 import concurrent.futures
 import contextlib
-import json
 import multiprocessing
 import os
 import platform
@@ -32,30 +32,30 @@ import sys
 import tempfile
 import time
 
-import numpy as np
 from absl import flags
+import numpy as np
+
+# Tools are not installed; the package is in the folder above.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import benchmark_rows
 from mentormix import command
 from mentormix import config as config_lib
 from mentormix import files
-from mentormix.messages import RunError
-from mentormix.messages import UserError
 from mentormix import runtime
 from mentormix import students
-
-# The package is in the folder above; tools are not installed.
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from mentormix.messages import RunError
+from mentormix.messages import UserError
 
 _ROUNDS = 4
 _CLOCKS = ('wall', 'cpu')
-_rows = {}  # What a process of a configuration has built.
+_processes = multiprocessing.get_context('spawn')
+_rows = {}  # In the process of a configuration: name -> `benchmark_rows.Row`.
 
 
 def define_flags():
-  """Defines the flags; called once, by the script."""
+  """Defines the flags of this command."""
   flags.DEFINE_string('data_dir', '', 'Directory of a noisy training set.')
-  flags.register_validator('data_dir', bool, 'must be given')
   flags.DEFINE_string('dataset_name', 'cifar10', 'The data set.')
   flags.DEFINE_list('studentnets', ['resnet32_thin'], 'The students.')
   flags.DEFINE_list('batch_sizes', ['128'], 'Examples per step.')
@@ -67,93 +67,74 @@ def define_flags():
                        lower_bound=1)
   flags.DEFINE_string('device_id', '0', 'GPUs, as in CUDA_VISIBLE_DEVICES.')
   flags.DEFINE_string('output', '', 'Also write all figures to this JSON file.')
+  for name in ('data_dir', 'studentnets', 'batch_sizes', 'precisions', 'xla'):
+    flags.register_validator(name, bool, 'must be given')
 
 
 def main():
   """Flags -> processes -> figures."""
   args = flags.FLAGS
-  names = _each('studentnets', students.STUDENTS)
-  batch_sizes = [int(size) for size in _each('batch_sizes')]
-  precisions = _each('precisions', config_lib.PRECISIONS)
-  xla = [value == 'true' for value in _each('xla', ('false', 'true'))]
-  base = config_lib.TrainConfig(
-      dataset_name=args.dataset_name, data_dir=args.data_dir,
-      trained_mentornet_dir=args.trained_mentornet_dir,
-      train_log_dir='unused', device_id=args.device_id)
-  config_lib.validate(base)
+  groups = _configurations(args)
   if args.output:
     if os.path.isdir(args.output):
       raise UserError(f'--output={args.output} is a directory; name a file')
     files.writable_directory(os.path.dirname(args.output) or '.', 'output')
   figures = dict(facts=_facts(), tables=[])
-  for size in batch_sizes:
-    figures['tables'] += measure(
-        benchmark_rows.inputs, [base._replace(batch_size=size)], args.repeats)
-  for name in names:
-    for size in batch_sizes:
-      configs = [base._replace(studentnet=name, batch_size=size,
-                               precision=precision, xla=use_xla)
-                 for precision in precisions for use_xla in xla]
-      # Before the others: nothing else is in the memory then.
-      peaks = [measure(benchmark_rows.memory, [config], 1)[0]
-               for config in configs]
-      measured = measure(benchmark_rows.steps, configs, args.repeats)
-      for found, peak in zip(measured, peaks):
-        found['facts'].update(peak['facts'])
-      figures['tables'] += measured
-      _write(figures)
+  inputs = {configs[0].batch_size: configs[0] for configs in groups}
+  for build, configs in (
+      [(benchmark_rows.inputs, [config]) for config in inputs.values()]
+      + [(benchmark_rows.steps, configs) for configs in groups]):
+    figures['tables'] += measure(build, configs, args.repeats)
+    if args.output:
+      files.write_json(args.output, figures)
   print(report(figures))
 
 
-def _each(name, known=None):
-  """The values of a list flag, whole numbers from 1 if `known` is None."""
-  values = [value.strip() for value in flags.FLAGS[name].value] or ['']
-  for value in values:
-    if known is None and not (value.isdigit() and int(value)):
-      raise UserError(f'--{name}: {value!r} is not a number of at least 1')
-    if known is not None and value not in known:
-      raise UserError(f'--{name}: {value!r} is unknown; known are '
-                      + ', '.join(sorted(known)))
-  return list(dict.fromkeys(values))
+def _configurations(args):
+  """The `config.TrainConfig`s, a list for each student and batch size."""
+  if not set(args.xla) <= {'false', 'true'}:
+    raise UserError(f'--xla={",".join(args.xla)}: use false, true, or both')
+  groups = []
+  for name in args.studentnets:
+    students.get(name)
+    for size in args.batch_sizes:
+      if not size.isdigit():
+        raise UserError(f'--batch_sizes: {size!r} is not a number')
+      groups.append([config_lib.TrainConfig(
+          dataset_name=args.dataset_name, data_dir=args.data_dir,
+          trained_mentornet_dir=args.trained_mentornet_dir,
+          train_log_dir='unused', device_id=args.device_id, studentnet=name,
+          batch_size=int(size), precision=precision, xla=xla == 'true')
+                     for precision in args.precisions for xla in args.xla])
+      for config in groups[-1]:
+        config_lib.validate(config)
+  return groups
 
 
 def _facts():
-  """What the figures rest on: the machine, the code and the command."""
-  model = platform.processor()
+  """What the figures depend on: the machine, the code and the command."""
+  cpu = platform.processor()
   if os.path.exists('/proc/cpuinfo'):
     with open('/proc/cpuinfo') as f:
-      models = [line.partition(':')[2].strip() for line in f
-                if line.startswith('model name')]
-    model = models[0] if models else model
-  prefixes = ('OMP_', 'KMP_', 'MKL_', 'ONEDNN_', 'DNNL_', 'XLA_', 'TF_XLA_',
-              'TF_NUM_', 'TF_ENABLE_', 'TF_DISABLE_')
+      cpu = next((line.partition(':')[2].strip() for line in f
+                  if line.startswith('model name')), cpu)
   return dict(
-      date=time.strftime('%Y-%m-%d'), machine=platform.platform(), cpu=model,
+      date=time.strftime('%Y-%m-%d'), machine=platform.platform(), cpu=cpu,
       cores=os.cpu_count(), load=os.getloadavg()[0],
       gpu=_output_of('nvidia-smi', '--query-gpu=name', '--format=csv,noheader'),
       commit=_output_of('git', '-C', os.path.dirname(os.path.abspath(__file__)),
                         'describe', '--always', '--dirty', '--abbrev=12'),
       command=' '.join(sys.argv), tensorflow=runtime.VERSION,
-      python=platform.python_version(),
-      environment={k: v for k, v in sorted(os.environ.items())
-                   if k.startswith(prefixes)})
+      python=platform.python_version())
 
 
 def _output_of(*words):
-  """What a command prints; None where it is missing or fails."""
+  """What a command prints; None if it is missing or fails."""
   try:
     return subprocess.check_output(
         words, stderr=subprocess.DEVNULL, universal_newlines=True).strip()
   except (OSError, subprocess.CalledProcessError):
     return None
-
-
-def _write(figures):
-  """Writes --output atomically; also while more is to come."""
-  if flags.FLAGS.output:
-    with files.replaced(flags.FLAGS.output) as f:
-      json.dump(figures, f, indent=2)
-      f.write('\n')
 
 
 def measure(build, configs, repeats):
@@ -173,39 +154,46 @@ def measure(build, configs, repeats):
     UserError: of `build`.
     RunError: a process has ended.
   """
-  context = multiprocessing.get_context('spawn')
   with contextlib.ExitStack() as stack:
     scratch = stack.enter_context(tempfile.TemporaryDirectory())
     workers = [stack.enter_context(concurrent.futures.ProcessPoolExecutor(
-        1, context)) for _ in configs]
+        1, _processes)) for _ in configs]
     try:
-      return _take_turns(workers, build, configs, scratch, repeats)
+      waiting = [worker.submit(_build, build, config, scratch)
+                 for worker, config in zip(workers, configs)]
+      names, facts = zip(*[future.result() for future in waiting])
+      samples = _take_turns(workers, names, repeats)
     except concurrent.futures.process.BrokenProcessPool:
       raise RunError('a process of the benchmark has ended; if the lines above '
                      'do not say why, it may have run out of memory')
+  shown = ('studentnet', 'batch_size', 'precision', 'xla')
+  return [dict(
+      facts=dict({name: getattr(config, name) for name in shown}, **about),
+      rows={name: dict(zip(_CLOCKS, map(_spread, zip(*seconds))))
+            for name, seconds in found.items()})
+          for config, about, found in zip(configs, facts, samples)]
 
 
-def _take_turns(workers, build, configs, scratch, repeats):
-  """As `measure`, with an executor for each configuration."""
-  waiting = [worker.submit(_build, build, config, scratch)
-             for worker, config in zip(workers, configs)]
-  built = [future.result() for future in waiting]
-  samples = [{name: ([], []) for name in names} for names, _ in built]
+def _take_turns(workers, names, repeats):
+  """Times rows, in turns.
+
+  Args:
+    workers: an executor for each configuration.
+    names: the names of the rows of each configuration.
+    repeats: samples of each row.
+
+  Returns:
+    For each configuration: name -> list of (wall, cpu).
+  """
+  samples = [{name: [] for name in rows} for rows in names]
   rounds = min(_ROUNDS, repeats)
   for k in range(rounds):
     count = repeats * (k + 1) // rounds - repeats * k // rounds
-    for name in dict.fromkeys(name for names, _ in built for name in names):
+    for name in dict.fromkeys(name for rows in names for name in rows):
       for worker, found in zip(workers, samples):
         if name in found:
-          for every, new in zip(found[name],
-                                worker.submit(_time, name, count).result()):
-            every += new
-  names = ('studentnet', 'batch_size', 'precision', 'xla')
-  return [dict(
-      facts=dict({name: getattr(config, name) for name in names}, **facts),
-      rows={name: dict(zip(_CLOCKS, map(_spread, seconds)))
-            for name, seconds in found.items()})
-          for (_, facts), config, found in zip(built, configs, samples)]
+          found[name] += worker.submit(_time, name, count).result()
+  return samples
 
 
 def _build(build, config, scratch):
@@ -217,15 +205,7 @@ def _build(build, config, scratch):
 
 
 def _time(name, samples):
-  """Times a row of this process.
-
-  Args:
-    name: of the row.
-    samples: how many.
-
-  Returns:
-    (wall, cpu): seconds of one call, for each sample.
-  """
+  """Times a row of this process: (wall, cpu) seconds of a call per sample."""
   row, seconds = _rows[name], []
   for sample in range(-row.warm_up, samples):
     wall, cpu = time.perf_counter(), time.process_time()
@@ -235,7 +215,7 @@ def _time(name, samples):
       seconds.append(((time.perf_counter() - wall) / row.calls,
                       (time.process_time() - cpu) / row.calls))
   _settle()
-  return tuple(zip(*seconds))
+  return seconds
 
 
 def _settle():
@@ -282,19 +262,17 @@ def _table(facts, rows):
   yield '|---|---|---|---|---|---|---|'
   for name, row in rows.items():
     seconds = row['wall']['median']
-    cells = [name, *(_milliseconds(row[clock]) for clock in _CLOCKS)]
+    cells = [name]
+    for clock in _CLOCKS:
+      median, low, high = (1e3 * row[clock][key] for key in (
+          'median', 'quartile_1', 'quartile_3'))
+      cells.append(f'{median:.2f} ({low:.2f} to {high:.2f})')
     cells += [f'{row[clock]["median"] / base[clock]["median"]:.3f}'
               for clock in _CLOCKS]
     cells.append(f'{facts["batch_size"] / seconds:.0f}')
     counted = facts.get('operations', {}).get(name)
     cells.append(f'{counted / seconds / 1e9:.1f}' if counted else '')
     yield f'| {" | ".join(cells)} |'
-
-
-def _milliseconds(spread):
-  median, low, high = (1e3 * spread[name] for name in (
-      'median', 'quartile_1', 'quartile_3'))
-  return f'{median:.2f} ({low:.2f} to {high:.2f})'
 
 
 def cli():

@@ -1,6 +1,8 @@
 """The benchmark: its figures, its rows, its processes."""
 import json
+import multiprocessing
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -8,9 +10,9 @@ import pytest
 import benchmark
 import benchmark_rows
 from mentormix import config as config_lib
+from mentormix import testing
 from mentormix.messages import RunError
 from mentormix.messages import UserError
-from mentormix import testing
 
 
 @pytest.fixture(scope='module')
@@ -45,7 +47,12 @@ def _rows(config, directory):
   return {'a': row('a'), 'b': row('b')}, dict(pid=os.getpid())
 
 
-def test_configurations_take_turns_in_processes(config, tmp_path):
+def test_configurations_take_turns_in_processes(config, tmp_path, monkeypatch):
+  # As `spawn`, but TensorFlow is imported once for all processes.
+  processes = multiprocessing.get_context('forkserver')
+  processes.set_forkserver_preload(['benchmark'])
+  monkeypatch.setenv('PYTHONPATH', os.pathsep.join(sys.path))
+  monkeypatch.setattr(benchmark, '_processes', processes)
   config = config._replace(train_log_dir=str(tmp_path / 'turns'))
   configs = [config._replace(batch_size=size) for size in (1, 2)]
   found = benchmark.measure(_rows, configs, repeats=5)
@@ -64,18 +71,15 @@ def test_configurations_take_turns_in_processes(config, tmp_path):
 
 def test_the_figures(config, tmp_path, monkeypatch):
   def measure(build, configs, repeats):
-    assert repeats == (1 if build is benchmark_rows.memory else 5)
+    assert repeats == 5
     spread = lambda ms: dict(quartile_1=1e-3 * ms - 1e-3, median=1e-3 * ms,
                              quartile_3=1e-3 * ms + 1e-3)
     row = lambda ms: dict(wall=spread(ms), cpu=spread(2 * ms))
-    facts, rows = {}, {}
-    if build is benchmark_rows.memory:
-      facts = dict(peak_memory_mib=300.0)
-    elif build is benchmark_rows.inputs:
+    facts = dict(peak_memory_mib=300.0, operations={'floor': 3e9})
+    rows = {'floor': row(100), 'step': row(104)}
+    if build is benchmark_rows.inputs:
+      facts = {}
       rows = {'ours, threads: 1': row(2), 'published, threads: 1': row(8)}
-    else:
-      facts, rows = dict(operations={'floor': 3e9}), {
-          'floor': row(100), 'step': row(104)}
     return [dict(facts=dict(c._asdict(), **facts), rows=rows) for c in configs]
 
   monkeypatch.setattr(benchmark, 'measure', measure)
@@ -97,11 +101,12 @@ def test_the_figures(config, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('flag,named', [
     ('--data_dir=', 'data_dir'), ('--studentnets=x', 'resnet32_thin'),
-    ('--batch_sizes=128,0', "'0'"), ('--batch_sizes=', "''"),
-    ('--precisions=float16', 'float32, mixed'), ('--xla=maybe', "'maybe'"),
+    ('--batch_sizes=128,0', '--batch_size=0'), ('--batch_sizes=x', "'x'"),
+    ('--batch_sizes=', 'batch_sizes'), ('--xla=maybe', '--xla=maybe'),
+    ('--precisions=float16', 'float32, mixed'),
     ('--repeats=0', 'repeats'), ('--output=.', '--output=. is a directory'),
     ('--trained_mentornet_dir=', '--trained_mentornet_dir')])
-def test_slips_are_one_line(flag, named):
+def test_errors_are_one_line(flag, named):
   testing.assert_one_line(
       testing.run_command(benchmark, '--data_dir=data', flag), 2, named)
 
@@ -114,6 +119,7 @@ def test_rows_of_a_step(config, tmp_path):
       'summaries', 'input', 'matrix product, float32']
   for row in rows.values():
     row.run()
+  assert facts['peak_memory_mib'] > 50
   operations = facts['operations']
   assert operations['step'] == operations['published step + input']
   # The step has at most one more, the first kernel's gradient by its images.
@@ -128,8 +134,3 @@ def test_rows_of_the_input(config, tmp_path):
                             'ours, threads: 2']
   for row in rows.values():
     assert row.run() == [None, None]  # Made, but not copied.
-
-
-def test_memory_of_training(config, tmp_path):
-  rows, facts = benchmark_rows.memory(config, str(tmp_path))
-  assert not rows and facts['peak_memory_mib'] > 50

@@ -1,81 +1,74 @@
 """The simulation against closed forms, and the count against the graph."""
-import functools
-import os
-
 import numpy as np
 import pytest
 
 import simulate_cluster
-from mentormix.runtime import tf
 from mentormix import testing
-
-_run = functools.partial(
-    testing.run, os.path.abspath(simulate_cluster.__file__), os.getcwd())
+from mentormix.runtime import tf
 
 
-def _plan(workers, shares=(1.0,), gbits=8.0, step_secs=1.0, mbytes=100.0,
-          update_gbytes=1.0, sum_gbytes=5.0, flow_gbits=1000.0):
-  """By default 0.1 s each way, 0.1 s an update, 0.02 s a sum."""
-  return simulate_cluster.network_plan(
-      workers, list(shares), gbits, step_secs, mbytes, update_gbytes,
-      sum_gbytes, flow_gbits)
+def _machines(shares=(1.0,), **settings):
+  """By default 0.1 s each way, 0.1 s per update, 0.02 s per sum."""
+  return simulate_cluster.Machines(list(shares), **dict(
+      dict(gbits=8.0, step_secs=1.0, mbytes=100.0, update_gbytes=1.0,
+           sum_gbytes=5.0, flow_gbits=1000.0), **settings))
 
 
-def _rate(plan, **kwargs):
-  return simulate_cluster.simulate(plan, 100, **kwargs).rate
+def _rate(machines, workers, **kwargs):
+  return simulate_cluster.simulate(machines, workers, 100, **kwargs).rate
 
 
 @pytest.mark.parametrize('settings,seconds', [
     ({}, 1.3), (dict(flow_gbits=4.0), 1.5),
-    # The worker's link carries it all; the updates are four times as fast.
+    # The worker's link carries everything; updates are four times as fast.
     (dict(shares=[0.25] * 4), 1.225)])
 def test_one_worker_pulls_computes_pushes_and_updates(settings, seconds):
-  plan = _plan(1, **settings)
-  assert simulate_cluster.alone(plan) == pytest.approx(seconds)
-  assert _rate(plan) == pytest.approx(1 / seconds)
+  machines = _machines(**settings)
+  assert simulate_cluster.alone(machines) == pytest.approx(seconds)
+  assert _rate(machines, 1) == pytest.approx(1 / seconds)
 
 
 @pytest.mark.parametrize('gbits, update_gbytes, most, busiest', [
     (8.0, 10.0, 10.0, 'server'), (80.0, 1.0, 10.0, 'memory')])
 def test_many_workers_take_all_that_the_server_has(
     gbits, update_gbytes, most, busiest):
-  plan = _plan(16, gbits=gbits, update_gbytes=update_gbytes, step_secs=0.1)
-  assert simulate_cluster.most(plan) == pytest.approx(most)
-  outcome = simulate_cluster.simulate(plan, 60, spread=0.1)
+  machines = _machines(gbits=gbits, update_gbytes=update_gbytes, step_secs=0.1)
+  assert simulate_cluster.most(machines) == pytest.approx(most)
+  outcome = simulate_cluster.simulate(machines, 16, 60, spread=0.1)
   assert 0.9 * most < outcome.rate < 1.02 * most
   assert outcome.busiest.startswith(busiest) and outcome.busy > 0.85
 
 
 def test_more_servers_feed_more_workers_and_the_fullest_one_decides():
   most = simulate_cluster.most
-  assert most(_plan(2, [0.25] * 4)) == pytest.approx(4 * most(_plan(2)))
-  assert most(_plan(2, [0.5] + [0.5 / 3] * 3)) == pytest.approx(
-      2 * most(_plan(2)))
+  one = most(_machines())
+  assert most(_machines([0.25] * 4)) == pytest.approx(4 * one)
+  assert most(_machines([0.5] + [0.5 / 3] * 3)) == pytest.approx(2 * one)
 
 
 def test_synchronous_workers_all_pull_and_push_at_once():
   """W = 4: 0.4 s, 1 s, 0.4 s, four sums, one update."""
-  assert _rate(_plan(4), sync=True) == pytest.approx(
+  assert _rate(_machines(), 4, sync=True) == pytest.approx(
       4 / (0.4 + 1 + 0.4 + 4 * 0.02 + 0.1))
 
 
 def test_the_slowest_of_synchronous_workers_sets_the_pace():
-  plan = _plan(16, gbits=1e9, update_gbytes=1e9, sum_gbytes=1e9,
-               flow_gbits=1e9)
+  machines = _machines(gbits=1e9, update_gbytes=1e9, sum_gbytes=1e9,
+                       flow_gbits=1e9)
   sigma = np.sqrt(np.log(1 + 0.3 ** 2))
   slowest = np.random.RandomState(1).lognormal(
       -sigma ** 2 / 2, sigma, [20000, 16]).max(axis=1).mean()
   assert slowest > 1.5
-  assert _rate(plan, sync=True, spread=0.3) == pytest.approx(
+  assert _rate(machines, 16, sync=True, spread=0.3) == pytest.approx(
       16 / slowest, rel=0.05)
-  assert _rate(plan, spread=0.3) == pytest.approx(16, rel=0.05)
+  assert _rate(machines, 16, spread=0.3) == pytest.approx(16, rel=0.05)
 
 
 def test_staleness_is_a_step_of_each_of_the_others():
-  plan = _plan(4)
-  assert simulate_cluster.simulate(
-      plan, 50, spread=0.2).staleness == pytest.approx(3, abs=0.1)
-  assert simulate_cluster.simulate(plan, 20, True, 0.2).staleness == 0
+  simulate = simulate_cluster.simulate
+  assert simulate(_machines(), 4, 50, spread=0.2).staleness == pytest.approx(
+      3, abs=0.1)
+  assert simulate(_machines(), 4, 20, True, 0.2).staleness == 0
 
 
 def test_every_tensor_between_the_tasks_counts_once():
@@ -88,7 +81,7 @@ def test_every_tensor_between_the_tasks_counts_once():
       twice = tf.add(value, value)
       third = tf.add(value, tf.ones([]))
     update = variable.assign_add(twice)
-    moved = simulate_cluster.traffic([update.op, third.op], tf.resource)
+    moved = simulate_cluster.traffic([update.op, third.op])
   assert dict(moved) == {'down': [200], 'up': [200]}
 
 
@@ -105,8 +98,9 @@ def test_each_weight_goes_down_once_a_step_and_its_gradient_up():
 
 
 def test_the_tables_of_the_simulation():
-  code, out, err = _run('--gbits=10', '--servers=1,2', '--fullest=1,0.6',
-                        '--workers=1,4', '--steps=10')
+  code, out, err = testing.run_command(
+      simulate_cluster, '--gbits=10', '--servers=1,2', '--fullest=1,0.6', '--workers=1,4',
+      '--steps=10')
   assert code == 0 and not err
   rows = [line.strip('| ').split(' | ') for line in out.splitlines()
           if line.startswith('| 0.47')]
@@ -119,7 +113,6 @@ def test_the_tables_of_the_simulation():
     (['--workers='], '--workers=: give whole numbers above 0'),
     (['--servers=2', '--fullest=0.4'], '--fullest=0.4: give a share from 1 / '),
     (['--show=machine'], '--show=machine')])
-def test_bad_input_is_one_line(args, message):
-  code, _, err = _run(*args)
-  assert code == 2
-  assert message in err and len(err.splitlines()) == 1
+def test_errors_are_one_line(args, message):
+  testing.assert_one_line(testing.run_command(simulate_cluster, *args), 2,
+                          message)

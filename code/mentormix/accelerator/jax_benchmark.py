@@ -1,10 +1,8 @@
 """Times an exported training step on the accelerator that JAX finds."""
-import json
 import statistics
 import time
 
-from mentormix.accelerator import jax_runner
-from mentormix import files
+import jax
 
 _ROUNDS = 5  # Rounds of a benchmark; their median is reported.
 _WARM_UP = 3  # Calls before the first round.
@@ -14,38 +12,36 @@ def benchmark(trainer, state, calls, steps_per_call, matmul_precision):
   """Times training from a copy of a state.
 
   Args:
-    trainer: a `Trainer`.
+    trainer: a `jax_runner.Trainer`.
     state: name -> array on the device; it does not change.
     calls: how many calls to time.
     steps_per_call: steps of each call.
     matmul_precision: of the products that training is compared with.
 
   Returns:
-    Figures by name, for `print_table`.
+    Figures by name.
   """
-  jax = jax_runner.import_jax()
   state = jax.tree_util.tree_map(lambda x: x.copy(), state)
   done = int(state['global_step'])
 
-  def timed(count):
+  def run(count):
     nonlocal state, done
-    begun = time.perf_counter()
     for _ in range(count):
       state, loss, _ = trainer.run(state, done, steps_per_call)
       done += steps_per_call
-    loss.block_until_ready()
-    return time.perf_counter() - begun
+    return loss
 
-  compile_seconds = timed(1)
-  timed(_WARM_UP)
+  compile_seconds = _seconds(run, 1)
+  run(_WARM_UP)
   calls_per_round = -(-calls // _ROUNDS)
   steps_per_round = calls_per_round * steps_per_call
-  seconds = [timed(calls_per_round) / steps_per_round for _ in range(_ROUNDS)]
+  seconds = [_seconds(run, calls_per_round) / steps_per_round
+             for _ in range(_ROUNDS)]
   second = statistics.median(seconds)
   device = jax.devices()[0]
   dtype = 'float32' if trainer.precision == 'float32' else 'bfloat16'
-  size = 2048 if device.platform == 'cpu' else 8192
-  peak = _matmul_flops(jax, size, dtype, matmul_precision)
+  size = 1024 if device.platform == 'cpu' else 8192
+  peak = _matmul_flops(size, dtype, matmul_precision)
   flops = trainer.flops_per_step / second
   return {
       'device': device.device_kind,
@@ -66,32 +62,18 @@ def benchmark(trainer, state, calls, steps_per_call, matmul_precision):
       'share_of_matmul': flops / peak}
 
 
-def _matmul_flops(jax, size, dtype, precision):
+def _seconds(run, count):
+  """Seconds until the device has finished `run(count)`."""
+  begun = time.perf_counter()
+  run(count).block_until_ready()
+  return time.perf_counter() - begun
+
+
+def _matmul_flops(size, dtype, precision):
   """Operations per second of the device in products of square matrices."""
   x = jax.random.normal(jax.random.key(0), [size, size], dtype)
   product = jax.jit(lambda x, y: jax.numpy.matmul(x, y, precision=precision))
-  for _ in range(_WARM_UP):
-    product(x, x).block_until_ready()
-  seconds = []
-  for _ in range(_ROUNDS):
-    begun = time.perf_counter()
-    for _ in range(_ROUNDS):
-      y = product(x, x)
-    y.block_until_ready()
-    seconds.append((time.perf_counter() - begun) / _ROUNDS)
-  return 2.0 * size ** 3 / statistics.median(seconds)
-
-
-def print_table(figures):
-  """Prints a name and a value per line."""
-  for name, value in figures.items():
-    if isinstance(value, float):
-      value = f'{value:.4g}'
-    print(f'{name.replace("_", " "):20} {value}', flush=True)
-
-
-def write_json(figures, path):
-  """Writes figures atomically."""
-  with files.replaced(path) as f:
-    json.dump(figures, f, indent=1)
-    f.write('\n')
+  run = lambda count: [product(x, x) for _ in range(count)][-1]
+  run(_WARM_UP).block_until_ready()
+  second = statistics.median(_seconds(run, _ROUNDS) for _ in range(_ROUNDS))
+  return 2.0 * size ** 3 / (second / _ROUNDS)

@@ -1,6 +1,5 @@
 """The files of an exported step, and the checkpoints of a run of it."""
 import glob
-import json
 import os
 import re
 import zipfile
@@ -12,54 +11,31 @@ from mentormix import config as config_lib
 from mentormix import files
 from mentormix.messages import UserError
 
-CHECKPOINT = 'model.ckpt-%d.npz'
 MAX_CHECKPOINTS = 5  # How many of the newest stay on disk.
 
 
 def read_description(directory):
-  """The content of step.json, a dict.
+  """Reads step.json.
+
+  Returns:
+    (description, config): its content, a dict, and the `config.TrainConfig`
+    that was exported.
 
   Raises:
     UserError: the file is missing or damaged.
   """
   path = os.path.join(directory, 'step.json')
   remedy = 'make --exported_dir with code/export_step.py'
-  try:
-    with open(path) as f:
-      description = json.load(f)
-    for module in ('step', 'augment'):
-      _ = description[module]['sha256']
-      for rows in ('arguments', 'results'):
-        for row in description[module][rows]:
-          _ = row['name'], row['kind'], row['shape'], row['dtype']
-    _ = (description['settings'], description['precision'],
-         description['flops_per_step'])
-  except OSError as error:
-    raise UserError(f'{path} cannot be read ({error.strerror}); {remedy}')
-  except (ValueError, KeyError, TypeError):
-    raise UserError(f'{path} does not describe an exported step; {remedy}')
-  return description
-
-
-def settings(description, directory):
-  """The `config.TrainConfig` that was exported."""
+  description = files.read_object(path, 'the description of an exported step')
+  if description is None:
+    raise UserError(f'{path} does not exist; {remedy}')
   try:
     config = config_lib.TrainConfig(**description['settings'])
     config_lib.validate(config)
-  except (TypeError, UserError) as error:
-    path = os.path.join(directory, 'step.json')
-    raise UserError(f'{path} does not hold the settings of a run ({error})')
-  return config
-
-
-def _checkpoints(directory):
-  """Step -> path of the checkpoints in a directory."""
-  found = {}
-  for path in glob.glob(os.path.join(glob.escape(directory), '*.npz')):
-    match = re.fullmatch(r'model\.ckpt-(\d+)\.npz', os.path.basename(path))
-    if match:
-      found[int(match.group(1))] = path
-  return found
+  except (KeyError, TypeError, UserError) as error:
+    raise UserError(f'{path} does not hold the settings of an exported step '
+                    f'({error}); {remedy}')
+  return description, config
 
 
 def last_checkpoint(directory):
@@ -67,19 +43,15 @@ def last_checkpoint(directory):
   if glob.glob(os.path.join(glob.escape(directory), '*.index')):
     raise UserError(f'--output_dir={directory} holds checkpoints of '
                     'TensorFlow; name another directory')
-  found = _checkpoints(directory)
-  return found[max(found)] if found else None
+  return max(_checkpoints(directory), default=(0, None))[1]
 
 
-def _read_arrays(path, remedy):
-  """All arrays of an .npz file; UserError with the remedy if it is damaged."""
-  try:
-    with np.load(path, allow_pickle=False) as arrays:
-      return dict(arrays)
-  except (OSError, ValueError, EOFError, zipfile.BadZipFile,
-          zlib.error) as error:
-    raise UserError(f'{path} cannot be read ({error}); it is damaged or '
-                    f'missing: {remedy}')
+def _checkpoints(directory):
+  """(step, path) of each checkpoint in a directory."""
+  matches = [re.fullmatch(r'model\.ckpt-(\d+)\.npz', name)
+             for name in os.listdir(directory)]
+  return [(int(match.group(1)), os.path.join(directory, match.group()))
+          for match in matches if match]
 
 
 def read_data(directory):
@@ -111,6 +83,17 @@ def read_state(path, description):
   return state
 
 
+def _read_arrays(path, remedy):
+  """All arrays of an .npz file; UserError with the remedy if it is damaged."""
+  try:
+    with np.load(path, allow_pickle=False) as arrays:
+      return dict(arrays)
+  except (OSError, ValueError, EOFError, zipfile.BadZipFile,
+          zlib.error) as error:
+    raise UserError(f'{path} cannot be read ({error}); it is damaged or '
+                    f'missing: {remedy}')
+
+
 def save(state, step, directory):
   """Writes a checkpoint atomically; removes the oldest beyond MAX_CHECKPOINTS.
 
@@ -119,9 +102,8 @@ def save(state, step, directory):
     step: its global_step.
     directory: an existing directory.
   """
-  arrays = {name: np.asarray(value) for name, value in state.items()}
-  with files.replaced(os.path.join(directory, CHECKPOINT % step), 'wb') as f:
-    np.savez(f, **arrays)
-  found = _checkpoints(directory)
-  for old in sorted(found)[:-MAX_CHECKPOINTS]:
-    os.remove(found[old])
+  path = os.path.join(directory, f'model.ckpt-{step}.npz')
+  with files.replaced(path, 'wb') as f:
+    np.savez(f, **{name: np.asarray(value) for name, value in state.items()})
+  for _, old in sorted(_checkpoints(directory))[:-MAX_CHECKPOINTS]:
+    os.remove(old)

@@ -7,37 +7,27 @@ import os
 import signal
 import time
 
+import jax
+from jax import export
+from jax.extend.mlir import ir
+from jax.extend.mlir.dialects import stablehlo
+from jax.interpreters import mlir
 import numpy as np
 
+from mentormix import signals as signals_lib
+from mentormix.accelerator import jax_files
 from mentormix.messages import log
 from mentormix.messages import RunError
 from mentormix.messages import UserError
-from mentormix import signals as signals_lib
 
-_OLDEST_JAX = (0, 6)
+if jax.__version_info__ < (0, 6):
+  raise ImportError(f'this is JAX {jax.__version__}')
+jax.config.update('jax_enable_x64', True)  # For the global step.
+# Otherwise it lists the kinds of accelerators that it did not find.
+logging.getLogger('jax').setLevel(logging.WARNING)
+
 _LOG_SECS = 30
 _CALLS_AHEAD = 8  # Calls queued on the device; a signal waits for them.
-
-
-def import_jax():
-  """JAX with 64-bit integers, which the global step needs.
-
-  Raises:
-    UserError: JAX is missing or too old.
-  """
-  try:
-    import jax  # pylint: disable=g-import-not-at-top
-  except ImportError as error:
-    raise UserError(f'JAX is not installed ({error}); pip install jax, or '
-                    'jax[cuda12] for a GPU')
-  if jax.__version_info__ < _OLDEST_JAX:
-    oldest = '.'.join(map(str, _OLDEST_JAX))
-    raise UserError(f'JAX {jax.__version__} is too old; install {oldest} or '
-                    'later')
-  jax.config.update('jax_enable_x64', True)
-  # It would list the kinds of accelerators that it has not found.
-  logging.getLogger('jax').setLevel(logging.WARNING)
-  return jax
 
 
 def load_module(path, description, matmul_precision):
@@ -56,11 +46,6 @@ def load_module(path, description, matmul_precision):
   Raises:
     UserError: the file is missing, damaged or from another export.
   """
-  jax = import_jax()
-  # pylint: disable=g-import-not-at-top
-  from jax import export
-  from jax.extend.mlir.dialects import stablehlo
-  from jax.interpreters import mlir
   try:
     with open(path, 'rb') as f:
       data = f.read()
@@ -94,18 +79,15 @@ def load_module(path, description, matmul_precision):
 
 def _clean(module, matmul_precision):
   """Removes what only XLA knows, and sets the precision."""
-  from jax.extend.mlir import ir  # pylint: disable=g-import-not-at-top
-  operations = [module.operation] + list(_operations(module.operation))
   precision = f'#stablehlo<precision {matmul_precision.upper()}>'
   precision = ir.Attribute.parse(f'[{precision}, {precision}]')
-  for op in operations:
+  for op in [module.operation] + list(_operations(module.operation)):
     for name in [a if isinstance(a, str) else a.name for a in op.attributes]:
       if name.startswith('mhlo.'):
         del op.attributes[name]
     if op.name in ('stablehlo.convolution', 'stablehlo.dot',
                    'stablehlo.dot_general'):
       op.attributes['precision_config'] = precision
-  for op in operations:
     if op.name == 'mhlo.copy':
       op.results[0].replace_all_uses_with(op.operands[0])
       op.erase()
@@ -120,33 +102,30 @@ def _operations(op):
         yield from _operations(inner.operation)
 
 
-def draw(row, key):
+def _draw(row, key):
   """Random numbers of the distribution that a row of step.json describes."""
-  from jax import random  # pylint: disable=g-import-not-at-top
   shape, dtype = row['shape'], row['dtype']
   how = row['distribution']
   if how == 'gumbel':
-    return random.gumbel(key, shape, dtype)
+    return jax.random.gumbel(key, shape, dtype)
   if how == 'beta':
-    return random.beta(key, row['alpha'], row['alpha'], shape, dtype)
+    return jax.random.beta(key, row['alpha'], row['alpha'], shape, dtype)
   if how == 'uniform':
-    return random.uniform(key, shape, dtype, row['low'], row['high'])
-  if how == 'integers':  # From low to high, both included.
-    return random.randint(key, shape, row['low'], row['high'] + 1, dtype)
-  raise UserError(f'the distribution {how} of {row["name"]} in step.json is '
-                  'unknown')
+    return jax.random.uniform(key, shape, dtype, row['low'], row['high'])
+  # Integers from low to high, both included.
+  return jax.random.randint(key, shape, row['low'], row['high'] + 1, dtype)
 
 
 class Trainer:
   """Takes training steps on data that stay on the device.
 
-  Attributes:
-    precision: float32 or mixed.
-    flops_per_step: floating-point operations of a step.
-
   The batch of a step, its augmentation and its draws depend only on the seed
   and on global_step, so a resumed run draws the same numbers as an
   uninterrupted one.
+
+  Attributes:
+    precision: float32 or mixed.
+    flops_per_step: floating-point operations of a step.
   """
 
   def __init__(self, directory, description, images, labels, seed,
@@ -161,7 +140,6 @@ class Trainer:
       seed: of all random numbers.
       matmul_precision: as for `load_module`.
     """
-    self._jax = jax = import_jax()
     self.precision = description['precision']
     self.flops_per_step = description['flops_per_step']
     self._step, self._augment = [
@@ -200,28 +178,24 @@ class Trainer:
 
   def _orders_of(self, epoch, epochs):
     """The order of the images in consecutive epochs, [epochs, N]."""
-    jax = self._jax
+    key = jax.random.fold_in(self._key, 0)
     return jax.numpy.stack([
-        jax.random.permutation(
-            jax.random.fold_in(jax.random.fold_in(self._key, 0), epoch + e),
-            len(self._labels)) for e in range(epochs)])
+        jax.random.permutation(jax.random.fold_in(key, epoch + e),
+                               len(self._labels)) for e in range(epochs)])
 
   def _steps(self, state, images, labels, epoch, orders, key, count):
     """Several steps as one program."""
     def one(state, _):
-      state, loss, selected = self._one(state, images, labels, epoch, orders,
-                                        key)
-      return state, (loss, selected)
+      return self._one(state, images, labels, epoch, orders, key)
 
     if count == 1:
       state, (loss, selected) = one(state, None)
       return state, loss, selected
-    state, (loss, selected) = self._jax.lax.scan(one, state, length=count)
+    state, (loss, selected) = jax.lax.scan(one, state, length=count)
     return state, loss[-1], selected[-1]
 
   def _one(self, state, images, labels, epoch, orders, key):
     """One step: batch, augmentation, update."""
-    jax = self._jax
     step = state['global_step']
     # Consecutive batches run through the orders of consecutive epochs.
     position = (step * self._batch_size
@@ -234,7 +208,7 @@ class Trainer:
 
     def call(function, module, values):
       rows = self._description[module]
-      values.update((row['name'], draw(row, next(keys)))
+      values.update((row['name'], _draw(row, next(keys)))
                     for row in rows['arguments'] if row['kind'] == 'draw')
       results = function(*[values[row['name']] for row in rows['arguments']])
       return dict(zip([row['name'] for row in rows['results']], results))
@@ -243,89 +217,82 @@ class Trainer:
     results = call(self._step, 'step', dict(
         state, images=batch['images'], labels=labels[index]))
     return ({name: results.get(name, value) for name, value in state.items()},
-            results['loss'], results['selected'])
+            (results['loss'], results['selected']))
 
 
-def train(trainer, state, done, last, steps_per_call, save_interval,
-          save_state):
+def train(trainer, state, last, steps_per_call, save_interval, directory):
   """Trains and saves.
 
   Args:
     trainer: a `Trainer`.
     state: name -> array on the device; its buffers are reused.
-    done: its global_step.
     last: the step to train to.
     steps_per_call: how many steps to take in one call.
     save_interval: steps between checkpoints.
-    save_state: a callable: state, step.
+    directory: for the checkpoints.
 
   Returns:
-    0, or 128 + n when signal n ended the run, after a checkpoint.
+    0, or 128 + n when signal n stopped the run, after a checkpoint.
 
   Raises:
-    RunError: the loss is not a number any more; checkpoints are from before.
+    RunError: the loss is not finite; the checkpoints are from before.
   """
   signals = signals_lib.Signals()
   signals.install()
   show = _progress(last, trainer.flops_per_step)
-  saved = done
-  ahead = collections.deque()
-  while done < last and not signals.stopped_by:
+  done, stopped_by = int(state['global_step']), None
+  losses = collections.deque()
+  while done < last and not stopped_by:
     # No call goes past a checkpoint.
     count = min(steps_per_call, last - done,
                 save_interval - done % save_interval)
     state, loss, selected = trainer.run(state, done, count)
     done += count
-    ahead.append(loss)
-    if len(ahead) > _CALLS_AHEAD:
-      ahead.popleft().block_until_ready()
+    losses.append(loss)
+    if len(losses) > _CALLS_AHEAD:
+      losses.popleft().block_until_ready()
     show(done, loss, selected)
-    if done % save_interval == 0 or signals.save:
+    stopped_by = signals.stopped_by
+    if (done % save_interval == 0 or done == last or stopped_by
+        or signals.save):
       signals.save = False
-      _finite(loss, done)
-      save_state(state, done)
-      saved = done
-  if saved != done:
-    _finite(loss, done)
-    save_state(state, done)
+      _check_finite(loss, done)
+      jax_files.save(state, done, directory)
   signals.restore()
-  if signals.stopped_by:
-    name = signal.Signals(signals.stopped_by).name
+  if stopped_by:
+    name = signal.Signals(stopped_by).name
     log(f'stopped by {name} at step {done}, checkpoint saved')
-    return 128 + signals.stopped_by
+    return 128 + stopped_by
   log(f'trained to step {done}')
   return 0
 
 
-def _finite(loss, step):
-  """The loss as a float, once the device has it; RunError if it is not one."""
-  loss = float(loss)
+def _check_finite(loss, step):
+  """Raises RunError unless a loss is finite. Waits for the device."""
   if not np.isfinite(loss):
     raise RunError(
-        f'the loss is not a number any more at step {step}; the checkpoints '
-        'are from before; export a lower --learning_rate and name another '
+        f'the loss is not a finite number at step {step}; the checkpoints are '
+        'from before; export a lower --learning_rate and name another '
         '--output_dir')
-  return loss
 
 
 def _progress(last, flops_per_step):
   """A function of step, loss and selected that logs a line now and then."""
-  begun = shown = None  # (time, step): after the first call; at the last line.
+  shown = None  # (time, step) of the last line.
 
   def show(done, loss, selected):
-    nonlocal begun, shown
+    nonlocal shown
     if shown and done < last and time.time() - shown[0] < _LOG_SECS:
       return
-    loss = _finite(loss, done)  # Waits for the device.
-    line = (f'step {done}/{last} ({done / last:.1%})  loss {loss:.3f}  '
+    _check_finite(loss, done)
+    line = (f'step {done}/{last} ({done / last:.1%})  loss {float(loss):.3f}  '
             f'selected {float(selected):.0%}')
     now = time.time()
     if shown:
       rate = (done - shown[1]) / max(now - shown[0], 1e-9)
-      left = (last - done) * (now - begun[0]) / (done - begun[1])
       line += (f'  {rate:.3g} step/s  {1000 / rate:.4g} ms/step  '
-               f'{flops_per_step * rate / 1e12:.3g} TFLOP/s  {left:.0f} s left')
+               f'{flops_per_step * rate / 1e12:.3g} TFLOP/s  '
+               f'{(last - done) / rate:.0f} s left')
     log(line)
     shown = now, done
-    begun = begun or shown
   return show

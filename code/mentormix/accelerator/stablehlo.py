@@ -10,16 +10,19 @@ read or draw becomes an argument of the module, and so does its state:
 Needs TensorFlow 2.x. B is the batch size; images are [B, H, W, 3].
 """
 import hashlib
-import json
 import os
 import re
 import sys
-import typing
+from typing import Dict, List, NamedTuple, Tuple
 
 import numpy as np
 
-from mentormix.accelerator import flops
 from mentormix import config as config_lib
+from mentormix import files
+from mentormix import runtime
+from mentormix import schedules
+from mentormix import students
+from mentormix.accelerator import flops
 from mentormix.data import augmentation
 from mentormix.data import datasets
 from mentormix.data import decoding
@@ -30,10 +33,7 @@ from mentormix.mentornet import loading as mentornet_loading
 from mentormix.messages import log
 from mentormix.messages import RunError
 from mentormix.messages import UserError
-from mentormix import runtime
 from mentormix.runtime import tf
-from mentormix import schedules
-from mentormix import students
 from mentormix.training import step as step_lib
 
 STEP, AUGMENT = 'step.stablehlo', 'augment.stablehlo'
@@ -44,13 +44,20 @@ _ALIAS = re.compile(r'parameter_number = (\d+) : i64}, '
                     r'output_index = array<i64: (\d+)>')
 
 
-class StepGraph(typing.NamedTuple):
+class StepGraph(NamedTuple):
   """A graph whose inputs are all placeholders."""
   graph: tf.Graph
-  inputs: dict  # Name -> placeholder, in order.
-  draws: dict  # Name -> (placeholder, its distribution), in order.
-  outputs: dict  # Name -> tensor, in order; to fetch one runs the whole step.
-  variables: list  # The state; tf.Variables.
+  inputs: Dict[str, tf.Tensor]  # Name -> placeholder.
+  # Name -> (placeholder, its distribution).
+  draws: Dict[str, Tuple[tf.Tensor, dict]]
+  # Name -> tensor; fetching one runs the whole step.
+  outputs: Dict[str, tf.Tensor]
+  variables: List[tf.Variable]  # The state.
+
+  @property
+  def placeholders(self):
+    """Name -> placeholder of all inputs and draws."""
+    return {**self.inputs, **{name: x for name, (x, _) in self.draws.items()}}
 
 
 def export(config, directory):
@@ -74,26 +81,23 @@ def export(config, directory):
   count = _export_data(config, dataset, directory)
 
   step = build_step(config, dataset, count, network)
-  state = initial_state(step)
+  state = _initial_state(step)
   np.savez(os.path.join(directory, STATE), **state)
   augment = build_augmentation(config.batch_size, dataset.image_size)
   description = {}
   for name, graph, values in ((STEP, step, state), (AUGMENT, augment, {})):
-    module, arguments, results = lower(graph, values)
+    module, rows = _lower(graph, values)
     with open(os.path.join(directory, name), 'wb') as f:
       f.write(module)
     description[name.partition('.')[0]] = dict(
-        describe(graph, values, arguments, results),
-        sha256=hashlib.sha256(module).hexdigest())
+        rows, sha256=hashlib.sha256(module).hexdigest())
   description.update(
       settings=config._asdict(), num_examples=count,
       steps_per_epoch=count / config.batch_size, precision=config.precision,
       flops_per_step=flops.count([x.op for x in step.outputs.values()]),
       versions={'tensorflow': runtime.VERSION, 'numpy': np.__version__,
                 'python': sys.version.split()[0]})
-  with open(os.path.join(directory, DESCRIPTION), 'w') as f:
-    json.dump(description, f, indent=1, sort_keys=True)
-    f.write('\n')
+  files.write_json(os.path.join(directory, DESCRIPTION), description)
   noise_facts.copy_facts(config.data_dir, directory)
   return description
 
@@ -102,19 +106,19 @@ def _load_mentornet(config):
   """The MentorNet, or None for a method without one."""
   if config.method not in config_lib.WEIGHTED:
     return None
-  if config.trained_mentornet_dir.startswith(mentornet_loading.V_STAR):
+  path = config.trained_mentornet_dir
+  if path.startswith(mentornet_loading.V_STAR):
     raise UserError(
-        f'--trained_mentornet_dir={config.trained_mentornet_dir} is a Python '
-        'function, which a module cannot hold; learn a MentorNet from it with '
-        'code/train_mentornet.py')
-  return mentornet_loading.load(config.trained_mentornet_dir, config.loss_p_percentile)
+        f'--trained_mentornet_dir={path} is a Python function, which a module '
+        'cannot hold; learn a MentorNet from it with code/train_mentornet.py')
+  return mentornet_loading.load(path, config.loss_p_percentile)
 
 
 def _export_data(config, dataset, directory):
   """Writes the decoded training images; returns how many there are."""
   paths = datasets.find_files(dataset, 'train', config.data_dir)
   shards, count = record_checks.check_files(dataset, 'train', paths,
-                                       config.max_bad_records)
+                                            config.max_bad_records)
   if count < config.batch_size:
     raise UserError(f'--batch_size={config.batch_size}: --data_dir='
                     f'{config.data_dir} has only {count} examples')
@@ -139,7 +143,7 @@ class _Sampler:
     self._batch_size = batch_size
 
   def _drawn(self, distribution, dtype=tf.float32, by_pair=False, **numbers):
-    """A placeholder [B]; or [B, B] with `by_pair`."""
+    """A placeholder [B], or [B, B] with `by_pair`."""
     name = f'{distribution}_{len(self.draws)}'
     draw = tf.placeholder(dtype, [self._batch_size] * (2 if by_pair else 1))
     self.draws[name] = draw, dict(numbers, distribution=distribution)
@@ -209,7 +213,7 @@ def build_augmentation(batch_size, image_size):
                      {'images': augmented}, [])
 
 
-def initial_state(step_graph):
+def _initial_state(step_graph):
   """The initial values, name -> array in the order of the graph."""
   variables = step_graph.variables
   with tf.Session(graph=step_graph.graph,
@@ -219,7 +223,7 @@ def initial_state(step_graph):
     return dict(zip([v.op.name for v in variables], session.run(variables)))
 
 
-def lower(step_graph, state):
+def _lower(step_graph, state):
   """Turns a graph into a module.
 
   Args:
@@ -227,20 +231,18 @@ def lower(step_graph, state):
     state: name -> array for each of its variables; the values do not matter.
 
   Returns:
-    (module, arguments, results): the bytes of a StableHLO module, and the names
-    of its arguments and results, in order. State that does not change is an
-    argument, but not a result.
+    (module, rows): the bytes of a StableHLO module, and 'arguments' and
+    'results' -> list of dicts that describe them, in order. State that does not
+    change is an argument, but not a result.
 
   Raises:
     RunError: XLA cannot compile the graph.
   """
-  placeholders = _placeholders(step_graph)
+  placeholders, outputs = step_graph.placeholders, step_graph.outputs
   graph_def = tf.graph_util.extract_sub_graph(
-      step_graph.graph.as_graph_def(),
-      [x.op.name for x in step_graph.outputs.values()])
+      step_graph.graph.as_graph_def(), [x.op.name for x in outputs.values()])
   handles = {v.op.name: v.handle.name for v in step_graph.variables}
-  eager = tf.compat.v2.__internal__.eager_context.eager_mode
-  with eager():
+  with tf.compat.v2.__internal__.eager_context.eager_mode():
     variables = {name: tf.Variable(value) for name, value in state.items()}
 
     def step(*arguments):
@@ -249,12 +251,11 @@ def lower(step_graph, state):
       mapped.update({handles[name]: graph.capture(v.handle)
                      for name, v in variables.items()})
       return tf.import_graph_def(
-          graph_def, mapped, [x.name for x in step_graph.outputs.values()],
-          name='')
+          graph_def, mapped, [x.name for x in outputs.values()], name='')
 
     specs = [tf.TensorSpec(x.shape, x.dtype) for x in placeholders.values()]
     wrapped = tf.wrap_function(step, specs)
-    # Without the variables of the graph, which others have replaced.
+    # Without the variables of the graph, which `variables` have replaced.
     pruned = wrapped.prune(list(wrapped.inputs[:len(specs)]),
                            list(wrapped.outputs))
     compiled = tf.compat.v2.function(
@@ -263,13 +264,19 @@ def lower(step_graph, state):
     captured = compiled.get_concrete_function(*specs).captured_inputs
     names = {id(v.handle): name for name, v in variables.items()}
     try:
-      ir = compiled.experimental_get_compiler_ir(*specs)
-      module, text = ir(stage='stablehlo_serialized'), ir(stage='stablehlo')
+      compiled_ir = compiled.experimental_get_compiler_ir(*specs)
+      module = compiled_ir(stage='stablehlo_serialized')
+      text = compiled_ir(stage='stablehlo')
     except (ValueError, tf.errors.OpError) as error:
       reason = str(error).partition('\n')[0]
       raise RunError(f'XLA cannot compile the step: {reason}')
   arguments = list(placeholders) + [names[id(handle)] for handle in captured]
-  return module, arguments, _results(list(step_graph.outputs), arguments, text)
+  results = _results(list(outputs), arguments, text)
+  return module, {
+      'arguments': [_describe(name, 'input', placeholders, step_graph, state)
+                    for name in arguments],
+      'results': [_describe(name, 'output', outputs, step_graph, state)
+                  for name in results]}
 
 
 def _results(outputs, arguments, text):
@@ -288,26 +295,13 @@ def _results(outputs, arguments, text):
   return results
 
 
-def describe(step_graph, state, arguments, results):
-  """Describes a module that `lower` made for its callers, a dict for JSON."""
-  kinds = {name: {'kind': 'draw', **distribution}
-           for name, (_, distribution) in step_graph.draws.items()}
-  placeholders = _placeholders(step_graph)
-
-  def row(name, kind, tensors):
-    if name in tensors:
-      tensor = tensors[name]
-      return dict(kinds.get(name, {'kind': kind}), name=name,
-                  shape=tensor.shape.as_list(), dtype=tensor.dtype.name)
+def _describe(name, kind, tensors, step_graph, state):
+  """An argument or a result as a dict for JSON."""
+  if name not in tensors:
     return {'kind': 'state', 'name': name, 'shape': list(state[name].shape),
             'dtype': state[name].dtype.name}
-
-  return {
-      'arguments': [row(name, 'input', placeholders) for name in arguments],
-      'results': [row(name, 'output', step_graph.outputs) for name in results]}
-
-
-def _placeholders(step_graph):
-  """Name -> placeholder of all inputs and draws, in order."""
-  draws = {name: draw for name, (draw, _) in step_graph.draws.items()}
-  return {**step_graph.inputs, **draws}
+  row = {'kind': kind}
+  if name in step_graph.draws:
+    row = {'kind': 'draw', **step_graph.draws[name][1]}
+  return dict(row, name=name, shape=tensors[name].shape.as_list(),
+              dtype=tensors[name].dtype.name)
