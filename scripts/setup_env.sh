@@ -48,12 +48,12 @@ print("%s.%d|%s|%s" % (version, sys.version_info[2],
 say() { printf 'setup_env: %s\n' "$*" >&2; }
 die() { say "error: $2"; exit "$1"; }
 
-# Prints the Pythons to try for the versions $1, one path per line.
+# Prints the Pythons to try for the versions $1, one path per line; no other one
+# where the user names a Python or an environment that this script did not make.
 candidates() {
   local conda dir minor
   printf '%s\n' "${asked_python:-$venv/bin/python}"
-  [[ -z $asked_python ]] || return 0
-  [[ ! -e $venv/pyvenv.cfg || -e $venv/$made ]] || return 0  # The user's own.
+  [[ -z $asked_python && (! -e $venv/pyvenv.cfg || -e $venv/$made) ]] || return 0
   conda=$(type -P conda || echo /opt/conda/bin/conda)
   for minor in $1; do
     type -aP "python$minor" || true
@@ -67,11 +67,10 @@ candidates() {
   type -aP python3 python || true
 }
 
-# Whether this machine can have runtime $1; sets runtime, venv, version, python.
+# Whether this machine can have runtime $1; sets venv, version and python.
 can_have() {
   local versions='3.13 3.12 3.11 3.10 3.9' candidate answer reason code
   [[ $1 == tf2 ]] || versions=3.7
-  runtime=$1
   venv=${asked_venv:-$root/.venv-$1}
   # $made is tested last: another set-up may be writing it as its first file.
   if [[ -n $(ls -A "$venv" 2>/dev/null) && ! -e $venv/pyvenv.cfg
@@ -156,16 +155,14 @@ venv=$asked_venv
 asked_python=$(type -P "${asked_python:-none}" || echo "$asked_python")
 [[ $asked_python != [!/]*/* ]] || asked_python=$PWD/$asked_python
 cd "$root"
-case $asked in
-  auto)  # A named environment keeps its runtime.
-    if [[ -z $asked_python && $("$venv/bin/python" -c "$probe" 2>&1) \
-          =~ ^3\.(9|1[0-3])\. ]]; then
-      can_have tf2
-    else
-      can_have tf1 || can_have tf2
-    fi ;;
-  *) can_have "$asked" ;;
-esac || die $((${#asked_python} ? 2 : 3)) "no suitable Python for\
+runtimes=${asked/auto/tf1 tf2}
+if [[ -z $asked_python && $asked == auto && $("$venv/bin/python" -c "$probe" \
+      2>&1) =~ ^3\.(9|1[0-3])\. ]]; then
+  runtimes=tf2  # A named environment keeps its runtime.
+fi
+for runtime in $runtimes; do
+  can_have "$runtime" && break
+done || die $((${#asked_python} ? 2 : 3)) "no suitable Python for\
  --runtime=$asked: TensorFlow 1.15 needs 3.7, 2.x needs 3.9 to 3.13;\
  --python=PATH names one$rejected"
 

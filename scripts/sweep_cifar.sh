@@ -24,8 +24,6 @@
 # running when the terminal closes. Ctrl-C or kill stops it after each training
 # has saved a checkpoint. code/report.py makes a table of the runs.
 #
-#   scripts/sweep_cifar.sh --datasets=cifar10,cifar100 --devices=0,1
-#
 # Exit codes: 0 all finished; 1 some failed; 2 bad input; 130, 143 stopped.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -7,8 +7,6 @@
 #   --slow     also runs the tests marked slow, which kill processes, fill disks
 #              or start clusters.
 #
-#   scripts/test.sh --runtime=tf1 -k mentormix_loss
-#
 # Paths among pytest's arguments are relative to the top of the repository. With
 # both runtimes, each run finds the other Python in MENTORMIX_OTHER_PYTHON.
 #
