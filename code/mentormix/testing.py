@@ -158,9 +158,9 @@ def write_cifar_archive(path, dataset_name='cifar10', images_per_batch=40,
   dumps = dumps or python2_pickle
   official = cifar_archive.OFFICIAL[dataset_name]
   random = np.random.RandomState(seed)
-  names = ['class %d' % k for k in range(official.num_classes)]
+  names = [f'class {k}' for k in range(official.num_classes)]
   superclass = np.arange(official.num_classes) % 20
-  folder = '%s-%s' % (dataset_name[:5], dataset_name[5:])
+  folder = f'{dataset_name[:5]}-{dataset_name[5:]}'
   members, parts = [], []
   for name in official.train + (official.test,):
     count = images_per_batch
@@ -170,13 +170,13 @@ def write_cifar_archive(path, dataset_name='cifar10', images_per_batch=40,
     images = _images_of(labels, random)
     parts.append((images, labels))
     content = {
-        'batch_label': name, 'filenames': ['%d.png' % i for i in range(count)],
+        'batch_label': name, 'filenames': [f'{i}.png' for i in range(count)],
         'data': images.transpose(0, 3, 1, 2).reshape(count, -1),
         official.labels: labels.tolist()}
     if official.coarse:
       content[official.coarse] = superclass[labels].tolist()
-    members.append(('%s/%s' % (folder, name), dumps(content)))
-  members.append(('%s/%s' % (folder, official.meta),
+    members.append((f'{folder}/{name}', dumps(content)))
+  members.append((f'{folder}/{official.meta}',
                   dumps({official.names: names, 'num_vis': 3072})))
   write_tar_gz(path, members)
   return image_set.ImageSet(
