@@ -1,16 +1,12 @@
-"""The pictures of a report."""
+"""The pictures of a report: what `figures` draws of the runs."""
 import os
 
 from mentormix import config
 from mentormix import figures
 from mentormix import presets
-from mentormix.reports import page
 from mentormix.reports import runs
 
 _SMOOTHED = 0.05  # Share of the training that a running mean covers.
-
-
-# Pictures.
 
 
 def draw(groups, directory):
@@ -51,8 +47,8 @@ def _step_panels(groups):
   for group in groups:
     panels.setdefault(_title(group.task, groups), []).append(figures.Curve(
         group.label, group.method, _line(group, groups),
-        [([r.step for r in run.results], [100 * r.top1 for r in run.results])
-         for run in group.runs]))
+        [([r.step for r in run.eval_results],
+          [100 * r.top1 for r in run.eval_results]) for run in group.runs]))
   return list(panels.items())
 
 
@@ -73,7 +69,7 @@ def _noise_panels(groups):
           (group.label, group.method, _line(group, groups)), []).append(
               (group.task.noise.level, group.last.mean, group.last.deviation))
     for method in sorted({group.method for group in together}):
-      paper = [(level, page.published(task, level, method)[0], None)
+      paper = [(level, task.published(level, method)[0], None)
                for level in presets.LEVELS]
       if paper[0][1] is not None:
         points[f'{method}, paper', method, figures.DASHED] = paper
@@ -119,5 +115,5 @@ def _title(task, groups):
   """The task in words; with student and steps if the groups differ in them."""
   title = f'{task.dataset}, {task.noise.name}'
   if len({g.task[2:] for g in groups}) > 1:
-    title += f'\n{page.student_of(task)}'
+    title += f'\n{task.student_and_steps}'
   return title

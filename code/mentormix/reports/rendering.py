@@ -8,9 +8,6 @@ import jinja2
 from mentormix.reports import page
 
 
-# The page as Markdown and as HTML.
-
-
 def render(name, title, blocks, directory):
   """The page in the form of one of the templates, a string.
 

@@ -10,16 +10,17 @@ What a run lacks is empty here. A damaged file is an error that names it.
 """
 import collections
 import glob
-import json
 import os
 import re
 import statistics
 import typing
 
 from mentormix import config as config_lib
+from mentormix import files
+from mentormix import presets
 from mentormix.data import noise as noise_lib
 from mentormix.data import noise_facts
-from mentormix.evaluation import results as results_lib
+from mentormix.evaluation import results as eval_results
 from mentormix.messages import UserError
 
 FINISHED, FAILED = 'finished', 'failed'
@@ -29,10 +30,10 @@ TAGS = ('v/clean', 'v/noisy', 'v/precision', 'v/recall')  # Of the summaries.
 SCORES = ('step', 'count', 'auc', 'average_precision', 'num_suspected',
           'precision', 'recall', 'noise_rate')
 
-# Runs of one group may differ in these. The data set and its noise stand for
-# the directory of the data.
-_OF_NO_WEIGHT = (config_lib.MAY_CHANGE - {'max_number_of_steps'}
-                 | {'seed', 'data_dir', 'loss_csv_file'})
+# Runs of one group may differ in these settings. They share the data set and
+# its noise, but not the directory of the data.
+_MAY_DIFFER = (config_lib.MAY_CHANGE - {'max_number_of_steps'}
+               | {'seed', 'data_dir', 'loss_csv_file'})
 
 
 class Noise(typing.NamedTuple):
@@ -49,13 +50,28 @@ class Task(typing.NamedTuple):
   student: str
   steps: int  # Number of steps to train.
 
+  @property
+  def student_and_steps(self):
+    return f'{self.student}, {self.steps:,} steps'
+
+  @property
+  def cells(self):
+    """The task in three cells of a table."""
+    return [self.dataset, self.noise.name, self.student_and_steps]
+
+  def published(self, level, method):
+    """(paper, published code) at a noise level, percent; None if unknown."""
+    if self.noise.kind != noise_lib.SYMMETRIC_OTHERS:
+      return None, None
+    return presets.published_accuracy(self.dataset, level, method)
+
 
 class Run(typing.NamedTuple):
   """One training run."""
   path: str  # Its directory.
   config: config_lib.TrainConfig
   task: Task
-  results: list  # Its `results.Result`s, by step.
+  eval_results: list  # `results.Result`s of its evaluation, by step.
   series: dict  # Tag -> (steps, values), for those of TAGS that it has.
   scores: dict  # The content of summary.json; None without one.
   step: int  # The last step that is saved or evaluated.
@@ -64,17 +80,21 @@ class Run(typing.NamedTuple):
 
   @property
   def last(self):
-    """Accuracy of the last checkpoint in percent."""
-    return 100 * self.results[-1].top1
+    """Accuracy of the last checkpoint in percent; None unless finished."""
+    return self.median(1)
 
   @property
   def peak(self):
-    """Accuracy of the best checkpoint in percent."""
-    return 100 * max(r.top1 for r in self.results)
+    """Accuracy of the best checkpoint in percent; None unless finished."""
+    if self.state == FINISHED:
+      return 100 * max(r.top1 for r in self.eval_results)
+    return None
 
   def median(self, k):
-    """Median accuracy of the last `k` checkpoints in percent."""
-    return 100 * statistics.median(r.top1 for r in self.results[-k:])
+    """Median accuracy of the last `k` checkpoints in percent, as `last`."""
+    if self.state == FINISHED:
+      return 100 * statistics.median(r.top1 for r in self.eval_results[-k:])
+    return None
 
 
 class Figure(typing.NamedTuple):
@@ -140,7 +160,7 @@ def read(directories):
     for train_dir in below:
       found.setdefault(os.path.realpath(train_dir), train_dir)
   runs = [_read_run(train_dir) for train_dir in sorted(found.values())]
-  if not any(run.results for run in runs):
+  if not any(run.eval_results for run in runs):
     raise UserError(f'--runs={",".join(directories)}: no run has results; '
                     'evaluate them with cifar_eval.py')
   return runs
@@ -168,7 +188,7 @@ def _read_run(train_dir):
       config=config,
       task=Task(config.dataset_name, _read_noise(train_dir, config.data_dir),
                 config.studentnet, config.max_number_of_steps),
-      results=results, series=_read_series(train_dir),
+      eval_results=results, series=_read_series(train_dir),
       scores=_read_scores(folders), step=step, state=state, message=message)
 
 
@@ -210,12 +230,12 @@ def _is_rate(value):
 
 def _read_results(folders):
   """The rows of results.csv by step; if there are several files, of `eval`."""
-  paths = _find(folders, '*/' + results_lib.FILE)
+  paths = _find(folders, '*/' + eval_results.FILE)
   if not paths:
     return []
   path = min(paths, key=lambda path: (
       os.path.basename(os.path.dirname(path)) != 'eval', path))
-  return sorted({r.step: r for r in results_lib.read(path)}.values())
+  return sorted({r.step: r for r in eval_results.read(path)}.values())
 
 
 def _saved_step(train_dir):
@@ -248,17 +268,12 @@ def _read_scores(folders):
   paths = _find(folders, 'scores/summary.json')
   if not paths:
     return None
-  try:
-    with open(paths[0]) as f:
-      scores = json.load(f)
-    for key in SCORES:
-      if not (scores[key] is None or isinstance(scores[key], (int, float))
-              and 0 <= scores[key] < float('inf')):
-        raise ValueError(f'{key} is {scores[key]!r}')
-  except (OSError, ValueError, TypeError) as error:
-    raise UserError(f'{paths[0]} cannot be read: {error}')
-  except KeyError as error:
-    raise UserError(f'{paths[0]} lacks {error}')
+  path = paths[0]
+  scores = files.read_object(path, 'a summary of label scores')
+  for key in SCORES:
+    value = scores.get(key, 'missing')
+    if not (value is None or isinstance(value, (int, float)) and value >= 0):
+      raise UserError(f'{path} cannot be read: {key} is {value!r:.40}')
   return scores
 
 
@@ -322,7 +337,7 @@ def _settings(config):
   """Name -> value of the settings that the method uses."""
   unused = config_lib.unused_settings(config.method)
   return {name: value for name, value in config._asdict().items()
-          if name not in _OF_NO_WEIGHT and name not in unused}
+          if name not in _MAY_DIFFER and name not in unused}
 
 
 def _label(one, groups):
