@@ -36,26 +36,13 @@ def define_flags():
 
 
 def main():
-  """Flags -> runs -> groups -> files."""
+  """Flags -> report."""
   args = flags.FLAGS
-  runs = runs_lib.read(args.runs)
-  groups = runs_lib.group(runs)
   files.writable_directory(args.output_dir, 'output_dir')
-  pictures = panels.draw(groups, args.output_dir)
-  blocks = page.page(runs, groups, pictures, args.last_k)
-  texts = {
-      'report.csv': tables.to_csv(tables.group_rows(groups, args.last_k)),
-      'runs.csv': tables.to_csv(tables.run_rows(runs, args.last_k)),
-  }
-  for name in ('report.md', 'report.html'):
-    texts[name] = rendering.render(name, args.title, blocks, args.output_dir)
-  for name, text in texts.items():
-    path = os.path.join(args.output_dir, name)
-    # The name of a directory may not be valid text.
-    with open(path, 'w', encoding='utf-8', errors='backslashreplace',
-              newline='') as f:
-      f.write(text)
-  print(f'{path}: {blocks[0].text}')
+  from mentormix.reports import rendering  # TensorFlow starts now.
+  count = rendering.write(args.runs, args.output_dir, args.title, args.last_k)
+  path = os.path.join(args.output_dir, 'report.html')
+  print(f'{path}: {count}')
 
 
 def cli():

@@ -44,7 +44,7 @@ def page(runs, groups, pictures, last_k):
 
   Args:
     runs: a list of `runs.Run`s.
-    groups: a list of `runs.Group`s.
+    groups: a list of `groups.Group`s.
     pictures: names of the pictures that were drawn.
     last_k: how many of the last checkpoints the median covers.
 

@@ -13,7 +13,7 @@ def draw(groups, directory):
   """Draws every picture that there are data for.
 
   Args:
-    groups: a list of `runs.Group`s.
+    groups: a list of `groups.Group`s.
     directory: where the files go. A picture of an earlier call that is not
       drawn now is deleted.
 
@@ -83,7 +83,7 @@ def _summary_panels(groups, about):
   """A panel per group with a weighting method whose runs have summaries.
 
   Args:
-    groups: a list of `runs.Group`s.
+    groups: a list of `groups.Group`s.
     about: two tags -> words for the legend; the second tag is drawn dashed.
 
   Returns:

@@ -5,7 +5,6 @@
     RUN/*.txt                 logs
     RUN/scores/summary.json   how well the loss ranks the labels
 
-`read` finds runs; `group` puts together those that differ only in their seed.
 What a run lacks is empty here. A damaged file is an error that names it.
 """
 import collections
@@ -15,6 +14,7 @@ import re
 import statistics
 import typing
 
+from mentormix import checkpoints
 from mentormix import config as config_lib
 from mentormix import files
 from mentormix import presets
@@ -22,6 +22,7 @@ from mentormix.data import noise as noise_lib
 from mentormix.data import noise_facts
 from mentormix.evaluation import results as eval_results
 from mentormix.messages import UserError
+from mentormix.runtime import tf
 
 FINISHED, FAILED = 'finished', 'failed'
 UNFINISHED, NO_RESULTS = 'unfinished', 'no results'
@@ -29,11 +30,6 @@ UNFINISHED, NO_RESULTS = 'unfinished', 'no results'
 TAGS = ('v/clean', 'v/noisy', 'v/precision', 'v/recall')  # Of the summaries.
 SCORES = ('step', 'count', 'auc', 'average_precision', 'num_suspected',
           'precision', 'recall', 'noise_rate')
-
-# Runs of one group may differ in these settings. They share the data set and
-# its noise, but not the directory of the data.
-_MAY_DIFFER = (config_lib.MAY_CHANGE - {'max_number_of_steps'}
-               | {'seed', 'data_dir', 'loss_csv_file'})
 
 
 class Noise(typing.NamedTuple):
@@ -97,44 +93,6 @@ class Run(typing.NamedTuple):
     return None
 
 
-class Figure(typing.NamedTuple):
-  """A mean over runs."""
-  mean: float
-  deviation: float  # Sample standard deviation; None for a single run.
-  n: int  # Number of runs.
-
-  def __str__(self):
-    if self.deviation is None:
-      return f'{self.mean:.2f}'
-    return f'{self.mean:.2f} ± {self.deviation:.2f}'
-
-
-class Group(typing.NamedTuple):
-  """Finished runs that differ only in their seed."""
-  task: Task
-  method: str  # One of config.METHODS.
-  label: str  # The method, and how others of the same task and method differ.
-  settings: dict  # Name -> value of the settings that the method uses.
-  runs: list  # `Run`s.
-  left_out: int  # Number of runs with these settings that are not finished.
-
-  @property
-  def last(self):
-    return _figure([run.last for run in self.runs])
-
-  @property
-  def peak(self):
-    return _figure([run.peak for run in self.runs])
-
-  def median(self, k):
-    return _figure([run.median(k) for run in self.runs])
-
-
-def _figure(values):
-  deviation = statistics.stdev(values) if len(values) > 1 else None
-  return Figure(statistics.mean(values), deviation, len(values))
-
-
 def read(directories):
   """Reads the runs in and below some directories.
 
@@ -175,7 +133,7 @@ def _read_run(train_dir):
   if len(_find([parent], '*/' + config_lib.CONFIG_FILE)) == 1:
     folders.append(parent)
   results = _read_results(folders)
-  step = max([_saved_step(train_dir)] + [r.step for r in results])
+  step = max([checkpoints.last_step(train_dir)] + [r.step for r in results])
   message = ''
   if results and results[-1].step >= config.max_number_of_steps:
     state = FINISHED
@@ -212,8 +170,10 @@ def _read_noise(train_dir, data_dir):
     return Noise(None, None, f'{name}, noise not recorded')
   kind, asked, realised = [
       facts.get(key) for key in ('noise_type', 'rate_asked', 'rate_realised')]
-  if not (kind in noise_lib.DEFINITIONS if isinstance(kind, str) else
-          kind is None) or not all(_is_rate(x) for x in (asked, realised)):
+  is_rate = lambda x: x is None or isinstance(x, (int, float)) and 0 <= x <= 1
+  is_kind = kind is None or (isinstance(kind, str)
+                             and kind in noise_lib.DEFINITIONS)
+  if not (is_kind and is_rate(asked) and is_rate(realised)):
     path = os.path.join(train_dir, noise_facts.FACTS_FILE)
     raise UserError(f'{path} does not hold kind and rate of the noise')
   if kind is None:
@@ -224,10 +184,6 @@ def _read_noise(train_dir, data_dir):
   return Noise(kind, realised, f'{name} ({rate})')
 
 
-def _is_rate(value):
-  return value is None or isinstance(value, (int, float)) and 0 <= value <= 1
-
-
 def _read_results(folders):
   """The rows of results.csv by step; if there are several files, of `eval`."""
   paths = _find(folders, '*/' + eval_results.FILE)
@@ -236,16 +192,6 @@ def _read_results(folders):
   path = min(paths, key=lambda path: (
       os.path.basename(os.path.dirname(path)) != 'eval', path))
   return sorted({r.step: r for r in eval_results.read(path)}.values())
-
-
-def _saved_step(train_dir):
-  """The step of the latest checkpoint, 0 without one."""
-  path = os.path.join(train_dir, 'checkpoint')
-  if not os.path.isfile(path):
-    return 0
-  with open(path, encoding='utf-8', errors='replace') as f:
-    step = re.search(r'-(\d+)"', f.readline())
-  return int(step.group(1)) if step else 0
 
 
 def _failure(folders):
@@ -296,8 +242,6 @@ def _read_series(train_dir):
 
 def _read_events(path):
   """Tag -> {step: value} of one file of summaries."""
-  # Late, because TensorFlow takes seconds to load.
-  from mentormix.runtime import tf  # pylint: disable=g-import-not-at-top
   points = collections.defaultdict(dict)
   try:
     for event in tf.train.summary_iterator(path):
@@ -307,57 +251,3 @@ def _read_events(path):
   except tf.errors.DataLossError:
     pass  # A killed process leaves an incomplete last record.
   return points
-
-
-def group(runs):
-  """Puts together the finished runs that differ only in their seed.
-
-  Args:
-    runs: a list of `Run`s.
-
-  Returns:
-    A list of `Group`s, sorted by data set, noise, student, steps and method.
-  """
-  members = {}
-  for run in runs:
-    key = (run.task, tuple(sorted(_settings(run.config).items())))
-    members.setdefault(key, []).append(run)
-  groups = []
-  for (task, settings), together in members.items():
-    finished = [run for run in together if run.state == FINISHED]
-    if finished:
-      groups.append(Group(
-          task, finished[0].config.method, finished[0].config.method,
-          dict(settings), finished, len(together) - len(finished)))
-  groups = [g._replace(label=_label(g, groups)) for g in groups]
-  return sorted(groups, key=_order)
-
-
-def _settings(config):
-  """Name -> value of the settings that the method uses."""
-  unused = config_lib.unused_settings(config.method)
-  return {name: value for name, value in config._asdict().items()
-          if name not in _MAY_DIFFER and name not in unused}
-
-
-def _label(one, groups):
-  """The method, with the settings in which its rivals differ."""
-  rivals = [g for g in groups if (g.task, g.method) == (one.task, one.method)]
-  differing = sorted(name for name, value in one.settings.items()
-                     if any(g.settings[name] != value for g in rivals))
-  if not differing:
-    return one.method
-  settings = ', '.join(
-      f'{name} {_short(one.settings[name])}' for name in differing)
-  return f'{one.method} ({settings})'
-
-
-def _short(value):
-  return f'{value:g}' if isinstance(value, float) else str(value)
-
-
-def _order(one):
-  dataset, noise, student, steps = one.task
-  return (dataset, noise.kind or '', -1 if noise.level is None else noise.level,
-          noise.name, student, steps, config_lib.METHODS.index(one.method),
-          one.label)

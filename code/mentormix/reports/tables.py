@@ -34,7 +34,9 @@ def run_rows(runs, last_k):
         'peak': _number(run.peak),
         f'median_of_{last_k}': _number(run.median(last_k)),
         'message': run.message})
-    rows.append({**row, **run.config._asdict(), **row})
+    settings = run.config._asdict()
+    row.update({name: settings[name] for name in settings if name not in row})
+    rows.append(row)
   return rows
 
 
@@ -50,17 +52,11 @@ def _number(value):
 
 
 def to_csv(rows):
-  """The text of a CSV file.
-
-  Args:
-    rows: a list of dicts with the same keys; without rows the text is empty.
-
-  Returns:
-    A string.
-  """
+  """The text of a CSV file of dicts with the same keys; '' without rows."""
+  if not rows:
+    return ''
   text = io.StringIO()
-  writer = csv.DictWriter(text, rows[0] if rows else (), lineterminator='\n')
-  if rows:
-    writer.writeheader()
+  writer = csv.DictWriter(text, rows[0], lineterminator='\n')
+  writer.writeheader()
   writer.writerows(rows)
   return text.getvalue()
