@@ -13,7 +13,6 @@ import os
 from absl import flags
 
 from mentormix import command
-from mentormix import files
 from mentormix.reports import page
 from mentormix.reports import panels
 from mentormix.reports import rendering
@@ -38,8 +37,8 @@ def define_flags():
 def main():
   """Flags -> report."""
   args = flags.FLAGS
-  files.writable_directory(args.output_dir, 'output_dir')
-  from mentormix.reports import rendering  # TensorFlow starts now.
+  # Late: TensorFlow takes seconds to load.
+  from mentormix.reports import rendering
   count = rendering.write(args.runs, args.output_dir, args.title, args.last_k)
   path = os.path.join(args.output_dir, 'report.html')
   print(f'{path}: {count}')

@@ -64,7 +64,8 @@ def main():
         f'{args.checkpoint_dir} was trained with '
         f'--dataset_name={run.dataset_name}')
   files.writable_directory(args.output_dir, 'output_dir')
-  from mentormix import label_ranking  # Late: TensorFlow takes seconds to load.
+  # Late: TensorFlow takes seconds to load.
+  from mentormix import label_ranking
   from mentormix import runtime
   runtime.select_device(args.device_id)
   label_ranking.rank(run, args.checkpoint_dir, args.data_dir, args.output_dir,

@@ -76,7 +76,8 @@ def rank(run, checkpoint_dir, data_dir, output_dir, step=None, batch_size=100,
   if network:
     v = weigh(network, scores.loss, run.loss_p_percentile, step,
               run.max_number_of_steps)
-  is_suspected = suspected(scores, v)
+  is_suspected = (scores.predicted != scores.given if v is None
+                  else v < mentor.SELECTED)
   summary = dict(summarize(scores, is_suspected), step=step, data_dir=data_dir,
                  checkpoint=checkpoint)
   names = facts.get('class_names')
@@ -206,19 +207,6 @@ def weigh(network, loss, loss_p_percentile, step, max_number_of_steps):
         raise RunError(f'the MentorNet failed: {reason}')
 
 
-def suspected(scores, v=None):
-  """Which labels are probably wrong, [N] bool.
-
-  Args:
-    scores: the `Scores`.
-    v: [N], the weights of a MentorNet, which suspects low ones. Without it, the
-      suspected labels are those that the student disagrees with.
-  """
-  if v is None:
-    return scores.predicted != scores.given
-  return v < mentor.SELECTED
-
-
 def summarize(scores, is_suspected):
   """Counts the suspected labels and, if the truth is known, judges them.
 
@@ -299,16 +287,7 @@ def _rows(scores, v, is_suspected):
 
 
 def _draw(scores, images, names):
-  """The picture of the most suspicious images.
-
-  Args:
-    scores: the `Scores`.
-    images: as from `collect`.
-    names: of the classes.
-
-  Returns:
-    A matplotlib Figure.
-  """
+  """The picture of the most suspicious images; `names` are of the classes."""
   top = by_suspicion(scores.loss)[:len(images)]
   is_wrong = [None if scores.clean[i] == datasets.UNKNOWN_LABEL
               else bool(scores.clean[i] != scores.given[i]) for i in top]
@@ -320,7 +299,7 @@ def _draw(scores, images, names):
 
 
 def _write(output_dir, rows, summary, figure):
-  """Writes the three files; each replaces an earlier one atomically."""
+  """Writes the three files, each of them atomically."""
   with tempfile.TemporaryDirectory(dir=output_dir) as directory:
     with open(os.path.join(directory, SCORES), 'w', encoding='utf-8',
               newline='') as f:
@@ -340,8 +319,6 @@ def _log_summary(summary):
     log('the clean labels are not known, so the number of wrong labels is '
         'unknown, too')
     return
-  words = []
-  for name in ('noise_rate', 'auc', 'average_precision', 'precision', 'recall'):
-    value = '-' if summary[name] is None else f'{summary[name]:.4f}'
-    words.append(f'{name.replace("_", " ")} {value}')
-  log('  '.join(words))
+  names = 'noise_rate', 'auc', 'average_precision', 'precision', 'recall'
+  log('  '.join(f'{name.replace("_", " ")} {summary[name]:.4f}'
+                for name in names if summary[name] is not None))

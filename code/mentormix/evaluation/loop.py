@@ -96,12 +96,7 @@ def _load(config):
 
 
 def _current_run(config, filled):
-  """What config.json says now, a dict; the end of training may have changed.
-
-  Args:
-    config: the `config.EvalConfig` of the command line.
-    filled: the same with the data set and student that are evaluated.
-  """
+  """What config.json says now, a dict; the end of training may have changed."""
   now, run = config_lib.resolve_eval(config)
   if now != filled:
     raise UserError(
@@ -113,16 +108,8 @@ def _current_run(config, filled):
 def _evaluate_new(config, run, evaluator, path, writer):
   """Evaluates the checkpoints that are not in results.csv, oldest first.
 
-  Args:
-    config: the `config.EvalConfig`.
-    run: what config.json says about the run, a dict.
-    evaluator: an `_Evaluator`.
-    path: of results.csv.
-    writer: of the summaries.
-
-  Returns:
-    (results, unreadable): step -> `results.Result` of all checkpoints of the
-    run so far; and step -> error, of those that cannot be read.
+  Returns (results, unreadable): step -> `results.Result` of all checkpoints of
+  the run so far; and step -> error, of those that cannot be read.
   """
   started = run.get(config_lib.STARTED, 0)
   rows, moved = eval_results.of_run(path, started)
@@ -185,15 +172,11 @@ class _Wait:
     self._logged, self._holder = 0, None
 
   def poll(self, last, end):
-    """Sleeps until it is time to look for checkpoints again.
+    """Sleeps until the next look; RunError after --timeout without news.
 
     Args:
-      last: step of the last checkpoint that was evaluated; None if there is
-        none.
+      last: step of the last checkpoint that was evaluated, or None.
       end: last step of the training; None if it is unknown.
-
-    Raises:
-      RunError: nothing new has come for longer than --timeout.
     """
     config, now = self._config, time.time()
     if last != self._last:

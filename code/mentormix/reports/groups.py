@@ -68,8 +68,9 @@ def group(runs):
     finished = [run for run in together if run.state == runs_lib.FINISHED]
     if finished:
       groups.append(Group(
-          task, finished[0].config.method, finished[0].config.method,
-          dict(settings), finished, len(together) - len(finished)))
+          task=task, method=finished[0].config.method, label='',
+          settings=dict(settings), runs=finished,
+          left_out=len(together) - len(finished)))
   groups = [g._replace(label=_label(g, groups)) for g in groups]
   return sorted(groups, key=_order)
 

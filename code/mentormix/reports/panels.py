@@ -82,12 +82,7 @@ def _noise_panels(groups):
 def _summary_panels(groups, about):
   """A panel per group with a weighting method whose runs have summaries.
 
-  Args:
-    groups: a list of `groups.Group`s.
-    about: two tags -> words for the legend; the second tag is drawn dashed.
-
-  Returns:
-    A list of (title, curves).
+  `about` has two tags -> words for the legend; the second tag is drawn dashed.
   """
   panels = []
   for group in groups:

@@ -5,6 +5,7 @@ import re
 
 import jinja2
 
+from mentormix import files
 from mentormix.reports import groups as groups_lib
 from mentormix.reports import page
 from mentormix.reports import panels
@@ -16,8 +17,8 @@ def write(directories, output_dir, title, last_k):
   """Reads runs and writes report.html, report.md, CSV files and pictures.
 
   Args:
-    directories: which hold the runs.
-    output_dir: an existing directory.
+    directories: those that hold the runs.
+    output_dir: the directory to write to.
     title: of the page.
     last_k: how many of the last checkpoints the median covers.
 
@@ -25,19 +26,18 @@ def write(directories, output_dir, title, last_k):
     How many runs there are, in which states, in words.
 
   Raises:
-    UserError: see `runs.read`.
+    UserError: see `runs.read`; or `output_dir` cannot be written.
   """
   runs = runs_lib.read(directories)
   groups = groups_lib.group(runs)
+  files.writable_directory(output_dir, 'output_dir')
   pictures = panels.draw(groups, output_dir)
   blocks = page.page(runs, groups, pictures, last_k)
-  texts = {
-      'report.csv': tables.to_csv(tables.group_rows(groups, last_k)),
-      'runs.csv': tables.to_csv(tables.run_rows(runs, last_k)),
-  }
-  for name in ('report.md', 'report.html'):
-    texts[name] = render(name, title, blocks, output_dir)
-  for name, text in texts.items():
+  for name, text in (
+      ('report.csv', tables.to_csv(tables.group_rows(groups, last_k))),
+      ('runs.csv', tables.to_csv(tables.run_rows(runs, last_k))),
+      ('report.md', render('report.md', title, blocks, output_dir)),
+      ('report.html', render('report.html', title, blocks, output_dir))):
     # The name of a directory may not be valid text.
     with open(os.path.join(output_dir, name), 'w', encoding='utf-8',
               errors='backslashreplace', newline='') as f:
