@@ -13,11 +13,6 @@ import os
 from absl import flags
 
 from mentormix import command
-from mentormix.reports import page
-from mentormix.reports import panels
-from mentormix.reports import rendering
-from mentormix.reports import runs as runs_lib
-from mentormix.reports import tables
 
 
 def define_flags():

@@ -143,7 +143,8 @@ def collect(studentnet, dataset, shards, count, prefix, batch_size,
       total=count, unit='image', leave=False, disable=None) as bar:
     batch = input_pipeline.eval_batch(dataset, 'train', shards, count,
                                       batch_size)
-    student = averaged_student.AveragedStudent(studentnet, dataset, batch.images)
+    student = averaged_student.AveragedStudent(studentnet, dataset,
+                                               batch.images)
     fetches = Scores(
         source_ids=batch.source_ids, given=batch.labels,
         predicted=tf.argmax(student.logits, 1),
@@ -283,7 +284,8 @@ def _rows(scores, v, is_suspected):
     yield (source_id or i, scores.given[i], scores.predicted[i],
            f'{scores.probability[i]:.6f}', f'{np.exp(-scores.loss[i]):.6f}',
            f'{scores.loss[i]:.6f}', '' if v is None else f'{v[i]:.6f}',
-           int(is_suspected[i]), '' if clean == datasets.UNKNOWN_LABEL else clean)
+           int(is_suspected[i]),
+           '' if clean == datasets.UNKNOWN_LABEL else clean)
 
 
 def _draw(scores, images, names):
