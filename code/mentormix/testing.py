@@ -153,20 +153,21 @@ def write_cifar_archive(path, dataset_name='cifar10', images_per_batch=40,
     dumps: object -> bytes; by default as the official archives were pickled.
 
   Returns:
-    What the archive holds, an `archives.ImageSet`.
+    What the archive holds, an `ImageSet`.
   """
   dumps = dumps or python2_pickle
   official = cifar_archive.OFFICIAL[dataset_name]
+  num_classes = image_set.NUM_CLASSES[dataset_name]
   random = np.random.RandomState(seed)
-  names = [f'class {k}' for k in range(official.num_classes)]
-  superclass = np.arange(official.num_classes) % 20
+  names = [f'class {k}' for k in range(num_classes)]
+  superclass = np.arange(num_classes) % 20
   folder = f'{dataset_name[:5]}-{dataset_name[5:]}'
   members, parts = [], []
   for name in official.train + (official.test,):
     count = images_per_batch
     if len(official.train) == 1 and name != official.test:
       count *= 5
-    labels = random.permutation(np.arange(count) % official.num_classes)
+    labels = random.permutation(np.arange(count) % num_classes)
     images = _images_of(labels, random)
     parts.append((images, labels))
     content = {
