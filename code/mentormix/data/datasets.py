@@ -30,7 +30,6 @@ from mentormix import runtime
 from mentormix.data import image_set
 from mentormix.data import noise_facts
 from mentormix.data import png
-from mentormix.messages import RunError
 from mentormix.messages import UserError
 from mentormix.runtime import tf
 
