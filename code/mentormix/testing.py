@@ -2,6 +2,7 @@
 import contextlib
 import io
 import os
+import pickle
 import signal
 import struct
 import subprocess
@@ -208,40 +209,27 @@ def write_tar_gz(path, members):
       tar.addfile(info, io.BytesIO(data))
 
 
+class _Python2Pickler(pickle._Pickler):  # pylint: disable=protected-access
+  """Writes bytes and ASCII text as the byte strings of Python 2."""
+  dispatch = dict(pickle._Pickler.dispatch)  # pylint: disable=protected-access
+
+  def _save_bytes(self, value):
+    size = len(value)
+    self.write((b'U' + struct.pack('<B', size) if size < 256
+                else b'T' + struct.pack('<i', size)) + value)
+    self.memoize(value)
+
+  def _save_str(self, value):
+    self._save_bytes(value.encode('ascii'))
+
+  dispatch[bytes], dispatch[str] = _save_bytes, _save_str
+
+
 def python2_pickle(value):
-  """A pickle of plain data and uint8 matrices as Python 2 wrote it."""
-  memo = []
-
-  def put():
-    memo.append(None)
-    return (b'q' + struct.pack('<B', len(memo)) if len(memo) < 256
-            else b'r' + struct.pack('<I', len(memo)))
-
-  def encode(x):
-    if isinstance(x, dict):
-      start = b'}' + put() + b'('
-      return start + b''.join(encode(k) + encode(x[k]) for k in x) + b'u'
-    if isinstance(x, list):
-      start = b']' + put() + b'('
-      return start + b''.join(encode(item) for item in x) + b'e'
-    if isinstance(x, str):
-      return encode(x.encode('ascii'))
-    if isinstance(x, bytes):
-      length = (b'U' + struct.pack('<B', len(x)) if len(x) < 256
-                else b'T' + struct.pack('<i', len(x)))
-      return length + x + put()
-    if isinstance(x, int):
-      return (b'K' + struct.pack('<B', x) if x < 256
-              else b'M' + struct.pack('<H', x))
-    return b''.join([
-        b'cnumpy.core.multiarray\n_reconstruct\n', put(), b'cnumpy\nndarray\n',
-        put(), b'K\x00\x85', put(), encode(b'b'), b'\x87', put(), b'R', put(),
-        b'(K\x01', encode(x.shape[0]), encode(x.shape[1]), b'\x86', put(),
-        b'cnumpy\ndtype\n', put(), encode(b'u1'), b'K\x00K\x01\x87', put(),
-        b'R', put(), b'(K\x03', encode(b'|'), b'NNN', b'J\xff\xff\xff\xff' * 2,
-        b'K\x00t', put(), b'b\x89', encode(x.tobytes()), b't', put(), b'b'])
-
-  return b'\x80\x02' + encode(value) + b'.'
+  """A pickle of plain data and arrays as Python 2 wrote it, protocol 2."""
+  f = io.BytesIO()
+  _Python2Pickler(f, protocol=2).dump(value)
+  return f.getvalue()
 
 
 def run(script, cwd, *args, **kwargs):
