@@ -18,39 +18,24 @@ import typing
 import numpy as np
 import pytest
 
+import cifar_train_mentormix
 from mentormix import checkpoints
 from mentormix import config as config_lib
 from mentormix import testing
 
 CODE = os.path.dirname(os.path.abspath(__file__))
 TRAIN = os.path.join(CODE, 'cifar_train_mentormix.py')
-MENTORNET = os.path.join(os.path.dirname(CODE), 'mentornet_models',
-                         'mentornet_pd')
 PATIENCE_SECS = 240  # A busy machine takes long.
 STEP = r' step (\d+)/'
+END = 1000000  # A step that no test reaches.
 
 
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-  """A directory with a training set, and a test set beside it."""
-  root = tmp_path_factory.mktemp('data')
-  rng = np.random.RandomState(0)
-  for name, part in (('0.4', 'train'), ('val', 'test')):
-    (root / name).mkdir()
-    testing.write_records(
-        root / name / f'digits_{part}-0',
-        rng.randint(0, 256, [40, 32, 32, 3]), rng.randint(10, size=40))
-  return str(root / '0.4')
-
-
-def _free_ports(count):
-  probes = [socket.socket() for _ in range(count)]
-  for probe in probes:
-    probe.bind(('127.0.0.1', 0))
-  ports = [probe.getsockname()[1] for probe in probes]
-  for probe in probes:
-    probe.close()
-  return ports
+def _free_addresses(count):
+  with contextlib.ExitStack() as stack:
+    probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+    for probe in probes:
+      probe.bind(('127.0.0.1', 0))
+    return [f'127.0.0.1:{probe.getsockname()[1]}' for probe in probes]
 
 
 class Place(typing.NamedTuple):
@@ -87,18 +72,15 @@ def place():
 class Tasks:
   """One server, workers, an evaluator: processes with a log each."""
 
-  def __init__(self, place, data, directory, *flags, num_workers=2,
+  def __init__(self, place, digits, directory, *flags, num_workers=2,
                by_environment=False):
     self.directory = str(directory)
     self.train_log_dir = os.path.join(self.directory, 'train')
-    self.addresses = [f'127.0.0.1:{port}'
-                      for port in _free_ports(1 + num_workers)]
-    self._place = place
-    self.flags = [
-        '--dataset_name=digits', '--data_dir=' + data,
-        '--train_log_dir=' + self.train_log_dir, '--studentnet=resnet8_thin',
-        '--batch_size=4', '--trained_mentornet_dir=' + MENTORNET,
-        '--device_id=', *place.flags, *flags]
+    self.addresses = _free_addresses(1 + num_workers)
+    self.flags = testing.to_flags(**testing.train_settings(
+        digits, train_log_dir=self.train_log_dir, batch_size=4,
+        max_number_of_steps=END)) + place.flags + list(flags)
+    self._prefix = place.prefix
     self._by_environment = by_environment
     self._processes = {}
 
@@ -107,23 +89,19 @@ class Tasks:
     server, workers = self.addresses[0], self.addresses[1:]
     environment = dict(os.environ, OMP_NUM_THREADS='1',
                        TF_NUM_INTRAOP_THREADS='1')
-    if self._by_environment:
-      cluster = {'ps': [server], 'chief': workers[:1], 'worker': workers[1:]}
-      if job == 'worker':
-        job, task = ('worker', task - 1) if task else ('chief', 0)
-      environment['TF_CONFIG'] = json.dumps(
-          {'cluster': cluster, 'task': {'type': job, 'index': task}})
-      if job == 'worker':
-        task += 1
+    where = [f'--job_name={job}', f'--task={task}', f'--ps_hosts={server}',
+             '--worker_hosts=' + ','.join(workers)]
+    if self._by_environment:  # Worker 0 is the job `chief` there.
       where = []
-      job = job.replace('chief', 'worker')
-    else:
-      where = [f'--job_name={job}', f'--task={task}', f'--ps_hosts={server}',
-               '--worker_hosts=' + ','.join(workers)]
+      role = {'type': job, 'index': task}
+      if job == 'worker':
+        role = ({'type': 'worker', 'index': task - 1} if task
+                else {'type': 'chief', 'index': 0})
+      environment['TF_CONFIG'] = json.dumps({'task': role, 'cluster': {
+          'ps': [server], 'chief': workers[:1], 'worker': workers[1:]}})
     with open(self._path(job, task), 'w') as log:
       self._processes[job, task] = subprocess.Popen(
-          [*self._place.prefix, sys.executable, TRAIN, *where, *self.flags,
-           *flags],
+          [*self._prefix, sys.executable, TRAIN, *where, *self.flags, *flags],
           stdout=log, stderr=subprocess.STDOUT, env=environment)
 
   def _path(self, job, task):
@@ -139,6 +117,11 @@ class Tasks:
 
   def exit_code(self, job, task=0):
     return self._processes[job, task].wait(PATIENCE_SECS)
+
+  def assert_finished(self, *tasks):
+    """Waits until these (job, task) have ended, each with exit code 0."""
+    for job, task in tasks:
+      assert self.exit_code(job, task) == 0, self.every_log()
 
   def wait_for(self, pattern, job, task=0):
     """Returns the match of `pattern` in a task's log once there is one."""
@@ -169,42 +152,18 @@ class Tasks:
 
   def __exit__(self, *unused_error):
     for process in self._processes.values():
-      if process.poll() is None:
-        process.kill()
-        process.wait()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('flags', [[], ['--sync_replicas']])
-def test_a_cluster_of_one_takes_the_steps_of_one_process(
-    place, data, tmp_path, flags, one_process):
-  with Tasks(place, data, tmp_path, '--max_number_of_steps=6', *flags,
-             num_workers=1) as tasks:
-    shutil.copytree(str(one_process / 'begun'), tasks.train_log_dir)
-    path = os.path.join(tasks.train_log_dir, 'config.json')
-    with open(path) as f:
-      settings = f.read()
-    with open(path, 'w') as f:  # A setting that may not change.
-      f.write(settings.replace('"sync_replicas": false', '"sync_replicas": '
-                               + json.dumps('--sync_replicas' in flags)))
-    tasks.start('ps')
-    tasks.start('worker')
-    assert tasks.exit_code('worker') == 0, tasks.every_log()
-    theirs = testing.weights(str(one_process / 'train'))
-    ours = testing.weights(tasks.train_log_dir)
-    assert set(ours) == set(theirs)
-    for name, value in theirs.items():
-      np.testing.assert_allclose(ours[name], value, 1e-5, 1e-6, err_msg=name)
+      process.kill()
+      process.wait()
 
 
 @pytest.fixture(scope='module')
-def one_process(place, data, tmp_path_factory):
+def one_process(place, digits, tmp_path_factory):
   """A directory with a run `train` of 6 steps, and how it was after 3."""
   root = tmp_path_factory.mktemp('one_process')
-  flags = Tasks(place, data, root).flags
+  flags = Tasks(place, digits, root).flags
   for steps in 3, 6:
     code, out, err = testing.run(
-        TRAIN, root, f'--max_number_of_steps={steps}', *flags)
+        TRAIN, root, *flags, f'--max_number_of_steps={steps}')
     assert code == 0, out + err
     if steps == 3:
       shutil.copytree(str(root / 'train'), str(root / 'begun'))
@@ -212,9 +171,30 @@ def one_process(place, data, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_whoever_is_killed_joins_again(place, data, tmp_path):
-  with Tasks(place, data, tmp_path, '--max_number_of_steps=1000000',
-             '--save_interval_secs=1', '--cluster_timeout=90') as tasks:
+@pytest.mark.parametrize('flags', [[], ['--sync_replicas']])
+def test_a_cluster_of_one_takes_the_steps_of_one_process(
+    place, digits, tmp_path, flags, one_process):
+  with Tasks(place, digits, tmp_path, '--max_number_of_steps=6', *flags,
+             num_workers=1) as tasks:
+    shutil.copytree(str(one_process / 'begun'), tasks.train_log_dir)
+    path = tmp_path / 'train' / 'config.json'
+    path.write_text(path.read_text().replace(  # A setting that may not change.
+        '"sync_replicas": false',
+        f'"sync_replicas": {json.dumps("--sync_replicas" in flags)}'))
+    tasks.start('ps')
+    tasks.start('worker')
+    tasks.assert_finished(('worker', 0))
+    theirs = testing.weights(str(one_process / 'train'))
+    ours = testing.weights(tasks.train_log_dir)
+    assert set(ours) == set(theirs)
+    for name, value in theirs.items():
+      np.testing.assert_allclose(ours[name], value, 1e-5, 1e-6, err_msg=name)
+
+
+@pytest.mark.slow
+def test_whoever_is_killed_joins_again(place, digits, tmp_path):
+  with Tasks(place, digits, tmp_path, '--save_interval_secs=1',
+             '--cluster_timeout=90') as tasks:
     # A worker comes first: it waits, and says for whom.
     tasks.start('worker', 1)
     tasks.wait_for('waiting for ps 0 at ' + tasks.addresses[0], 'worker', 1)
@@ -266,11 +246,11 @@ def test_whoever_is_killed_joins_again(place, data, tmp_path):
     (['--max_number_of_steps=60'], True, (60, 61)),
     (['--max_number_of_steps=60', '--sync_replicas'], False, (60,))])
 def test_the_end_of_training_ends_every_task(
-    place, data, tmp_path, flags, by_environment, steps):
-  with Tasks(place, data, tmp_path, '--save_interval_secs=5', *flags,
+    place, digits, tmp_path, flags, by_environment, steps):
+  with Tasks(place, digits, tmp_path, '--save_interval_secs=5', *flags,
              by_environment=by_environment) as tasks:
-    for job, task in ('ps', 0), ('worker', 0), ('evaluator', 0):
-      tasks.start(job, task)
+    for job in 'ps', 'worker', 'evaluator':
+      tasks.start(job)
     if '--sync_replicas' in flags:  # No step without all.
       tasks.wait_for('step 0: top-1', 'evaluator')
       assert not re.search(STEP, tasks.log('worker', 0))
@@ -278,47 +258,44 @@ def test_the_end_of_training_ends_every_task(
       tasks.wait_for(STEP, 'worker', 1)
       tasks.kill('worker', 1)
     tasks.start('worker', 1)
-    for job, task in (('worker', 1), ('worker', 0), ('ps', 0),
-                      ('evaluator', 0)):
-      assert tasks.exit_code(job, task) == 0, tasks.every_log()
+    tasks.assert_finished(('worker', 1), ('worker', 0), ('ps', 0),
+                          ('evaluator', 0))
     assert testing.weights(tasks.train_log_dir)['global_step'] in steps
     assert 'training has ended' in tasks.log('ps')
-    with open(os.path.join(tasks.directory, 'eval', 'results.csv')) as f:
-      assert int(f.read().splitlines()[-1].split(',')[0]) in steps
+    rows = (tmp_path / 'eval' / 'results.csv').read_text().splitlines()
+    assert int(rows[-1].split(',')[0]) in steps
     assert 'Traceback' not in tasks.every_log()
     saved = config_lib.load(tasks.train_log_dir)
     assert saved['sync_replicas'] == ('--sync_replicas' in flags)
 
-    # Once more, as after a restart of all: there is nothing to do.
-    for job, task in ('ps', 0), ('worker', 0):
-      tasks.start(job, task)
-    assert tasks.exit_code('worker', 0) == 0
-    assert tasks.exit_code('ps') == 0
+    # All restart: there is nothing to do.
+    tasks.start('ps')
+    tasks.start('worker')
+    tasks.assert_finished(('worker', 0), ('ps', 0))
     assert 'is already at step' in tasks.log('worker', 0)
 
 
 @pytest.mark.slow
-def test_a_signal_ends_a_synchronous_chief_that_waits(place, data, tmp_path):
-  with Tasks(place, data, tmp_path, '--max_number_of_steps=1000000',
-             '--sync_replicas', '--save_interval_secs=1000') as tasks:
+def test_a_signal_ends_a_synchronous_chief_that_waits(place, digits, tmp_path):
+  with Tasks(place, digits, tmp_path, '--sync_replicas',
+             '--save_interval_secs=1000') as tasks:
     for job, task in ('ps', 0), ('worker', 0), ('worker', 1):
       tasks.start(job, task)
     tasks.wait_for(STEP, 'worker', 1)
     tasks.kill('worker', 1)
     assert tasks.kill('worker', 0, signal.SIGTERM) == 143
     assert 'checkpoint saved' in tasks.log('worker', 0)
-    # Both again, with another end, beside the same server.
+    # Both restart, with another end, beside the same server.
     end = checkpoints.last_step(tasks.train_log_dir) + 5
     tasks.flags.append(f'--max_number_of_steps={end}')
     tasks.start('worker', 1)
     tasks.start('worker', 0)
-    for job, task in ('worker', 1), ('worker', 0), ('ps', 0):
-      assert tasks.exit_code(job, task) == 0, tasks.every_log()
+    tasks.assert_finished(('worker', 1), ('worker', 0), ('ps', 0))
 
 
 @pytest.mark.slow
-def test_signals_end_a_task(place, data, tmp_path):
-  with Tasks(place, data, tmp_path, '--max_number_of_steps=1000000') as tasks:
+def test_signals_end_a_task(place, digits, tmp_path):
+  with Tasks(place, digits, tmp_path) as tasks:
     tasks.start('worker', 1)
     tasks.wait_for('waiting for ps 0', 'worker', 1)
     assert tasks.kill('worker', 1, signal.SIGTERM) == 143
@@ -336,22 +313,19 @@ def test_signals_end_a_task(place, data, tmp_path):
 
 
 @pytest.mark.slow
-def test_servers_that_run_already(place, data, tmp_path):
+def test_servers_that_run_already(place, digits, tmp_path):
   """The published flags --master, --ps_tasks and --task."""
-  server, worker = [f'127.0.0.1:{port}' for port in _free_ports(2)]
+  server, worker = _free_addresses(2)
   program = ('import sys; from mentormix.runtime import tf; tf.train.Server('
              f'{{"ps": ["{server}"], "worker": ["{worker}"]}}, sys.argv[1], 0'
              ').join()')
   python = [*place.prefix, sys.executable]
-  processes = [subprocess.Popen(
-      [*python, '-c', program, job], env=dict(os.environ, PYTHONPATH=CODE))
+  processes = [subprocess.Popen([*python, '-c', program, job], cwd=CODE)
                for job in ('ps', 'worker')]
   try:
-    subprocess.check_call([
-        *python, TRAIN, '--dataset_name=digits', '--data_dir=' + data,
-        f'--train_log_dir={tmp_path}', '--studentnet=resnet8_thin',
-        '--batch_size=4', '--method=cross_entropy', '--device_id=',
-        '--max_number_of_steps=3', '--master=grpc://' + worker, '--ps_tasks=1'])
+    subprocess.check_call([*python, TRAIN, *testing.to_flags(
+        **testing.train_settings(digits, train_log_dir=tmp_path, batch_size=4,
+                                 master='grpc://' + worker, ps_tasks=1))])
     assert testing.weights(tmp_path)['global_step'] == 3
   finally:
     for process in processes:
@@ -359,20 +333,21 @@ def test_servers_that_run_already(place, data, tmp_path):
       process.wait()
 
 
-def test_a_server_refuses_to_start_where_others_could_reach_it(tmp_path):
-  if {name for _, name in socket.if_nameindex()} <= {'lo'}:
-    pytest.skip('loopback is the only interface here')
-  code, out, err = testing.run(
-      TRAIN, tmp_path, '--job_name=ps', '--ps_hosts=127.0.0.1:2222',
-      '--worker_hosts=127.0.0.1:2223')
-  assert code == 2 and not out
-  assert 'has no password, executes what it is sent' in err
-  assert '--listen_on_all_interfaces' in err and err.count('\n') == 1
+def test_a_task_refuses_to_start_where_others_could_reach_it(
+    monkeypatch, tmp_path):
+  monkeypatch.setattr(socket, 'if_nameindex', lambda: [(1, 'lo'), (2, 'eth0')])
+  for job in 'ps', 'worker':
+    finished = testing.run_command(
+        cifar_train_mentormix, '--job_name=' + job, '--ps_hosts=127.0.0.1:2222',
+        '--worker_hosts=127.0.0.1:2223', '--data_dir=data',
+        f'--train_log_dir={tmp_path}/train')
+    testing.assert_one_line(
+        finished, 2, 'has no password, executes what it is sent',
+        '--listen_on_all_interfaces')
+    assert not finished.out and not os.listdir(str(tmp_path))
 
 
-def test_synchronous_training_needs_a_cluster(data, tmp_path):
-  code, _, err = testing.run(
-      TRAIN, tmp_path, '--data_dir=' + data, '--train_log_dir=train',
-      '--method=cross_entropy', '--sync_replicas')
-  assert code == 2 and err.count('\n') == 1
-  assert '--sync_replicas needs a cluster: see --worker_hosts' in err
+def test_synchronous_training_needs_a_cluster(train, tmp_path):
+  testing.assert_one_line(
+      train(train_log_dir=tmp_path / 'train', sync_replicas=True), 2,
+      '--sync_replicas needs a cluster: see --worker_hosts')

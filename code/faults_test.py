@@ -6,7 +6,6 @@ from the newest readable checkpoint and end with the same bits as a run that
 nothing happened to. No saved step and no row of a table may be lost or doubled.
 A command that cannot resume says so in one line.
 """
-import contextlib
 import hashlib
 import os
 import random as random_lib
@@ -99,8 +98,9 @@ def _default_signals():
 class Run:
   """The directories of a run, its commands, and what must hold for it."""
 
-  def __init__(self, directory, digits):
+  def __init__(self, directory, digits, logs=None):
     self.directory, self._digits = str(directory), digits
+    self._logs = str(logs or directory)  # May be on another disk.
     self.train_dir = os.path.join(self.directory, 'train')
     self.eval_dir = os.path.join(self.directory, 'eval')
     self.trace = os.path.join(self.directory, 'losses.csv')
@@ -108,7 +108,7 @@ class Run:
     self._processes = []
 
   def _start(self, script, settings, before=()):
-    log = self.directory + f'-log{len(self._processes)}'
+    log = f'{self._logs}-log{len(self._processes)}'
     self._processes.append(Process(
         [os.path.join(testing.CODE, script), *testing.to_flags(**settings)],
         log, before))
@@ -217,8 +217,8 @@ def _contents(path):
     return f.read()
 
 
-def _digests(directory):
-  """Name -> digest of every file but the lock."""
+def digests(directory):
+  """Name -> digest of every file in a directory but the lock."""
   return {name: hashlib.md5(
       _contents(os.path.join(directory, name))).hexdigest()
           for name in _names(directory) if name != files.LOCK_FILE}
@@ -315,232 +315,3 @@ def test_a_killed_run_ends_bit_for_bit_as_an_uncut_one(new, uncut):
   assert evaluator.finish()[0] == 0, evaluator.text('.err')
   new.assert_ended_as(uncut)
   assert set(rows) <= set(new.rows()) and new.rows()[-1].step == STEPS
-
-
-# Damaged checkpoints.
-
-
-def _cut(path):
-  os.truncate(path, os.path.getsize(path) // 2)
-
-
-def _flip(path):
-  """Changes a bit in the middle, or the first of an index that matters."""
-  with open(path, 'r+b') as f:
-    place = 10 if path.endswith(INDEX) else os.path.getsize(path) // 2
-    f.seek(place)
-    byte = f.read(1)[0]
-    f.seek(place)
-    f.write(bytes([byte ^ 0x80]))
-
-
-@pytest.mark.parametrize('ending', [DATA, INDEX])
-@pytest.mark.parametrize('damage', [_cut, _flip, os.remove])
-def test_the_newest_checkpoints_are_damaged(run, uncut, damage, ending):
-  steps = run.steps()
-  hit = steps[-2:]
-  for step in hit:
-    damage(run.prefix(step) + ending)
-  good = steps[-3]
-  assert run.newest() == good
-  before, rows = _digests(run.train_dir), run.rows()
-
-  finished = run.evaluate_once()
-  assert _digests(run.train_dir) == before
-  assert set(rows) <= set(run.rows())
-  assert {row.step for row in run.rows()} == run.readable()
-  if (damage, ending) != (os.remove, INDEX):  # Then there is no checkpoint.
-    testing.assert_one_line(finished, 1, run.train_dir)
-
-  process = run.train()
-  run.assert_resumes(process, good)
-  for step in hit:
-    if (damage, ending) != (os.remove, INDEX):
-      assert f'model.ckpt-{step} cannot be read' in process.text()
-  kept = set(_digests(run.train_dir).values())
-  for name, digest in before.items():
-    if any(name.startswith(f'model.ckpt-{step}.') for step in hit):
-      assert digest in kept, f'{name} is deleted'
-  assert process.finish()[0] == 0, process.text('.err')
-  run.assert_ended_as(uncut)
-
-
-def test_every_checkpoint_is_damaged(run):
-  for step in run.steps():
-    _cut(run.prefix(step) + INDEX)
-  before = _digests(run.train_dir)
-  testing.assert_one_line(run.train().finish(), 2, run.train_dir)
-  assert _digests(run.train_dir) == before
-
-
-@pytest.mark.parametrize('text', [
-    None, '', '\0\xff{model', 'model_checkpoint_path: "model.ckpt-999999"\n'
-    'all_model_checkpoint_paths: "model.ckpt-999999"\n'])
-def test_the_list_of_checkpoints_is_missing_or_damaged(run, uncut, text):
-  path = os.path.join(run.train_dir, 'checkpoint')
-  os.remove(path)
-  if text is not None:
-    with open(path, 'w') as f:
-      f.write(text)
-  code, _, err = run.evaluate_once()
-  assert code == 0, err
-  assert [row.step for row in run.rows()] == run.steps()
-  run.assert_finishes_as(uncut, run.steps()[-1])
-
-
-# Disks that are full or read-only.
-
-
-class Full:
-  """A run on a small disk, which can be filled."""
-
-  def __init__(self, run):
-    self.run, self._filler = run, os.path.join(run.directory, 'filler')
-
-  def strike(self):
-    """Leaves room for half of a checkpoint, so that a save fails midway."""
-    rest = os.path.getsize(self.run.prefix(self.run.newest()) + DATA) // 2
-    testing.fill_disk(self.run.directory)
-    os.truncate(self._filler, max(os.path.getsize(self._filler) - rest, 0))
-
-  def fix(self):
-    os.remove(self._filler)
-
-
-class ReadOnly:
-  """A run whose directory can be covered by a read-only view of itself."""
-
-  def __init__(self, run):
-    self.run = run
-
-  def strike(self):
-    directory = self.run.directory
-    subprocess.check_call(['mount', '--bind', directory, directory])
-    subprocess.check_call(['mount', '-o', 'remount,bind,ro', directory])
-
-  def fix(self):
-    subprocess.check_call(['umount', '-l', self.run.directory])
-
-
-@pytest.fixture(params=[Full, ReadOnly])
-def disk(half, digits, request):
-  """A disk with a copy of the run that was stopped half way."""
-  with testing.small_disk('64m') as directory:
-    run = Run(os.path.join(directory, 'run'), digits)
-    run.copy(half)
-    disk = request.param(run)
-    yield disk
-    run.stop()
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-      disk.fix()
-
-
-def _assert_fails_and_is_resumed(disk, process, uncut, codes=(1,)):
-  saved = disk.run.newest()
-  finished = process.finish()
-  assert finished[0] in codes
-  testing.assert_one_line(finished, finished[0], disk.run.directory)
-  assert disk.run.newest() >= saved
-  disk.fix()
-  disk.run.assert_finishes_as(uncut, disk.run.newest())
-
-
-def test_the_disk_fails_at_the_start(disk, uncut):
-  disk.strike()
-  _assert_fails_and_is_resumed(disk, disk.run.train(), uncut, codes=(1, 2))
-
-
-def test_the_disk_fails_at_a_checkpoint(disk, uncut):
-  process = disk.run.train()
-  process.wait_for(READY)
-  disk.strike()
-  process.send(signal.SIGUSR1)
-  _assert_fails_and_is_resumed(disk, process, uncut)
-
-
-def test_the_disk_fails_at_a_summary(disk, uncut):
-  process = disk.run.train(save_interval_secs=600)
-  process.wait_for(READY)
-  disk.strike()
-  if isinstance(disk, Full):
-    testing.fill_disk(disk.run.directory)
-  _assert_fails_and_is_resumed(disk, process, uncut)
-
-
-def test_the_disk_fails_at_a_result(disk):
-  run, rows = disk.run, disk.run.rows()
-  disk.strike()
-  if isinstance(disk, Full):
-    testing.fill_disk(run.directory)
-  finished = run.evaluate_once()
-  assert finished.code in (1, 2)
-  testing.assert_one_line(finished, finished.code, run.eval_dir)
-  assert run.rows() == rows
-  disk.fix()
-  code, _, err = run.evaluate_once()
-  assert code == 0, err
-  assert [row.step for row in run.rows()] == run.steps()
-
-
-# Other processes and signals.
-
-
-@pytest.mark.parametrize('command', [Run.train, Run.evaluate])
-def test_a_second_process_on_the_same_directory(run, command):
-  first = command(run)
-  first.wait_for(READY)
-  first.send(signal.SIGSTOP)  # It must not end meanwhile.
-  testing.assert_one_line(command(run).finish(), 2, f'process {first.pid} ')
-  first.send(signal.SIGCONT)
-  if command is Run.train:
-    first.send(signal.SIGUSR1)
-    first.wait_for(SAVED)
-  assert not first.ended()
-  first.kill()
-  command(run).wait_for(READY)  # The directory is free again.
-
-
-@pytest.mark.parametrize('name', ['SIGTERM', 'SIGINT', 'SIGHUP'])
-def test_a_signal_ends_a_run_after_a_checkpoint(run, uncut, name):
-  number = getattr(signal, name)
-  process = run.train()
-  process.wait_for(READY)
-  process.send(number)
-  code, out, err = process.finish()
-  assert code == 128 + number, err
-  said = re.search(rf'stopped by {name} at step (\d+), checkpoint saved', out)
-  assert int(said.group(1)) == run.newest() == run.listed()
-  run.assert_finishes_as(uncut, run.newest())
-
-
-@pytest.mark.parametrize('before', [(), ('nohup',)])
-def test_sigusr1_saves_and_training_continues(run, before):
-  process = run.train(before, save_interval_secs=600)
-  process.wait_for(READY)
-  if before:
-    process.send(signal.SIGHUP)  # Which nohup ignores.
-  process.send(signal.SIGUSR1)
-  step = int(process.wait_for(SAVED).group(1))
-  assert step in run.readable()
-  process.wait_for(rf'step {STEPS}/')
-
-
-def test_a_second_signal_ends_a_command_at_once(tmp_path):
-  program = tmp_path / 'program.py'
-  program.write_text(
-      f'import sys; sys.path[:0] = [{testing.CODE!r}]\n'
-      'import signal, time\n'
-      'from mentormix import signals\n'
-      'stop = signals.Signals()\n'
-      'stop.install()\n'
-      'print("waiting", flush=True)\n'
-      'while True:\n'
-      '  time.sleep(0.01)\n'
-      '  if stop.stopped_by:\n'
-      '    print("noted", flush=True)\n')
-  process = Process([program], tmp_path / 'log')
-  process.wait_for('waiting')
-  process.send(signal.SIGTERM)
-  process.wait_for('noted')
-  process.send(signal.SIGTERM)
-  assert process.finish()[0] == -signal.SIGTERM

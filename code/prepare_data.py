@@ -15,9 +15,6 @@ was made, and labels.json and labels.csv hold the labels. The same settings give
 the same bytes on every machine. A finished directory is overwritten only with
 --overwrite.
 """
-import contextlib
-import os
-import re
 import signal
 import sys
 
@@ -27,19 +24,19 @@ from mentormix import command
 from mentormix.data import image_set
 from mentormix.data import noise
 from mentormix.data import preparation
-from mentormix.messages import UserError
-
-_KNOWN = ', '.join(sorted(image_set.NUM_CLASSES))
+from mentormix.data import preparation_settings
 
 
 def define_flags():
   """Defines the flags; called once, by the script."""
   flags.DEFINE_string(
-      'dataset_name', None, f'The data set: {_KNOWN}, or a name of your choice '
+      'dataset_name', None, 'The data set: '
+      f'{", ".join(sorted(image_set.NUM_CLASSES))}, or a name of your choice '
       'with --image_dir.')
   flags.DEFINE_string(
       'archive', None, 'A local .tar.gz archive or its URL; by default the '
-      f'official one is downloaded to {preparation.DOWNLOAD_DIR}/.')
+      'official one is downloaded to '
+      f'{preparation_settings.DOWNLOAD_DIR}/.')
   flags.DEFINE_string(
       'md5', None, 'The checksum that --archive must have; by default that of '
       'the official archive, which a local file may differ from.')
@@ -47,19 +44,21 @@ def define_flags():
       'image_dir', None, 'Custom images, PNG or JPEG: its train/<class>/* and '
       'val/<class>/*.')
   flags.DEFINE_integer(
-      'image_size', image_set.IMAGE_SIZE, 'Height and width that the images of '
-      '--image_dir are resized to, a multiple of 4.',
+      'image_size', None, 'Height and width that the images of --image_dir are '
+      f'resized to, a multiple of 4; by default {image_set.IMAGE_SIZE}.',
       lower_bound=8, upper_bound=512)
   flags.DEFINE_string(
       'output_dir', None, 'Where the directories go; by default '
       'data/<dataset_name>.')
   flags.DEFINE_list(
-      'noise_levels', '0.2,0.4,0.6,0.8', 'Shares of the training labels to '
-      'corrupt, 0 to 1; each gets a directory. With --image_dir the default is '
-      'none: the labels are the folders, in a directory 0.')
+      'noise_levels', None, 'Shares of the training labels to corrupt, 0 to 1; '
+      'each gets a directory. By default '
+      f'{",".join(map(str, preparation_settings.NOISE_LEVELS))}; with '
+      '--image_dir none: the labels are the folders, in a directory 0.')
   flags.DEFINE_enum(
-      'noise_type', noise.SYMMETRIC_OTHERS, list(noise.NOISE_TYPES),
-      '; '.join(f'{name}: {what}' for name, what in noise.NOISE_TYPES.items())
+      'noise_type', None, list(noise.NOISE_TYPES),
+      f'By default {noise.SYMMETRIC_OTHERS}. '
+      + '; '.join(f'{name}: {what}' for name, what in noise.NOISE_TYPES.items())
       + '.')
   flags.DEFINE_string(
       'noise_file', None, 'Take the training labels from this file: JSON, CSV, '
@@ -90,98 +89,25 @@ def define_flags():
 
 def main():
   """Flags -> settings -> files."""
-  settings = _settings_from_flags(flags.FLAGS)
-  with _stopped_by_signals():
-    preparation.prepare(settings)
+  for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    # An ignored signal stays ignored: that is how nohup works.
+    if signal.getsignal(number) is not signal.SIG_IGN:
+      signal.signal(number, _stop)
+  preparation.prepare(command.from_flags(preparation_settings.Settings))
+
+
+def _stop(number, unused_frame):
+  """Ends the program in order, so that it removes what is unfinished."""
+  signal.signal(number, signal.SIG_IGN)  # The clean-up is not interrupted.
+  sys.stderr.write(f'\nStopped by signal {number}; finished directories '
+                   'stay, the unfinished one is removed.\n')
+  sys.exit(128 + number)
 
 
 def cli():
   """The command; takes its arguments from the command line."""
   define_flags()
   command.run(main)
-
-
-def _settings_from_flags(values):
-  """Checks what the flags themselves could not; returns `Settings`."""
-  _check_combinations(values)
-  if values.md5 is not None and not re.match('[0-9a-fA-F]{32}$', values.md5):
-    raise UserError(f'--md5={values.md5} is not 32 hexadecimal digits')
-  if values.image_size % 4:  # The students halve it twice.
-    raise UserError(f'--image_size={values.image_size} is not a multiple of 4')
-  levels = noise.parse_levels(values.noise_levels)
-  noise_type = values.noise_type
-  if values.noise_file:
-    levels, noise_type = (None,), noise.FILE
-  elif values.image_dir and (not values['noise_levels'].present
-                             or not any(levels)):
-    if values['noise_type'].present:
-      raise UserError(f'--noise_type={noise_type} with --image_dir also needs '
-                      '--noise_levels above 0')
-    levels, noise_type = (0.0,), noise.FOLDERS
-  return command.from_flags(preparation.Settings)._replace(
-      md5=values.md5 and values.md5.lower(),
-      output_dir=values.output_dir or os.path.join('data', values.dataset_name),
-      noise_levels=levels, noise_type=noise_type)
-
-
-def _check_combinations(values):
-  """Raises UserError for flags that are empty or do not go together."""
-  for flag in ('archive', 'image_dir', 'noise_file', 'noise_key',
-               'noise_index'):
-    if values[flag].value == '':
-      raise UserError(f'--{flag} is empty; give it a value, or leave it out')
-  for flag, other in (('archive', 'image_dir'), ('md5', 'image_dir'),
-                      ('noise_levels', 'noise_file'),
-                      ('noise_type', 'noise_file')):
-    if values[flag].present and values[other].present:
-      raise UserError(f'--{flag} and --{other} exclude each other; leave one '
-                      'of them out')
-  for flag, other in (('image_size', 'image_dir'), ('noise_key', 'noise_file'),
-                      ('noise_index', 'noise_file')):
-    if values[flag].present and not values[other].present:
-      raise UserError(f'--{flag} needs --{other}')
-
-  name = values.dataset_name
-  if name is None:
-    raise UserError(f'--dataset_name is missing; use {_KNOWN}, or any other '
-                    'name with --image_dir')
-  if values.image_dir:
-    if name in image_set.NUM_CLASSES:
-      raise UserError(f'--dataset_name={name} is a known data set; give the '
-                      'images in --image_dir another name')
-    if not re.match(r'[A-Za-z0-9_-]+\Z', name):
-      raise UserError(f'--dataset_name={name}: a custom name has only letters, '
-                      'digits, _ and -')
-  elif name not in image_set.NUM_CLASSES:
-    raise UserError(f'--dataset_name={name} is unknown; use {_KNOWN}, or pass '
-                    'custom images with --image_dir')
-  if name == 'digits' and (values.archive or values.md5):
-    raise UserError('--dataset_name=digits is embedded; leave --archive and '
-                    '--md5 out')
-
-
-@contextlib.contextmanager
-def _stopped_by_signals():
-  """Turns signals into an orderly exit, so that `finally` cleans up."""
-  # An ignored signal stays ignored: that is how nohup works.
-  previous = {number: signal.getsignal(number)
-              for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-              if signal.getsignal(number) is not signal.SIG_IGN}
-
-  def stop(number, unused_frame):
-    for other in previous:
-      signal.signal(other, signal.SIG_IGN)  # Nothing interrupts the clean-up.
-    sys.stderr.write(f'\nStopped by signal {number}; finished directories '
-                     'stay, the unfinished one is removed.\n')
-    sys.exit(128 + number)
-
-  for number in previous:
-    signal.signal(number, stop)
-  try:
-    yield
-  finally:
-    for number, handler in previous.items():
-      signal.signal(number, handler)
 
 
 if __name__ == '__main__':

@@ -2,7 +2,7 @@ r"""Puts training runs into tables and pictures.
 
     python code/report.py --runs=runs/cifar10,runs/cifar100 --output_dir=report
 
-reads every run in and below --runs and writes report.html (one page that
+It reads every run in and below --runs and writes report.html (one page that
 includes the pictures), report.md, report.csv (a row for each group of runs that
 differ only in their seed), runs.csv (a row for each run) and the pictures
 (PNG). It replaces what an earlier call wrote and nothing else. Exit codes:
@@ -13,20 +13,15 @@ import os
 from absl import flags
 
 from mentormix import command
-from mentormix import files
-from mentormix.messages import UserError
-from mentormix.reports import page
-from mentormix.reports import panels
-from mentormix.reports import rendering
-from mentormix.reports import runs as runs_lib
-from mentormix.reports import tables
 
 
 def define_flags():
   """Defines the flags; called once, by the script."""
   flags.DEFINE_list('runs', [],
                     'Directories that are runs or have runs below them.')
-  flags.DEFINE_string('output_dir', None, 'The directory to write to.')
+  flags.DEFINE_string('output_dir', '', 'The directory to write to.')
+  for name in ('runs', 'output_dir'):
+    flags.register_validator(name, bool, 'must be given')
   flags.DEFINE_integer(
       'last_k', 5, 'How many of the last checkpoints the median covers.',
       lower_bound=1)
@@ -35,29 +30,13 @@ def define_flags():
 
 
 def main():
-  """Flags -> runs -> groups -> files."""
+  """Flags -> report."""
   args = flags.FLAGS
-  for name in ('runs', 'output_dir'):
-    if not args[name].value:
-      raise UserError(f'--{name} is missing; see --help')
-  runs = runs_lib.read(args.runs)
-  groups = runs_lib.group(runs)
-  files.writable_directory(args.output_dir, 'output_dir')
-  pictures = panels.draw(groups, args.output_dir)
-  blocks = page.page(runs, groups, pictures, args.last_k)
-  texts = {
-      'report.csv': tables.to_csv(tables.group_rows(groups, args.last_k)),
-      'runs.csv': tables.to_csv(tables.run_rows(runs, args.last_k)),
-  }
-  for name in ('report.md', 'report.html'):
-    texts[name] = rendering.render(name, args.title, blocks, args.output_dir)
-  for name, text in texts.items():
-    path = os.path.join(args.output_dir, name)
-    # The name of a directory is not always valid text.
-    with open(path, 'w', encoding='utf-8', errors='backslashreplace',
-              newline='') as f:
-      f.write(text)
-  print(f'{path}: {blocks[0].text}')
+  # Late: TensorFlow takes seconds to load.
+  from mentormix.reports import rendering
+  count = rendering.write(args.runs, args.output_dir, args.title, args.last_k)
+  path = os.path.join(args.output_dir, 'report.html')
+  print(f'{path}: {count}')
 
 
 def cli():

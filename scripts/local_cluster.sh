@@ -15,14 +15,13 @@
 #   --python=PATH      default: that of scripts/setup_env.sh
 #
 # The training flags are those of code/cifar_train_mentormix.py; paths are
-# relative to the top of the repository. The lines of worker 0 are shown. Ctrl-C
-# or kill stops all tasks, the workers first, so that the chief saves a
+# relative to the top of the repository. The script shows the lines of worker 0.
+# Ctrl-C or kill stops all tasks, the workers first, so that the chief saves a
 # checkpoint; a second one kills them at once. Rerun the same command to resume.
 # The cluster keeps running when the terminal closes.
 #
 # TensorFlow's server has no password and executes what it is sent. So the tasks
-# run in a network namespace of their own, where loopback is the only interface:
-# no other machine and no other user can reach them, nor can they reach others.
+# run in a network namespace of their own, where nobody else can reach them.
 # Where the system forbids that, --listen_on_all_interfaces among the training
 # flags starts them without.
 #
@@ -34,20 +33,19 @@
 set -euo pipefail
 self=scripts/local_cluster.sh
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-workers= servers=1 devices= port=2222 evaluator=1 restarts=3 log_dir= python=
-inside= train_log_dir= is_open=
+workers='' servers=1 devices='' port=2222 evaluator=1 restarts=3 log_dir=''
+python='' inside='' train_log_dir='' given=("$@")
 
 exec 3>&2
 # Prints one line for people, if they still look.
 say() { printf 'local_cluster: %s\n' "$*" >&3 || true; }
 die() { say "error: $1"; exit 2; }
 
-given=("$@")
 while (($#)); do
   case $1 in
     --workers=*|--servers=*|--devices=*|--port=*|--restarts=*|--log_dir=*|\
     --python=*|--inside=*) name=${1%%=*}; printf -v "${name#--}" %s "${1#*=}" ;;
-    --no_evaluator) evaluator= ;;
+    --no_evaluator) evaluator='' ;;
     --) shift; break ;;
     -h|--help) sed -n '2,/^set/s/^# \{0,1\}//p' $self; exit ;;
     *) die "unknown argument '$1'; see --help (training flags go after --)" ;;
@@ -56,42 +54,42 @@ while (($#)); do
 done
 for flag; do
   [[ $flag != --train_log_dir=* ]] || train_log_dir=${flag#*=}
-  [[ $flag != --listen_on_all_interfaces ]] || is_open=1
 done
 [[ -n $train_log_dir ]] || die '--train_log_dir=DIR must be given, after --'
 IFS=, read -ra device_of <<<"$devices"
-workers=${workers:-${#device_of[@]}}
-((workers)) || workers=2
-[[ $workers,$servers,$port,$restarts =~ ^[0-9]+,[1-9][0-9]*,[0-9]+,[0-9]+$ ]] \
+workers=${workers:-$((${#device_of[@]} ? ${#device_of[@]} : 2))}
+[[ $workers,$servers,$port,$restarts \
+  =~ ^[1-9][0-9]*,[1-9][0-9]*,[0-9]+,[0-9]+$ ]] \
   || die '--workers, --servers, --port and --restarts must be whole numbers'
 log_dir=${log_dir:-${train_log_dir%/}-logs}
 [[ -n $python ]] || python=$(scripts/setup_env.sh)
 
-if [[ -z $is_open$inside ]]; then
+if [[ -n $inside ]]; then  # Brings loopback up: SIOCSIFFLAGS with IFF_UP.
+  "$python" -c 'import fcntl, socket, struct
+fcntl.ioctl(socket.socket(), 0x8914, struct.pack("16sH22x", b"lo", 1))'
+elif [[ " $* " != *' --listen_on_all_interfaces '* ]]; then
   namespace=(unshare --user --map-root-user --net)
   "${namespace[@]}" true 2>/dev/null \
     || die "this system forbids a network namespace (unshare --user --net); if\
  nobody else can reach the ports, give --listen_on_all_interfaces after --"
-  exec "${namespace[@]}" bash $self --inside=1 "--python=$python" \
-    "${given[@]}"
-fi
-if [[ -n $inside ]]; then  # Brings loopback up: SIOCSIFFLAGS with IFF_UP.
-  "$python" -c 'import fcntl, socket, struct
-fcntl.ioctl(socket.socket(), 0x8914, struct.pack("16sH22x", b"lo", 1))'
+  exec "${namespace[@]}" bash $self --inside=1 "--python=$python" "${given[@]}"
 fi
 
-tasks=($(seq -f ps%g 0 $((servers - 1))) $(seq -f worker%g 0 $((workers - 1)))
-  ${evaluator:+evaluator0})
-hosts=("--ps_hosts=$(seq -s, -f 127.0.0.1:%g "$port" $((port + servers - 1)))"
-  "--worker_hosts=$(seq -s, -f 127.0.0.1:%g $((port + servers)) \
-    $((port + servers + workers - 1)))")
-threads=$(($(nproc) / workers))
-((threads)) || threads=1
-training=("$@") pids=() tries=() asked=() ending= result=0
+# Prints the addresses of $1 tasks from port $2.
+addresses() { seq -s, -f 127.0.0.1:%g "$2" $(($2 + $1 - 1)); }
+training=("$@" "--ps_hosts=$(addresses "$servers" "$port")"
+  "--worker_hosts=$(addresses "$workers" $((port + servers)))")
+tasks=()
+for ((k = 0; k < servers; k++)); do tasks+=("ps$k"); done
+for ((k = 0; k < workers; k++)); do tasks+=("worker$k"); done
+[[ -z $evaluator ]] || tasks+=(evaluator0)
+cores=$(nproc)
+threads=$((cores > workers ? cores / workers : 1))
+pids=() tries=() asked=() ending='' result=0
 
 # Starts task $1, a number; its log begins with its command.
 start() {
-  local task=${tasks[$1]} device= command=(env -u TF_CONFIG) log
+  local task=${tasks[$1]} device='' command=(env -u TF_CONFIG) log
   log=$log_dir/$task.txt
   if ((! ${#device_of[@]})); then
     command+=("OMP_NUM_THREADS=$threads" "TF_NUM_INTRAOP_THREADS=$threads")
@@ -99,8 +97,7 @@ start() {
     device=${device_of[${task#worker} % ${#device_of[@]}]}
   fi
   command+=("$python" code/cifar_train_mentormix.py "${training[@]}"
-    "${hosts[@]}" "--job_name=${task%%[0-9]*}" "--task=${task##*[a-z]}"
-    "--device_id=$device")
+    "--job_name=${task%%[0-9]*}" "--task=${task##*[a-z]}" "--device_id=$device")
   printf '%q ' "${command[@]}" >>"$log" && echo >>"$log"
   if [[ $task == worker0 ]]; then
     "${command[@]}" > >(tee -a "$log") 2>&1 </dev/null &
@@ -158,6 +155,6 @@ while ((${#pids[@]})); do
   for k in "${!pids[@]}"; do
     kill -0 "${pids[k]}" 2>/dev/null || ended "$k"
   done
-  if [[ -n $ending ]] && ((${#pids[@]})); then stop_tasks; fi
+  [[ -z $ending ]] || stop_tasks
 done
 exit "$result"

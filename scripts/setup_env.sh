@@ -48,12 +48,12 @@ print("%s.%d|%s|%s" % (version, sys.version_info[2],
 say() { printf 'setup_env: %s\n' "$*" >&2; }
 die() { say "error: $2"; exit "$1"; }
 
-# Prints the Pythons to try for the versions $1, one path per line.
+# Prints the Pythons to try for the versions $1, one path per line; no other one
+# where the user names a Python or an environment that this script did not make.
 candidates() {
   local conda dir minor
   printf '%s\n' "${asked_python:-$venv/bin/python}"
   [[ -z $asked_python ]] || return 0
-  [[ ! -e $venv/pyvenv.cfg || -e $venv/$made ]] || return 0  # The user's own.
   conda=$(type -P conda || echo /opt/conda/bin/conda)
   for minor in $1; do
     type -aP "python$minor" || true
@@ -67,19 +67,14 @@ candidates() {
   type -aP python3 python || true
 }
 
-# Whether this machine can have runtime $1; sets runtime, venv, version, python.
+# Whether this machine can have runtime $1; sets venv, version and python.
 can_have() {
   local versions='3.13 3.12 3.11 3.10 3.9' candidate answer reason code
   [[ $1 == tf2 ]] || versions=3.7
-  runtime=$1
   venv=${asked_venv:-$root/.venv-$1}
   # $made is tested last: another set-up may be writing it as its first file.
-  if [[ -n $(ls -A "$venv" 2>/dev/null) && ! -e $venv/pyvenv.cfg
-        && ! -e $venv/$made ]]; then
-    die 2 "--venv=$venv is not a virtual environment; name a new directory"
-  elif [[ -n $asked_python && -e $venv/pyvenv.cfg && ! -e $venv/$made ]]; then
-    die 2 "--venv=$venv is your own environment; leave out --python"
-  fi
+  [[ -z $(ls -A "$venv" 2>/dev/null) || -e $venv/$made ]] \
+    || die 2 "--venv=$venv was not made by this script; name a new directory"
   while IFS= read -r candidate; do
     [[ -x $candidate || -n $asked_python ]] || continue
     # Only running it tells: a pyenv shim may exist and exit with 127.
@@ -100,11 +95,11 @@ can_have() {
 }
 
 # Prints what the stamp of a finished environment holds.
-contents() { printf '%s\n' "$version $python" && cat $files; }
+contents() { printf '%s\n' "$version $python" && cat "${files[@]}"; }
 
 # Whether the environment is finished and up to date.
 ready() {
-  [[ -x $venv/bin/python && -f $venv/$stamp ]] && contents | cmp -s - "$venv/$stamp"
+  [[ -x $venv/bin/python ]] && contents | cmp -s - "$venv/$stamp" 2>/dev/null
 }
 
 # Runs a command with its output in the log, and shows the log if it fails.
@@ -125,15 +120,12 @@ install() {
   fi
   ! ready || return 0
   say "installing into $venv; this takes some minutes"
-  if [[ -e $venv/$made || ! -e $venv/pyvenv.cfg ]]; then
-    : >"$venv/$made" || die 2 "cannot write to --venv=$venv"
-    find "$venv" -mindepth 1 -maxdepth 1 ! -name "$made" -exec rm -rf {} +
-    logged "$python" -m venv "$venv"
-  fi
+  : >"$venv/$made" || die 2 "cannot write to --venv=$venv"
+  find "$venv" -mindepth 1 -maxdepth 1 ! -name "$made" -exec rm -rf {} +
+  logged "$python" -m venv "$venv"
   export PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
-  rm -f "$venv/$stamp"
   logged "$venv/bin/python" -m pip install 'pip>=21'
-  logged "$venv/bin/python" -m pip install -r "${files%% *}" \
+  logged "$venv/bin/python" -m pip install -r "${files[0]}" \
     -r scripts/requirements/test.txt
   contents >"$venv/$stamp.new"
   mv "$venv/$stamp.new" "$venv/$stamp"
@@ -156,33 +148,31 @@ venv=$asked_venv
 asked_python=$(type -P "${asked_python:-none}" || echo "$asked_python")
 [[ $asked_python != [!/]*/* ]] || asked_python=$PWD/$asked_python
 cd "$root"
-case $asked in
-  auto)  # A named environment keeps its runtime.
-    if [[ -z $asked_python && $("$venv/bin/python" -c "$probe" 2>&1) \
-          =~ ^3\.(9|1[0-3])\. ]]; then
-      can_have tf2
-    else
-      can_have tf1 || can_have tf2
-    fi ;;
-  *) can_have "$asked" ;;
-esac || die $((${#asked_python} ? 2 : 3)) "no suitable Python for\
+runtimes=${asked/auto/tf1 tf2}
+if [[ -z $asked_python && $asked == auto && $("$venv/bin/python" -c "$probe" \
+      2>&1) =~ ^3\.(9|1[0-3])\. ]]; then
+  runtimes=tf2  # A named environment keeps its runtime.
+fi
+for runtime in $runtimes; do
+  can_have "$runtime" && break
+done || die $((${#asked_python} ? 2 : 3)) "no suitable Python for\
  --runtime=$asked: TensorFlow 1.15 needs 3.7, 2.x needs 3.9 to 3.13;\
  --python=PATH names one$rejected"
 
-files=scripts/requirements/$runtime-cpu.txt why='no GPU answers nvidia-smi'
+files=("scripts/requirements/$runtime-cpu.txt") why='no GPU answers nvidia-smi'
 if nvidia-smi >/dev/null 2>&1; then
-  files=scripts/requirements/$runtime-gpu.txt why='a GPU answers nvidia-smi'
+  files=("scripts/requirements/$runtime-gpu.txt") why='a GPU answers nvidia-smi'
   if [[ $runtime == tf1 ]]; then
-    files=requirements.txt
+    files=(requirements.txt)
     ! nvidia-smi --query-gpu=compute_cap --format=csv 2>/dev/null \
       | grep -Eq '^([89]|1[0-9])[.]' \
       || why+=', but TensorFlow 1.15 is too old for it: use --runtime=tf2'
   fi
 fi
-[[ $runtime == tf1 ]] || files+=' scripts/requirements/tf2-common.txt'
-files+=' scripts/requirements/test.txt'
+[[ $runtime == tf1 ]] || files+=(scripts/requirements/tf2-common.txt)
+files+=(scripts/requirements/test.txt)
 [[ -z $asked_python ]] || rejected=''
-say "Python $version from $python, ${files%% *} ($why$rejected)\
+say "Python $version from $python, ${files[0]} ($why$rejected)\
  -> ${venv#"$root"/}"
 [[ -n $dry_run ]] || ready || install
 printf '%s\n' "$venv/bin/python"

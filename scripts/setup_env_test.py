@@ -18,7 +18,8 @@ case "$1 $2" in
              cat {path} >"$3/bin/python"; /bin/chmod +x "$3/bin/python" ;;
   "-m pip") [[ $4 == pip* ]] || echo "$*" >>{log}; sleep {secs}
             echo "pip says no"; exit {pip_exit} ;;
-  "-m pytest") echo "$* other=$MENTORMIX_OTHER_PYTHON" >>{log} ;;
+  "-m pytest") echo "$* other=$MENTORMIX_OTHER_PYTHON" >>{log}
+               echo tested; exit {pytest_exit} ;;
 esac
 '''
 
@@ -49,13 +50,14 @@ class Machine:
     return path
 
   def python(self, version, folder=None, name=None, reason='', pip_exit=0,
-             secs=0):
+             pytest_exit=0, secs=0):
     """Installs a stand-in for a Python, on the PATH by default."""
     folder = folder or self.bin
     name = name or 'python' + version.rpartition('.')[0]
     return self.script(folder, name, PYTHON.format(
         bash='{bash}', version=version, path=os.path.join(folder, name),
-        reason=reason, log=self.log, pip_exit=pip_exit, secs=secs))
+        reason=reason, log=self.log, pip_exit=pip_exit,
+        pytest_exit=pytest_exit, secs=secs))
 
   def start(self, *args, script='setup_env.sh', **environ):
     return subprocess.Popen(
@@ -153,17 +155,14 @@ def test_an_error_is_one_line(machine, args, code, named):
   assert stderr.startswith('setup_env: error: ') and named in stderr
 
 
-def test_other_folders_and_environments_are_never_emptied(machine):
+def test_other_folders_are_never_emptied(machine):
   machine.python('3.7.16')
-  mine = machine.python('3.11.7', machine.path('mine/bin'), 'python')
-  code, _, error = machine.run('--venv=' + machine.path('mine'))
-  assert (code, error.count('\n')) == (2, 1) and os.path.exists(mine)
-  open(machine.path('mine/pyvenv.cfg'), 'w').close()
-  venv = '--venv=' + machine.path('mine')
-  assert machine.run('--runtime=tf1', venv)[0] == 3
-  assert machine.run('--python=python3.7', venv)[0] == 2
-  assert machine.run(venv)[0] == 0
-  assert 'tf2-cpu.txt' in machine.logged()[0] and os.path.exists(mine)
+  mine = machine.python('3.7.16', machine.path('mine/bin'), 'python')
+  for _ in 'a folder', 'an environment':
+    code, _, error = machine.run('--venv=' + machine.path('mine'))
+    assert (code, error.count('\n')) == (2, 1) and os.path.exists(mine)
+    assert 'was not made by this script; name a new directory' in error
+    open(machine.path('mine/pyvenv.cfg'), 'w').close()
 
 
 def test_second_run_installs_nothing_and_changed_pins_do(machine):
@@ -209,12 +208,25 @@ def test_tests_run_on_every_runtime(machine):
   code, _, stderr = machine.run(script='test.sh')
   assert code == 0 and 'one runtime only: tf2' in stderr
   machine.python('3.7.16')
-  code, _, stderr = machine.run('--slow', '-k', 'a or b', script='test.sh')
-  assert code == 0 and 'test: tf1 passed in ' in stderr.splitlines()[-1]
+  code, stdout, stderr = machine.run('--slow', '-k', 'a or b', script='test.sh')
+  assert code == 0 and 'tf1: tested' in stdout and 'tf2: tested' in stdout
+  assert 'test: tf1 passed in ' in stderr and 'test: tf2 passed in ' in stderr
   runs = [line for line in machine.logged() if 'pytest' in line]
   assert ['-m  -k a or b' in run for run in runs] == [False, True, True]
-  assert [run.partition('other=')[2] for run in runs] == [''] + [
-      machine.path('project/.venv-tf%d/bin/python' % i) for i in (2, 1)]
+  others = [run.partition('other=')[2] for run in runs]
+  assert others[0] == '' and sorted(others[1:]) == [
+      machine.path(f'project/.venv-tf{i}/bin/python') for i in (1, 2)]
+
+
+@pytest.mark.parametrize('failing', ['tf1', 'tf2'])
+def test_one_failing_runtime_fails_the_tests(machine, failing):
+  for runtime, version in ('tf1', '3.7.16'), ('tf2', '3.12.1'):
+    machine.python(version, pytest_exit=int(runtime == failing))
+  code, _, stderr = machine.run(script='test.sh')
+  assert code == 1
+  for runtime in 'tf1', 'tf2':
+    outcome = 'FAILED' if runtime == failing else 'passed'
+    assert f'test: {runtime} {outcome} in ' in stderr
 
 
 def test_a_slip_at_the_tests_is_one_line(machine):

@@ -5,13 +5,12 @@
 #   sbatch --ntasks=8 --partition=gpu scripts/slurm.sh --preset=published \
 #     --data_dir=data/cifar10/0.4 --train_log_dir=runs/cifar10_0.4/train
 #
-# What follows the file are training flags, those of
-# code/cifar_train_mentormix.py. All nodes need to see the repository, the data
-# and --train_log_dir at the same paths. Change the lines below, or override
-# them on sbatch's command line.
-
-# One task for each worker; worker 0 writes the checkpoints. Servers and the
-# evaluator run beside workers, without a GPU of their own.
+# The training flags, those of code/cifar_train_mentormix.py, follow the file.
+# All nodes need to see the repository, the data and --train_log_dir at the same
+# paths. Change the lines below, or override them on sbatch's command line.
+#
+# Each task runs one worker; worker 0 writes the checkpoints. Servers and the
+# evaluator run beside workers, without GPUs.
 #SBATCH --job-name=mentormix
 #SBATCH --ntasks=4
 #SBATCH --cpus-per-task=8
@@ -20,8 +19,8 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 # Two minutes before the time limit the chief saves. A preempted job is queued
-# again and resumes. After the time limit, scancel or a failure, which ends all
-# processes, submit the same command again to resume.
+# again and resumes. After the time limit, scancel or a failure (which ends all
+# processes), submit the same command again to resume.
 #SBATCH --signal=TERM@120
 set -euo pipefail
 
@@ -29,16 +28,15 @@ servers=${servers:-1}  # Parameter servers: servers=2 sbatch ...
 port=${port:-2222}  # The first of workers + servers ports.
 training=("$@"
   # TensorFlow's server has no password, executes what it is sent and listens on
-  # every interface: whoever reaches these ports owns your account. Ask the
-  # administrator which ports of a compute node only processes of the same job,
-  # or only your own user, can reach (for example by a firewall rule for each
-  # job), and set `port` to the first of those. Where there are none, request
+  # every interface: whoever reaches these ports can use your account. Ask the
+  # administrator which ports of a compute node only your own processes can
+  # reach, and set `port` to the first of those. If there are none, request
   # whole nodes (--exclusive) on a network that only users you trust can enter.
   --listen_on_all_interfaces)
 
 cd "${SLURM_SUBMIT_DIR:-.}"
 python=${python:-$(scripts/setup_env.sh)}
-train_log_dir=
+train_log_dir=''
 for flag; do
   [[ $flag != --train_log_dir=* ]] || train_log_dir=${flag#*=}
 done
@@ -59,10 +57,10 @@ start() {
 # task also starts the evaluator. So Slurm places equal tasks, in one step.
 run_task() {
   local -A names=()
-  local pid code k=$SLURM_PROCID stopped=
+  local pid code k=$SLURM_PROCID stopped=''
   # Slurm may send TERM to every process, and more than once. The servers must
   # run until the chief has saved, and a second signal would kill the chief. So
-  # all ignore TERM, and the first one is passed on to the others as HUP.
+  # all ignore TERM; workers and the evaluator get the first one as HUP.
   trap '' TERM
   for ((; k < servers; k += SLURM_NTASKS)); do start ps "$k" ''; done
   start worker "$SLURM_PROCID" "${CUDA_VISIBLE_DEVICES:-}"
@@ -97,9 +95,10 @@ stop() {
 # process has its own port.
 step=(srun --distribution=block "--ntasks=$SLURM_NTASKS"
   ${SLURM_CPUS_PER_TASK:+"--cpus-per-task=$SLURM_CPUS_PER_TASK"})
-nodes=($("${step[@]}" --label bash -c 'echo "$SLURMD_NODENAME"' | sort -n \
-  | cut -d ' ' -f 2))
-ps_hosts= worker_hosts=
+nodes=$("${step[@]}" --label printenv SLURMD_NODENAME | sort -n \
+  | cut -d ' ' -f 2)
+mapfile -t nodes <<<"$nodes"
+ps_hosts='' worker_hosts=''
 for ((k = 0; k < servers; k++)); do
   ps_hosts+=,${nodes[k % SLURM_NTASKS]}:$((port + k))
 done

@@ -5,8 +5,8 @@
 # Usage: scripts/sweep_cifar.sh [settings] [--run] [-- training flags]
 #
 # Prints one command per run and starts nothing. With --run it runs the
-# commands, --jobs at a time, and waits. Finished runs are skipped, interrupted
-# ones resume, so after a reboot the same command completes the grid.
+# commands, --jobs at a time, and waits. Finished runs are skipped and
+# interrupted ones resume, so the same command completes the grid.
 #
 #   --datasets=cifar10          names, as in DATA_ROOT/NAME/{LEVEL,val}
 #   --noise_levels=0.2,0.4,0.6,0.8   names of directories there
@@ -24,17 +24,15 @@
 # running when the terminal closes. Ctrl-C or kill stops it after each training
 # has saved a checkpoint. code/report.py makes a table of the runs.
 #
-#   scripts/sweep_cifar.sh --datasets=cifar10,cifar100 --devices=0,1
-#
 # Exit codes: 0 all finished; 1 some failed; 2 bad input; 130, 143 stopped.
+# shellcheck disable=SC2016  # $1 in single quotes is for another bash.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 datasets=cifar10 noise_levels=0.2,0.4,0.6,0.8 seeds=0 preset=published
 methods=cross_entropy,mixup,mentornet,mentormix
-devices='' jobs='' eval_interval_secs=60 python='' run=''
+devices='' jobs='' eval_interval_secs=60 python='' run='' training=()
 data_root=data runs_root=runs/sweep
-training=()
 
 say() { printf 'sweep: %s\n' "$*" >&2; }
 die() { say "error: $1"; exit 2; }
@@ -48,39 +46,40 @@ while (($#)); do
       printf -v "${name#--}" '%s' "${1#*=}" ;;
     --run) run=1 ;;
     --) shift; training=("$@"); break ;;
-    -h|--help) sed -n '2,/^set/s/^# \{0,1\}//p' scripts/sweep_cifar.sh; exit ;;
+    -h|--help) sed -n '2,/^# sh/s/^# \{0,1\}//p' scripts/sweep_cifar.sh; exit ;;
     *) die "unknown or empty argument '$1'; see --help (training flags go\
  after --)" ;;
   esac
   shift
 done
 
-# Dies unless flag $1 matches $2, or is a list of different words that do; $3
-# says what it should be.
-check() { [[ ${!1} =~ ^($2)$ ]] || die "--$1=${!1} is not $3"; }
-check_list() {
-  check "$1" "($2)(,($2))*" "a list of $3"
+# Dies unless flag $1 is a list of different words that match $2, which are $3.
+check() {
+  [[ ${!1} =~ ^($2)(,($2))*$ ]] || die "--$1=${!1} is not $3"
   [[ -z $(tr , '\n' <<<"${!1}" | sort | uniq -d) ]] \
     || die "--$1=${!1} names one twice"
 }
 IFS=, read -ra device_of <<<"$devices"
-[[ -n $jobs ]] || jobs=$((${#device_of[@]} ? ${#device_of[@]} : 2))
+jobs=${jobs:-$((${#device_of[@]} ? ${#device_of[@]} : 2))}
 name='[A-Za-z0-9_][A-Za-z0-9_.+-]*'
-check_list datasets "$name" 'data sets such as cifar10,cifar100'
-check_list noise_levels "$name" 'directories such as 0.2,0.4'
-check_list methods 'cross_entropy|mixup|mentornet|mentormix' \
-  'cross_entropy, mixup, mentornet, mentormix'
-check_list seeds '0|[1-9][0-9]{0,8}' 'numbers such as 0,1,2'
-[[ -z $devices ]] || check_list devices '[0-9]+' 'GPUs such as 0,1'
-check preset 'published|cpu|none' 'published, cpu or none'
-check jobs '[1-9][0-9]{0,3}' 'a number from 1'
-check eval_interval_secs '[1-9][0-9]{0,8}' 'a number from 1'
+check datasets "$name" 'a list of data sets such as cifar10,cifar100'
+check noise_levels "$name" 'a list of directories such as 0.2,0.4'
+check methods 'cross_entropy|mixup|mentornet|mentormix' \
+  'a list of cross_entropy, mixup, mentornet, mentormix'
+check seeds '0|[1-9][0-9]{0,8}' 'a list of numbers such as 0,1,2'
+[[ -z $devices ]] || check devices '[0-9]+' 'a list of GPUs such as 0,1'
+[[ $preset =~ ^(published|cpu|none)$ ]] \
+  || die "--preset=$preset is not published, cpu or none"
+for name in jobs eval_interval_secs; do
+  [[ ${!name} =~ ^[1-9][0-9]{0,8}$ ]] \
+    || die "--$name=${!name} is not a number from 1"
+done
 [[ ,$noise_levels, != *,val,* ]] \
   || die "--noise_levels=$noise_levels: val is the test set"
-own='dataset_name|data_dir|train_log_dir|method|seed|preset|device_id'
+set_here='dataset_name|data_dir|train_log_dir|method|seed|preset|device_id'
 for flag in ${training[@]+"${training[@]}"}; do
   [[ $flag == --* ]] || die "unexpected '$flag' after --; write --flag=value"
-  [[ ! $flag =~ ^--?($own)(=|$) ]] \
+  [[ ! $flag =~ ^--?($set_here)(=|$) ]] \
     || die "$flag after --: the sweep sets that itself"
 done
 if [[ -n $run ]]; then
@@ -109,36 +108,36 @@ pair+=' wait $1 || { c=$?; kill $2; wait $2; exit $c; }; wait $2'
 # Prints its arguments as words for a shell, each with a space behind it.
 words() { printf '%q ' "$@"; }
 
-# Prints the commands, each as three strings that end with a NUL: the run's
-# directory, its settings and the command.
+# Prints each run as three strings that end with a NUL: its directory, its
+# settings and its command.
 commands() {
-  local seed dataset level method i=0
+  local seed dataset level method directory settings evaluation log device i=0
   for seed in ${seeds//,/ }; do for dataset in ${datasets//,/ }; do
-    for level in ${noise_levels//,/ }; do for method in ${methods//,/ }; do
-      command_of "$dataset" "$level" "$method" "$seed" $((i++))
-    done; done
-  done; done
-}
-
-# Prints command $5: of data set $1, noise level $2, method $3 and seed $4.
-command_of() {
-  local directory=$runs_root/$1/$2/$3/seed$4 device='' settings evaluation log
-  [[ -z $devices ]] || device=${device_of[$5 % ${#device_of[@]}]}
-  [[ -z $run ]] || device='$device'  # Known when the run starts.
-  settings=$(words "--dataset_name=$1" "--data_dir=$data_root/$1/$2" \
-    "--train_log_dir=$directory/train" "--method=$3" "--seed=$4")
-  [[ $preset == none ]] || settings+="--preset=$preset "
-  ((!${#training[@]})) || settings+=$(words "${training[@]}")
-  evaluation=$(words "--data_dir=$data_root/$1/val" --batch_size=100 \
-    "--checkpoint_dir=$directory/train" "--eval_dir=$directory/eval" \
-    "--eval_interval_secs=$eval_interval_secs")
-  log=$(words "$directory/log.txt")
-  printf '%s\0' "$directory" "$settings" "mkdir -p $(words "$directory")&& (\
+  for level in ${noise_levels//,/ }; do for method in ${methods//,/ }; do
+    directory=$runs_root/$dataset/$level/$method/seed$seed
+    device=${devices:+${device_of[i++ % ${#device_of[@]}]}}
+    [[ -z $run ]] || device='$device'  # Known when the run starts.
+    settings=$(words "--dataset_name=$dataset" \
+      "--data_dir=$data_root/$dataset/$level" \
+      "--train_log_dir=$directory/train" "--method=$method" "--seed=$seed")
+    [[ $preset == none ]] || settings+="--preset=$preset "
+    ((!${#training[@]})) || settings+=$(words "${training[@]}")
+    evaluation=$(words "--data_dir=$data_root/$dataset/val" --batch_size=100 \
+      "--checkpoint_dir=$directory/train" "--eval_dir=$directory/eval" \
+      "--eval_interval_secs=$eval_interval_secs")
+    log=$(words "$directory/log.txt")
+    printf '%s\0' "$directory" "$settings" "mkdir -p $(words "$directory")&& (\
 exec </dev/null >>$log 2>&1; $variables$(words "$python")\
 code/cifar_train_mentormix.py $settings--device_id=$device & t=\$!;\
  $variables$(words "$python")\
 code/cifar_eval.py $evaluation--device_id=$device & e=\$!; $pair)"
+  done; done; done; done
 }
+
+if [[ -z $run ]]; then
+  commands | xargs -0 -n 3 bash -c 'printf "%s\n" "$3"' print
+  exit
+fi
 
 # Runs the command $3 of directory $1 with the settings $2, in slot $SLOT.
 work='
@@ -158,18 +157,13 @@ work='
     exit 1
   fi'
 
-if [[ -z $run ]]; then
-  commands | xargs -0 -n 3 bash -c 'printf "%s\n" "$3"' print
-  exit
-fi
-
 # Stops all runs, then the sweep with exit code $2. Training saves a checkpoint.
 stop() {
   trap '' INT TERM
   say "stopped by SIG$1; waiting for a checkpoint of each run"
   kill -- "-$group" 2>/dev/null
   while kill -0 -- "-$group" 2>/dev/null; do sleep 1; done
-  say 'the same command resumes'
+  say 'rerun the same command to resume'
   exit "$2"
 }
 trap '' HUP
@@ -177,13 +171,12 @@ trap 'stop INT 130' INT
 trap 'stop TERM 143' TERM
 set -m  # The runs get a process group, which Ctrl-C does not reach by itself.
 export DEVICES=${devices//,/ }
-slot=()  # Which of the jobs a run is; only GNU's xargs has that.
-[[ -z $devices ]] || slot=(--process-slot-var=SLOT)
-(commands | xargs -0 -n 3 -P "$jobs" ${slot[@]+"${slot[@]}"} \
+# SLOT says which of the jobs a run is; only GNU's xargs has that.
+(commands | xargs -0 -n 3 -P "$jobs" ${devices:+--process-slot-var=SLOT} \
   bash -c "$work" sweep) &
 group=$!
 if ! wait "$group"; then
-  say 'some runs failed; the same command tries them again'
+  say 'some runs failed; rerun the same command to try them again'
   exit 1
 fi
 say "all finished; make a table with: $(words "$python" code/report.py \

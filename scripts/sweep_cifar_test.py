@@ -151,7 +151,7 @@ def test_a_signal_stops_every_run(sweep, tmp_path):
   assert process.poll() is None
   os.kill(process.pid, signal.SIGTERM)
   out, _ = process.communicate(timeout=100)
-  assert process.returncode == 143 and 'the same command resumes' in out
+  assert process.returncode == 143 and 'rerun the same command to resume' in out
   logs = _logs(tmp_path / 'runs')
   assert sorted(logs) == ['mentormix', 'mixup']
   for log in logs.values():

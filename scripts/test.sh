@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
-# Runs the tests on TensorFlow 1.15 and 2.x, where this machine can have both.
+# Runs the tests on TensorFlow 1.15 and 2.x at the same time, where this machine
+# can have both.
 #
 # Usage: scripts/test.sh [--runtime=all|auto|tf1|tf2] [--slow] [pytest flags]
 #
 #   --runtime  one runtime only; 'auto' takes what scripts/setup_env.sh takes.
 #   --slow     also runs the tests marked slow, which kill processes, fill disks
 #              or start clusters.
-#
-#   scripts/test.sh --runtime=tf1 -k mentormix_loss
 #
 # Paths among pytest's arguments are relative to the top of the repository. With
 # both runtimes, each run finds the other Python in MENTORMIX_OTHER_PYTHON.
@@ -44,24 +43,30 @@ if [[ $asked == all ]]; then
   ((${#runtimes[@]} != 1)) || say "one runtime only: ${runtimes[0]}"
   ((${#runtimes[@]})) || runtimes=(auto)  # setup_env.sh says what is missing.
 fi
-
 pythons=()
 for runtime in "${runtimes[@]}"; do
   pythons+=("$(scripts/setup_env.sh --runtime="$runtime")") || exit
 done
 
-workers=$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
-((workers <= 8)) || workers=8
-trap 'exit 130' INT
-failed=0 summary=
+cores=$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+workers=$(((cores < 16 ? cores : 16) / ${#runtimes[@]}))
+((workers)) || workers=1
+set -m  # Each run gets a process group, so that Ctrl-C can end all of it.
+pids=() failed=0
+trap 'kill -INT -- "${pids[@]/#/-}" 2>/dev/null; wait; exit 130' INT TERM
 for i in "${!runtimes[@]}"; do
   ((${#runtimes[@]} == 1)) || export MENTORMIX_OTHER_PYTHON=${pythons[1 - i]}
   say "${runtimes[i]}: ${pythons[i]#"$PWD"/} with $workers processes"
-  outcome=passed start=$SECONDS
-  "${pythons[i]}" -m pytest -q -n "$workers" --dist worksteal \
-    ${slow[@]+"${slow[@]}"} "$@" \
-    || outcome="FAILED (pytest exit code $?)" failed=1
-  summary+="${summary:+, }${runtimes[i]} $outcome in $((SECONDS - start)) s"
+  (
+    outcome=passed SECONDS=0
+    "${pythons[i]}" -m pytest -q -n "$workers" --dist worksteal \
+      ${slow[@]+"${slow[@]}"} "$@" 2>&1 </dev/null \
+      | while IFS= read -r line; do echo "${runtimes[i]}: $line"; done \
+      || outcome=FAILED
+    say "${runtimes[i]} $outcome in $SECONDS s"
+    [[ $outcome == passed ]]
+  ) &
+  pids+=($!)
 done
-say "$summary"
+for pid in "${pids[@]}"; do wait "$pid" || failed=1; done
 exit $failed

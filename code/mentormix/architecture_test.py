@@ -39,13 +39,13 @@ UNKNOWN = {
 WITHOUT_TENSORFLOW = [
     'mentormix.' + name for name in (
         'command', 'config', 'figures', 'files', 'messages', 'presets',
-        'settings', 'signals', 'accelerator.jax_benchmark', 'accelerator.jax_files',
-        'accelerator.jax_runner',
-        'cluster.roles', 'cluster.watch', 'data.cifar_archive', 'data.digits',
-        'data.download', 'data.image_folders', 'data.image_set',
-        'data.label_files', 'data.noise', 'data.noise_facts',
-        'data.plain_pickles', 'evaluation.results', 'mentornet.curriculum',
-        'mentornet.loss_traces', 'mentornet.pictures')]
+        'progress', 'settings', 'signals', 'accelerator.jax_benchmark',
+        'accelerator.jax_files', 'accelerator.jax_runner', 'cluster.roles',
+        'cluster.watch', 'data.cifar_archive', 'data.digits', 'data.download',
+        'data.image_folders', 'data.image_set', 'data.label_files',
+        'data.noise', 'data.noise_facts', 'data.plain_pickles',
+        'evaluation.results', 'mentornet.curriculum', 'mentornet.loss_traces',
+        'mentornet.pictures')]
 
 
 def _modules():

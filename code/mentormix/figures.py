@@ -3,6 +3,7 @@
 A method has the same colour and marker in every picture. The colours are Okabe
 and Ito's, which the colour blind can tell apart; markers also work in grey.
 """
+import textwrap
 import typing
 
 import numpy as np
@@ -17,6 +18,13 @@ _COLORS = {'cross_entropy': '#555555', 'mixup': '#E69F00',
 _MARKERS = {'cross_entropy': 'o', 'mixup': '^', 'mentornet': 's',
             'mentormix': 'D'}
 _COLUMNS = 2
+
+# Frames of images: is the label wrong -> colour, meaning.
+_FRAMES = {
+    True: ('green', 'the clean label is another'),
+    False: ('red', 'the clean label is the same'),
+    None: ('grey', 'the clean label is not known')}
+_LEAST_IMAGE_COLUMNS = 8
 
 
 class Curve(typing.NamedTuple):
@@ -147,3 +155,36 @@ def _save(fig, axes, xlabel, ylabel, path):
              handlelength=3)
   # Without the library's version, the same data give the same bytes.
   fig.savefig(path, dpi=150, bbox_inches='tight', metadata={'Software': None})
+
+
+def labelled_images(images, titles, is_wrong, caption):
+  """Draws images with titles; their frames say whether the label is wrong.
+
+  Args:
+    images: uint8 [N, H, W, 3].
+    titles: N strings.
+    is_wrong: N times True, False, or None if it is not known.
+    caption: what the picture shows.
+
+  Returns:
+    A matplotlib Figure.
+  """
+  columns = max(_LEAST_IMAGE_COLUMNS, int(np.ceil(np.sqrt(len(images)))))
+  rows = -(-len(images) // columns)
+  height = 1.5 * rows + 0.7
+  fig = figure.Figure(figsize=(1.35 * columns, height))
+  fig.subplots_adjust(left=0.01, right=0.99, bottom=0.1 / height,
+                      top=1 - 1.0 / height, wspace=0.15, hspace=0.5)
+  for n, (image, title, wrong) in enumerate(zip(images, titles, is_wrong)):
+    ax = fig.add_subplot(rows, columns, n + 1)
+    ax.imshow(image, interpolation='nearest')
+    ax.set(xticks=[], yticks=[])
+    for spine in ax.spines.values():
+      spine.set(color=_FRAMES[wrong][0], linewidth=3)
+    ax.set_title(literal(textwrap.fill(title, 16, max_lines=3)), fontsize=8)
+  legend = ', '.join(
+      f'{colour} frame: {meaning} ({is_wrong.count(kind)})'
+      for kind, (colour, meaning) in _FRAMES.items() if kind in is_wrong)
+  fig.suptitle(f'{caption}\n{legend}', fontsize=10, y=1 - 0.1 / height,
+               va='top')
+  return fig

@@ -21,14 +21,14 @@ def test_running_mean_of_nothing():
   assert len(steps) == len(means) == 0
 
 
-def test_mean_of_seeds_with_steps_of_their_own():
+def test_mean_of_seeds_with_different_steps():
   """Straight lines join their points; the mean is where both have some."""
   steps, means = figures._mean([([0, 10], [0, 10]), ([4, 6, 20], [1, 3, 17])])
   assert steps.tolist() == [4, 6, 10]
   assert means.tolist() == [(4 + 1) / 2, (6 + 3) / 2, (10 + 7) / 2]
 
 
-def test_every_method_has_a_look_of_its_own():
+def test_every_method_has_a_different_look():
   for look in (figures._COLORS, figures._MARKERS):
     assert sorted(look) == sorted(config_lib.METHODS)
     assert len(set(look.values())) == len(look)
@@ -38,8 +38,8 @@ def test_every_method_has_a_look_of_its_own():
 def test_pictures_are_written_and_the_same_each_time(tmp_path, count):
   curves = [_curve([([0, 10], [10, 80]), ([0, 9], [9, 70])]),
             _curve([([0, 10], [5, 6])], 'other')]
-  panels = [('$panel^$ %d' % k, curves) for k in range(count)]
-  noisy = [('panel %d' % k, [_curve([(0.4, 80, 1.5), (0.2, 90, None)])])
+  panels = [(f'$panel^$ {k}', curves) for k in range(count)]
+  noisy = [(f'panel {k}', [_curve([(0.4, 80, 1.5), (0.2, 90, None)])])
            for k in range(count)]
   for name in ('a.png', 'b.png'):
     figures.over_training(panels, 'accuracy, %', str(tmp_path / name))
@@ -48,3 +48,22 @@ def test_pictures_are_written_and_the_same_each_time(tmp_path, count):
     data = (tmp_path / (prefix + 'a.png')).read_bytes()
     assert data.startswith(b'\x89PNG')
     assert data == (tmp_path / (prefix + 'b.png')).read_bytes()
+
+
+def test_frames_of_labelled_images():
+  images = np.zeros([10, 32, 32, 3], np.uint8)
+  is_wrong = [True] * 7 + [False, None, None]
+  titles = ['cat > dog', '$x$ > a_b^c', 'a' * 90 + ' > b'] + [''] * 7
+  figure = figures.labelled_images(images, titles, is_wrong, 'caption')
+  figure.canvas.draw()
+  assert [ax.spines['top'].get_edgecolor()[:2] for ax in figure.axes[6:9]] == [
+      (0, pytest.approx(0.5, abs=0.01)), (1, 0),
+      (pytest.approx(0.5, abs=0.01),) * 2]
+  caption = figure.texts[0].get_text()
+  for part in ('caption', 'green frame: the clean label is another (7)',
+               'red frame: the clean label is the same (1)',
+               'grey frame: the clean label is not known (2)'):
+    assert part in caption
+  titles = [ax.get_title() for ax in figure.axes]
+  assert titles[0] == 'cat > dog' and titles[1].count(r'\$') == 2
+  assert max(map(len, titles[2].split('\n'))) <= 16

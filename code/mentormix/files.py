@@ -4,13 +4,12 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 import socket
 import tempfile
 import time
-
-import numpy as np
 
 from mentormix.messages import UserError
 
@@ -19,6 +18,7 @@ _MAX_NAME = 220  # Bytes; `new_directory` adds about 30, and 255 is the limit.
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO,
                 errno.EACCES, errno.EPERM, errno.EFBIG)
 _CHUNK = 1 << 20
+_MAX_JSON = 4 << 20  # Bytes.
 _PATIENCE_SECS = 3  # A killed process releases its lock a little later.
 
 
@@ -203,10 +203,6 @@ def new_directory(path):
     shutil.rmtree(temporary, ignore_errors=True)
 
 
-_MAX_BYTES = 4 << 20  # Of a JSON file.
-_MAX_DIGITS = 18  # What an int64 holds.
-
-
 def read_object(path, what):
   """Reads a JSON file that holds an object.
 
@@ -218,12 +214,12 @@ def read_object(path, what):
     A dict; None if there is no file.
 
   Raises:
-    UserError: the file holds something else, or a number that is too large.
+    UserError: the file holds something else, or a number that is not finite.
   """
   if not os.path.isfile(path):
     return None
   try:
-    found = json.loads(contents(path, _MAX_BYTES).decode('utf-8'),
+    found = json.loads(contents(path, _MAX_JSON).decode('utf-8'),
                        parse_int=_integer, parse_float=_finite,
                        parse_constant=_finite)
   except (OSError, ValueError, RecursionError) as error:
@@ -234,14 +230,13 @@ def read_object(path, what):
 
 
 def _integer(digits):
-  # Python would take hours for a million digits.
-  if len(digits) > _MAX_DIGITS:
+  if len(digits) > 18:  # More than an int64 holds.
     raise ValueError(f'the number {digits:.40} is too large')
   return int(digits)
 
 
 def _finite(digits):
   value = float(digits)
-  if not abs(value) < np.inf:  # NaN, too.
+  if not math.isfinite(value):
     raise ValueError(f'the number {digits:.40} is not finite')
   return value

@@ -1,26 +1,105 @@
 """Finds wrong labels: a trained student judges its own training set.
 
-    scores, images = collect(...)       # one pass, in file order
-    order = by_suspicion(scores.loss)   # the most suspicious first
-
 The higher the loss of the label that an example was given, the more suspicious
-is that label. If the run has a MentorNet, it says which examples it would train
-on. N is the number of examples.
+is that label. If the run has a MentorNet, labels of examples with a low weight
+are suspected, otherwise those that the student disagrees with. `rank` does all
+of it and writes the files. N is the number of examples.
 """
+import csv
+import json
+import os
+import tempfile
 import typing
 
 import numpy as np
 import tqdm
 
+from mentormix import checkpoints
+from mentormix import config as config_lib
+from mentormix import figures
+from mentormix import runtime
+from mentormix import schedules
 from mentormix.data import datasets
+from mentormix.data import decoding
 from mentormix.data import input_pipeline
+from mentormix.data import noise_facts
+from mentormix.data import record_checks
 from mentormix.evaluation import averaged_student
 from mentormix.mentornet import loading as mentornet_loading
 from mentormix.mentornet import mentor
+from mentormix.messages import log
 from mentormix.messages import RunError
-from mentormix import runtime
+from mentormix.messages import UserError
 from mentormix.runtime import tf
-from mentormix import schedules
+
+SCORES, SUMMARY, PICTURE = 'scores.csv', 'summary.json', 'suspicious.png'
+COLUMNS = ('id', 'given_label', 'predicted_label', 'probability',
+           'given_probability', 'loss', 'weight', 'suspected', 'clean_label')
+
+
+def rank(run, checkpoint_dir, data_dir, output_dir, step=None, batch_size=100,
+         num_images=64):
+  """Ranks the labels of a training set and writes the files.
+
+  Args:
+    run: the `config.TrainConfig` of the run.
+    checkpoint_dir: of the run.
+    data_dir: of the training set.
+    output_dir: an existing directory for `SCORES`, `SUMMARY` and `PICTURE`.
+    step: of the checkpoint; None for the last.
+    batch_size: images per batch.
+    num_images: how many images the picture shows.
+
+  Raises:
+    UserError: run, checkpoint and data do not match, or one is missing.
+    RunError: checkpoint, data or MentorNet failed.
+  """
+  step, checkpoint = _checkpoint(checkpoint_dir, step)
+  network = None
+  if run.method in config_lib.WEIGHTED:
+    network = mentornet_loading.load(run.trained_mentornet_dir,
+                                     run.loss_p_percentile)
+  facts = noise_facts.read_facts(data_dir) or {}
+  dataset = datasets.get(run.dataset_name, data_dir)
+  if noise_facts.read_facts(checkpoint_dir) not in (None, facts):
+    log('note: the run was trained on another data set than --data_dir='
+        f'{data_dir}, according to its {noise_facts.FACTS_FILE}')
+  shards, count = record_checks.check_files(
+      dataset, 'train', datasets.find_files(dataset, 'train', data_dir),
+      run.max_bad_records)
+  decoding.check_images(dataset, 'train', shards)
+  log(f'TensorFlow {runtime.VERSION}: scoring the labels of {data_dir}, '
+      f'{count} examples, with {checkpoint_dir} at step {step}')
+  scores, images = collect(run.studentnet, dataset, shards, count, checkpoint,
+                           batch_size, num_images)
+  v = None
+  if network:
+    v = weigh(network, scores.loss, run.loss_p_percentile, step,
+              run.max_number_of_steps)
+  is_suspected = (scores.predicted != scores.given if v is None
+                  else v < mentor.SELECTED)
+  summary = dict(summarize(scores, is_suspected), step=step, data_dir=data_dir,
+                 checkpoint=checkpoint)
+  names = facts.get('class_names')
+  if not isinstance(names, list) or len(names) != dataset.num_classes:
+    names = range(dataset.num_classes)
+  _write(output_dir, _rows(scores, v, is_suspected), summary,
+         _draw(scores, images, names))
+  _log_summary(summary)
+  log(f'{SCORES}, {SUMMARY} and {PICTURE} are in {output_dir}')
+
+
+def _checkpoint(directory, step):
+  """(step, path) of a checkpoint; of the newest if `step` is None."""
+  found = checkpoints.find(directory)
+  if not found:
+    raise UserError(f'--checkpoint_dir={directory} holds no checkpoint')
+  step = max(found) if step is None else step
+  if step not in found:
+    steps = ', '.join(map(str, sorted(found)))
+    raise UserError(f'--step={step}: {directory} holds only the checkpoints of '
+                    f'steps {steps}')
+  return step, found[step]
 
 
 class Scores(typing.NamedTuple):
@@ -64,7 +143,8 @@ def collect(studentnet, dataset, shards, count, prefix, batch_size,
       total=count, unit='image', leave=False, disable=None) as bar:
     batch = input_pipeline.eval_batch(dataset, 'train', shards, count,
                                       batch_size)
-    student = averaged_student.AveragedStudent(studentnet, dataset, batch.images)
+    student = averaged_student.AveragedStudent(studentnet, dataset,
+                                               batch.images)
     fetches = Scores(
         source_ids=batch.source_ids, given=batch.labels,
         predicted=tf.argmax(student.logits, 1),
@@ -128,19 +208,6 @@ def weigh(network, loss, loss_p_percentile, step, max_number_of_steps):
         raise RunError(f'the MentorNet failed: {reason}')
 
 
-def suspected(scores, v=None):
-  """Which labels are probably wrong, [N] bool.
-
-  Args:
-    scores: the `Scores`.
-    v: [N], the weights of a MentorNet, which suspects low ones. Without it, the
-      suspected labels are those that the student disagrees with.
-  """
-  if v is None:
-    return scores.predicted != scores.given
-  return v < mentor.SELECTED
-
-
 def summarize(scores, is_suspected):
   """Counts the suspected labels and, if the truth is known, judges them.
 
@@ -171,6 +238,12 @@ def _share(flags):
   return float(flags.mean()) if flags.size else None
 
 
+def _groups(values, is_positive):
+  """(positives, size) of each group of equal values, the highest first."""
+  _, group, sizes = np.unique(-values, return_inverse=True, return_counts=True)
+  return np.bincount(group, weights=is_positive), sizes
+
+
 def auc(values, is_positive):
   """The chance that a positive scores above a negative; ties count half.
 
@@ -181,14 +254,13 @@ def auc(values, is_positive):
   Returns:
     A float, the area under the ROC curve; None without both kinds.
   """
-  positives = int(is_positive.sum())
-  negatives = len(is_positive) - positives
-  if not positives or not negatives:
+  if is_positive.all() or not is_positive.any():
     return None
-  _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
-  rank = (np.cumsum(sizes) - (sizes - 1) / 2.0)[group]  # From 1.
-  above = rank[is_positive].sum() - positives * (positives + 1) / 2.0
-  return float(above / (positives * negatives))
+  hits, sizes = _groups(values, is_positive)
+  misses = sizes - hits
+  below = misses.sum() - np.cumsum(misses)
+  return float((hits * (below + misses / 2)).sum()
+               / (hits.sum() * misses.sum()))
 
 
 def average_precision(values, is_positive):
@@ -196,10 +268,59 @@ def average_precision(values, is_positive):
 
   Args and Returns: as for `auc`.
   """
-  positives = int(is_positive.sum())
-  if not positives or positives == len(is_positive):
+  if is_positive.all() or not is_positive.any():
     return None
-  _, group, sizes = np.unique(-values, return_inverse=True, return_counts=True)
-  hits = np.bincount(group, weights=is_positive)  # The highest first.
+  hits, sizes = _groups(values, is_positive)
   precision = np.cumsum(hits) / np.cumsum(sizes)
-  return float((hits * precision).sum() / positives)
+  return float((hits * precision).sum() / hits.sum())
+
+
+def _rows(scores, v, is_suspected):
+  """Yields the rows of scores.csv, the header first."""
+  yield COLUMNS
+  for i in by_suspicion(scores.loss):
+    source_id = scores.source_ids[i].decode('utf-8', 'backslashreplace')
+    clean = scores.clean[i]
+    yield (source_id or i, scores.given[i], scores.predicted[i],
+           f'{scores.probability[i]:.6f}', f'{np.exp(-scores.loss[i]):.6f}',
+           f'{scores.loss[i]:.6f}', '' if v is None else f'{v[i]:.6f}',
+           int(is_suspected[i]),
+           '' if clean == datasets.UNKNOWN_LABEL else clean)
+
+
+def _draw(scores, images, names):
+  """The picture of the most suspicious images; `names` are of the classes."""
+  top = by_suspicion(scores.loss)[:len(images)]
+  is_wrong = [None if scores.clean[i] == datasets.UNKNOWN_LABEL
+              else bool(scores.clean[i] != scores.given[i]) for i in top]
+  return figures.labelled_images(
+      images, [f'{names[scores.given[i]]} > {names[scores.predicted[i]]}'
+               for i in top], is_wrong,
+      f'The {len(top)} most suspicious of {len(scores.loss)} labels: '
+      'given > predicted')
+
+
+def _write(output_dir, rows, summary, figure):
+  """Writes the three files, each of them atomically."""
+  with tempfile.TemporaryDirectory(dir=output_dir) as directory:
+    with open(os.path.join(directory, SCORES), 'w', encoding='utf-8',
+              newline='') as f:
+      csv.writer(f, lineterminator='\n').writerows(rows)
+    with open(os.path.join(directory, SUMMARY), 'w') as f:
+      json.dump(summary, f, indent=2, sort_keys=True)
+      f.write('\n')
+    figure.savefig(os.path.join(directory, PICTURE), dpi=110)
+    for name in (SCORES, SUMMARY, PICTURE):
+      os.replace(os.path.join(directory, name), os.path.join(output_dir, name))
+
+
+def _log_summary(summary):
+  """Logs how many labels are suspected, and how well that matches the truth."""
+  log(f'{summary["num_suspected"]} of {summary["count"]} labels are suspected')
+  if summary['noise_rate'] is None:
+    log('the clean labels are not known, so the number of wrong labels is '
+        'unknown, too')
+    return
+  names = 'noise_rate', 'auc', 'average_precision', 'precision', 'recall'
+  log('  '.join(f'{name.replace("_", " ")} {summary[name]:.4f}'
+                for name in names if summary[name] is not None))

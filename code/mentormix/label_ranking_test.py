@@ -77,13 +77,6 @@ def _scores(given, predicted, clean, loss):
       probability=None, loss=np.array(loss, np.float32), clean=np.array(clean))
 
 
-def test_suspected():
-  scores = _scores([1, 2, 3], [1, 0, 3], [1, 1, 1], [0, 0, 0])
-  assert label_ranking.suspected(scores).tolist() == [False, True, False]
-  v = np.array([0.49, 0.5, 0.0])
-  assert label_ranking.suspected(scores, v).tolist() == [True, False, True]
-
-
 def test_summary():
   scores = _scores([0, 1, 2, 3, 4], [0] * 5, [0, 9, 2, 9, -1],
                    [1, 4, 3, 2, 0])  # Wrong: 1 and 3; 4 is not known.
@@ -113,8 +106,8 @@ def test_what_the_mentornet_is_fed(step, percent):
 
 def test_threshold_cuts_the_whole_set():
   loss = np.random.RandomState(0).permutation(1000).astype(np.float32)
-  v = label_ranking.weigh(mentornet_loading.load(mentornet_loading.THRESHOLD, 0.6), loss, 0.6,
-                         1, 2)
+  network = mentornet_loading.load(mentornet_loading.THRESHOLD, 0.6)
+  v = label_ranking.weigh(network, loss, 0.6, 1, 2)
   np.testing.assert_array_equal(v, loss < 599)
 
 
@@ -146,7 +139,7 @@ def save(tmp_path, monkeypatch):
 @pytest.fixture
 def files(tmp_path):
   """Two files of 15 images; the labels PLANTED are wrong."""
-  paths = [str(tmp_path / ('digits_train-%d' % shard)) for shard in range(2)]
+  paths = [str(tmp_path / f'digits_train-{shard}') for shard in range(2)]
   for path, numbers in zip(paths, np.split(np.arange(COUNT), 2)):
     with tf.python_io.TFRecordWriter(path) as writer:
       for n in numbers:
@@ -155,7 +148,7 @@ def files(tmp_path):
         writer.write(datasets.encode_example(
             png_lib.encode_png(pixels), PLANTED.get(n, n % 10),
             n % 10 if n != 3 else None,
-            source_id='image %d' % n if n % 2 else None))
+            source_id=f'image {n}' if n % 2 else None))
   return paths
 
 
@@ -202,7 +195,7 @@ def test_batches_and_images_change_nothing(files, save, batch_size, num_images):
       images[:, 0, 0, 1], label_ranking.by_suspicion(scores.loss)[:num_images])
 
 
-def test_a_loss_that_is_no_number(files, save):
+def test_a_loss_that_is_not_a_number(files, save):
   with pytest.raises(RunError, match='model.ckpt-5 the loss is not a number'):
     _collect(files, save(average=np.nan))
 
@@ -221,7 +214,7 @@ def test_a_checkpoint_of_another_student(files, save):
                          list(map(datasets.Shard, files)), COUNT, save(), 7, 4)
 
 
-def test_a_checkpoint_that_has_vanished(files, save, tmp_path):
+def test_a_missing_checkpoint(files, save, tmp_path):
   prefix = save()
   os.remove(prefix + '.index')
   with pytest.raises(RunError, match='model.ckpt-5 cannot be read'):

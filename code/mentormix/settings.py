@@ -91,8 +91,8 @@ TRAIN_SETTINGS = (
     Setting('dataset_name', 'cifar100',
             'cifar10, cifar100, digits, or the name of your own data set.'),
     Setting('studentnet', 'resnet32',
-            'resnet32 (the published, wide network), resnet32_thin, '
-            'resnet14_thin or resnet8_thin.'),
+            'The student, a name in mentormix/students/__init__.py: resnet32 is '
+            'the published, wide network, resnet32_thin the classic thin one.'),
     Setting('learning_rate', 0.1, 'Initial learning rate.', above=0),
     Setting('learning_rate_decay_factor', 0.9,
             'Factor by which each decay multiplies the learning rate.',

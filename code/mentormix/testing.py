@@ -2,6 +2,7 @@
 import contextlib
 import io
 import os
+import pickle
 import signal
 import struct
 import subprocess
@@ -153,30 +154,31 @@ def write_cifar_archive(path, dataset_name='cifar10', images_per_batch=40,
     dumps: object -> bytes; by default as the official archives were pickled.
 
   Returns:
-    What the archive holds, an `archives.ImageSet`.
+    What the archive holds, an `ImageSet`.
   """
   dumps = dumps or python2_pickle
   official = cifar_archive.OFFICIAL[dataset_name]
+  num_classes = image_set.NUM_CLASSES[dataset_name]
   random = np.random.RandomState(seed)
-  names = ['class %d' % k for k in range(official.num_classes)]
-  superclass = np.arange(official.num_classes) % 20
-  folder = '%s-%s' % (dataset_name[:5], dataset_name[5:])
+  names = [f'class {k}' for k in range(num_classes)]
+  superclass = np.arange(num_classes) % 20
+  folder = f'{dataset_name[:5]}-{dataset_name[5:]}'
   members, parts = [], []
   for name in official.train + (official.test,):
     count = images_per_batch
     if len(official.train) == 1 and name != official.test:
       count *= 5
-    labels = random.permutation(np.arange(count) % official.num_classes)
+    labels = random.permutation(np.arange(count) % num_classes)
     images = _images_of(labels, random)
     parts.append((images, labels))
     content = {
-        'batch_label': name, 'filenames': ['%d.png' % i for i in range(count)],
+        'batch_label': name, 'filenames': [f'{i}.png' for i in range(count)],
         'data': images.transpose(0, 3, 1, 2).reshape(count, -1),
         official.labels: labels.tolist()}
     if official.coarse:
       content[official.coarse] = superclass[labels].tolist()
-    members.append(('%s/%s' % (folder, name), dumps(content)))
-  members.append(('%s/%s' % (folder, official.meta),
+    members.append((f'{folder}/{name}', dumps(content)))
+  members.append((f'{folder}/{official.meta}',
                   dumps({official.names: names, 'num_vis': 3072})))
   write_tar_gz(path, members)
   return image_set.ImageSet(
@@ -207,40 +209,27 @@ def write_tar_gz(path, members):
       tar.addfile(info, io.BytesIO(data))
 
 
+class _Python2Pickler(pickle._Pickler):  # pylint: disable=protected-access
+  """Writes bytes and ASCII text as the byte strings of Python 2."""
+  dispatch = dict(pickle._Pickler.dispatch)  # pylint: disable=protected-access
+
+  def _save_bytes(self, value):
+    size = len(value)
+    self.write((b'U' + struct.pack('<B', size) if size < 256
+                else b'T' + struct.pack('<i', size)) + value)
+    self.memoize(value)
+
+  def _save_str(self, value):
+    self._save_bytes(value.encode('ascii'))
+
+  dispatch[bytes], dispatch[str] = _save_bytes, _save_str
+
+
 def python2_pickle(value):
-  """A pickle of plain data and uint8 matrices as Python 2 wrote it."""
-  memo = []
-
-  def put():
-    memo.append(None)
-    return (b'q' + struct.pack('<B', len(memo)) if len(memo) < 256
-            else b'r' + struct.pack('<I', len(memo)))
-
-  def encode(x):
-    if isinstance(x, dict):
-      start = b'}' + put() + b'('
-      return start + b''.join(encode(k) + encode(x[k]) for k in x) + b'u'
-    if isinstance(x, list):
-      start = b']' + put() + b'('
-      return start + b''.join(encode(item) for item in x) + b'e'
-    if isinstance(x, str):
-      return encode(x.encode('ascii'))
-    if isinstance(x, bytes):
-      length = (b'U' + struct.pack('<B', len(x)) if len(x) < 256
-                else b'T' + struct.pack('<i', len(x)))
-      return length + x + put()
-    if isinstance(x, int):
-      return (b'K' + struct.pack('<B', x) if x < 256
-              else b'M' + struct.pack('<H', x))
-    return b''.join([
-        b'cnumpy.core.multiarray\n_reconstruct\n', put(), b'cnumpy\nndarray\n',
-        put(), b'K\x00\x85', put(), encode(b'b'), b'\x87', put(), b'R', put(),
-        b'(K\x01', encode(x.shape[0]), encode(x.shape[1]), b'\x86', put(),
-        b'cnumpy\ndtype\n', put(), encode(b'u1'), b'K\x00K\x01\x87', put(),
-        b'R', put(), b'(K\x03', encode(b'|'), b'NNN', b'J\xff\xff\xff\xff' * 2,
-        b'K\x00t', put(), b'b\x89', encode(x.tobytes()), b't', put(), b'b'])
-
-  return b'\x80\x02' + encode(value) + b'.'
+  """A pickle of plain data and arrays as Python 2 wrote it, protocol 2."""
+  f = io.BytesIO()
+  _Python2Pickler(f, protocol=2).dump(value)
+  return f.getvalue()
 
 
 def run(script, cwd, *args, **kwargs):

@@ -1,12 +1,13 @@
-"""Who takes part in a training run on several machines, and who answers.
+"""The tasks of a training run on several machines, and which one this is.
 
     ps          keeps the variables; several of them share them out
     worker      computes steps; worker 0, or the job `chief`, also writes the
                 checkpoints and is called the chief
-    evaluator   evaluates the checkpoints; nobody needs to reach it
+    evaluator   evaluates the checkpoints; no task needs to reach it
 
-Tasks find each other by host lists on the command line, or by the environment
-variable TF_CONFIG, as TensorFlow's own programs do. No TensorFlow here.
+Host lists on the command line or the environment variable TF_CONFIG, as in
+TensorFlow's own programs, say where the tasks are. This module does not import
+TensorFlow.
 """
 import collections
 import json
@@ -50,7 +51,7 @@ class Cluster(typing.NamedTuple):
 
   @property
   def address(self):
-    """Of this process."""
+    """Address of this process."""
     return self.jobs[self.job][self.task]
 
   @property
@@ -69,7 +70,7 @@ class Cluster(typing.NamedTuple):
     return needed
 
   def helpers(self):
-    """Name -> address of the workers that help the chief."""
+    """Name -> address of the workers other than the chief."""
     return {f'worker {k - (CHIEF in self.jobs)}': address
             for k, address in enumerate(self.workers) if k}
 
@@ -77,20 +78,17 @@ class Cluster(typing.NamedTuple):
 ALONE = Cluster({}, WORKER, 0)
 
 
-def check_exposure(is_allowed, interfaces=None):
+def check_exposure(is_allowed):
   """Refuses to open a port of TensorFlow's server to other machines.
 
   Args:
     is_allowed: whether the user gave --listen_on_all_interfaces.
-    interfaces: names of this machine's network interfaces; None asks the system
-      for those of this process's network namespace.
 
   Raises:
-    UserError: it is not allowed, and there are more interfaces than loopback.
+    UserError: it is not allowed, and this process's network namespace has other
+      interfaces than loopback.
   """
-  if interfaces is None:
-    interfaces = [name for _, name in socket.if_nameindex()]
-  if not is_allowed and set(interfaces) - {'lo'}:
+  if not is_allowed and {name for _, name in socket.if_nameindex()} - {'lo'}:
     raise UserError(
         "TensorFlow's server has no password, executes what it is sent and "
         'listens on every interface; give --listen_on_all_interfaces if nobody '
@@ -99,42 +97,40 @@ def check_exposure(is_allowed, interfaces=None):
 
 
 def find(config, environment):
-  """The `Cluster` that the flags or the environment describe.
+  """Returns the `Cluster` that the flags or the environment describe.
 
   Args:
     config: a `config.TrainConfig`.
     environment: name -> value, as os.environ.
 
   Returns:
-    `ALONE` where neither names one.
+    `ALONE` if neither describes a cluster.
 
   Raises:
-    UserError: they do not describe a valid cluster with this process in it.
+    UserError: they do not describe a valid cluster with this process in it, or
+      other machines could reach its port and the user did not allow that.
   """
-  text = environment.get(TF_CONFIG, '')
+  text = environment.get(TF_CONFIG)
   flags = [name for name in ('ps_hosts', 'worker_hosts', 'job_name')
            if getattr(config, name)]
+  if not flags and not text:  # Running servers may have several clients.
+    return ALONE._replace(task=config.task)
+  source = f'--{flags[0]}' if flags else TF_CONFIG
   if flags and text:
-    raise UserError(f'--{flags[0]} and the environment variable {TF_CONFIG} '
-                    'both describe a cluster; give one of them')
-  if flags or text:
-    source = f'--{flags[0]}' if flags else TF_CONFIG
-    for name in ('master', 'ps_tasks'):
-      if getattr(config, name):
-        raise UserError(
-            f'--{name}={getattr(config, name)} is for servers that run already,'
-            f' {source} for those that this command starts; give one of them')
+    raise UserError(f'{source} and the environment variable {TF_CONFIG} both '
+                    'describe a cluster; give one of them')
+  for name in ('master', 'ps_tasks'):
+    if getattr(config, name):
+      raise UserError(
+          f'--{name}={getattr(config, name)} is for servers that run already, '
+          f'{source} for those that this command starts; give one of them')
   if text and config.task:
     raise UserError(f'--task={config.task}: the environment variable '
                     f'{TF_CONFIG} says which task this is')
-  if flags:
-    found = _from_flags(config)
-  elif text:
-    found = _from_tf_config(text)
-  else:  # Servers that run already may have several clients.
-    return ALONE._replace(task=config.task)
+  found = _from_flags(config) if flags else _from_tf_config(text)
   if found.jobs and found.job != EVALUATOR:
-    _check(found)
+    _check_jobs(found)
+    check_exposure(config.listen_on_all_interfaces)
   return found
 
 
@@ -157,7 +153,6 @@ def _from_flags(config):
 
 
 def _from_tf_config(text):
-  """Reads {"cluster": {job: [address]}, "task": {"type": job, "index": k}}."""
   what = f'the environment variable {TF_CONFIG}'
 
   def bad(why):
@@ -165,37 +160,29 @@ def _from_tf_config(text):
 
   try:
     value = json.loads(text)
-  except (ValueError, RecursionError) as error:
-    raise bad(f'is not JSON ({error})')
-  if not isinstance(value, dict):
-    raise bad('is not a JSON object')
-  jobs, task = value.get('cluster') or {}, value.get('task') or {}
-  if not isinstance(jobs, dict) or not isinstance(task, dict):
-    raise bad('needs objects as cluster and task')
-  job, index = task.get('type', WORKER), task.get('index', 0)
-  if job not in JOBS or type(index) is not int or index < 0:  # pylint: disable=unidiomatic-typecheck
-    raise bad(f'has the task {json.dumps(task)}; its type must be one of '
-              f'{", ".join(JOBS)}, its index a number from 0')
-  unknown = set(jobs) - set(JOBS)
+    given, task = value.get('cluster') or {}, value.get('task') or {}
+    job, index = task.get('type', WORKER), task.get('index', 0)
+    unknown = set(given) - set(JOBS)
+    jobs = {name: _addresses(f'{name} of {what}', addresses)
+            for name, addresses in given.items()
+            if addresses and name != EVALUATOR}  # No task needs to reach it.
+  except (ValueError, TypeError, AttributeError) as error:
+    raise bad('is not {"cluster": {job: ["host:port"]}, "task": {"type": job, '
+              f'"index": number}}}} ({error})')
   if unknown:
     raise bad(f'has the job {min(unknown)}; known are {", ".join(JOBS)}')
-  found = {}
-  for name, addresses in jobs.items():
-    if not isinstance(addresses, list) or not all(
-        isinstance(address, str) for address in addresses):
-      raise bad(f'has {json.dumps({name: addresses})}, which is not a list of '
-                'host:port')
-    if addresses and name != EVALUATOR:
-      found[name] = _addresses(f'{name} of {what}', addresses)
-  if len(found.get(CHIEF, ())) > 1:
+  if job not in JOBS or not isinstance(index, int) or index < 0:
+    raise bad(f'has the task {json.dumps(task)}; its type must be one of '
+              f'{", ".join(JOBS)}, its index a number from 0')
+  if len(jobs.get(CHIEF, ())) > 1:
     raise bad('has more than one chief')
-  count = len(found.get(job, ()))
-  if job != EVALUATOR and (found or job == PS) and index >= count:
+  count = len(jobs.get(job, ()))
+  if job != EVALUATOR and (jobs or job == PS) and index >= count:
     raise bad(f'has {count} addresses of {job}, so none for task {index}')
-  if (job in (CHIEF, WORKER) and PS not in found
-      and sum(map(len, found.values())) < 2):
+  if (job in (CHIEF, WORKER) and PS not in jobs
+      and sum(map(len, jobs.values())) < 2):
     return ALONE
-  return Cluster(found, job, index)
+  return Cluster(jobs, job, index)
 
 
 def _addresses(what, values):
@@ -206,15 +193,15 @@ def _addresses(what, values):
   return tuple(values)
 
 
-def _check(cluster):
+def _check_jobs(cluster):
   """Raises UserError unless the jobs are those of a run."""
   addresses = sum(cluster.jobs.values(), ())
-  if not cluster.jobs.get(PS):
+  if PS not in cluster.jobs:
     raise UserError(f'a cluster of {len(addresses)} workers needs a ps, which '
                     'keeps the variables')
   if not cluster.workers:
     raise UserError('a cluster needs a worker')
-  for address, count in collections.Counter(addresses).items():
-    if count > 1:
-      raise UserError(f'{address} stands for two tasks of the cluster; give '
-                      'each its own port')
+  address, count = collections.Counter(addresses).most_common(1)[0]
+  if count > 1:
+    raise UserError(f'{address} stands for two tasks of the cluster; give each '
+                    'its own port')

@@ -1,9 +1,6 @@
 """TensorFlow's side of a cluster: servers, placement, sessions, and the end.
 
-    server, watch = servers.start(cluster, config)       # Of this task.
-    with tf.device(servers.placement(cluster, config)):  # Variables: to the ps.
-      ...
-    servers.end(cluster, config, server)   # The chief, after the last step.
+Below, `cluster` is a `roles.Cluster` and `config` a `config.TrainConfig`.
 """
 import contextlib
 import json
@@ -18,7 +15,7 @@ from mentormix import runtime
 from mentormix.runtime import tf
 
 _POLL_SECS = 0.5
-_TELL_SECS = 30  # For a ps that is being restarted.
+_TELL_SECS = 30  # How long `end` waits for a ps that is being restarted.
 
 
 class Stopped(Exception):
@@ -26,52 +23,40 @@ class Stopped(Exception):
 
 
 def start(cluster, config):
-  """Starts the server of this task.
-
-  Args:
-    cluster: a `cluster.Cluster` with jobs.
-    config: a `config.TrainConfig`.
+  """Starts the server of this task; the cluster must have jobs.
 
   Returns:
     (server, watch): a tf.train.Server, which listens on every interface; and a
-    `cluster.Watch` over the tasks that this one needs.
+    `watch.Watch` over the tasks that this one needs.
 
   Raises:
     UserError: others could reach the server, and the user did not allow that;
       or its port is in use.
   """
   roles.check_exposure(config.listen_on_all_interfaces)
-  name = f'{cluster.job} {cluster.task}'
   _, port = watch_lib.split(cluster.address)
-  _check_free(port, name)
+  name = f'{cluster.job} {cluster.task}'
   try:
+    with socket.socket() as probe:  # TensorFlow's own error gives no reason.
+      probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+      probe.bind(('', port))
     server = tf.train.Server(
         {job: list(addresses) for job, addresses in cluster.jobs.items()},
         cluster.job, cluster.task, config=session_config(cluster, config))
-  except tf.errors.OpError as error:
+  except (OSError, tf.errors.OpError) as error:
     raise UserError(f'{name} cannot listen on port {port} '
-                    f'({runtime.reason(error)})')
+                    f'({runtime.reason(error)}); stop what uses it, or give '
+                    'the task another port')
   log(f'{name} listens on port {port}; workers: {cluster.num_workers}, '
       f'servers: {len(cluster.jobs[roles.PS])}')
   return server, watch_lib.Watch(cluster, config.cluster_timeout,
-                                   config.sync_replicas)
-
-
-def _check_free(port, name):
-  """Raises UserError if a server cannot listen on `port`."""
-  with socket.socket() as probe:
-    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-      probe.bind(('', port))
-    except OSError as error:
-      raise UserError(f'{name} cannot listen on port {port}: {error.strerror}; '
-                      'stop what uses it, or give the task another port')
+                                 config.sync_replicas)
 
 
 def session_config(cluster, config):
   """As `runtime.session_config`, but this task talks to the servers only.
 
-  Otherwise a worker that is gone would keep the others from starting.
+  Otherwise a missing worker would keep the others from starting.
   """
   settings = runtime.session_config(config.precision, config.xla)
   if cluster.jobs:
@@ -84,16 +69,23 @@ def session_config(cluster, config):
 def placement(cluster, config):
   """A device function: variables go to the servers, the rest to this task.
 
-  Every task of a run gets the same placement, because all build the same graph.
-
-  Args:
-    cluster: a `cluster.Cluster`.
-    config: a `config.TrainConfig`; with --master, its --ps_tasks count.
+  All tasks of a run build the same graph, so they place it in the same way.
+  With --master, --ps_tasks is the number of servers.
   """
   num_servers = len(cluster.jobs.get(roles.PS, ())) or config.ps_tasks
+  held = [0] * num_servers  # Bytes of the variables on each server.
+
+  def least_loaded(op):
+    server = held.index(min(held))
+    # TensorFlow puts these beside their variable, whatever this returns.
+    if not op.name.endswith(('/Momentum', '/ExponentialMovingAverage')):
+      shape = tf.TensorShape(op.get_attr('shape'))
+      held[server] += shape.num_elements() * op.get_attr('dtype').size
+    return server
+
   return tf.train.replica_device_setter(
       num_servers, worker_device=device(cluster, config),
-      ps_strategy=_Balanced(num_servers))
+      ps_strategy=least_loaded)
 
 
 def device(cluster, config):
@@ -103,42 +95,25 @@ def device(cluster, config):
   return cluster.device
 
 
-class _Balanced:
-  """Gives each variable to the server that has the fewest bytes so far."""
-
-  def __init__(self, num_servers):
-    self._bytes = [0] * num_servers
-
-  def __call__(self, op):
-    least = min(range(len(self._bytes)), key=self._bytes.__getitem__)
-    # TensorFlow puts these beside their variable, whatever this returns.
-    if not op.name.endswith(('/Momentum', '/ExponentialMovingAverage')):
-      shape = tf.TensorShape(op.get_attr('shape'))
-      self._bytes[least] += shape.num_elements() * op.get_attr('dtype').size
-    return least
-
-
 class SessionCreator(tf.train.SessionCreator):
   """Opens sessions: the first one, and one after each loss of a server.
 
   Unlike the creators of tf.train.MonitoredTrainingSession, it handles signals
   while it waits for other tasks, and checks every second, not every 30, whether
   the chief has initialized the variables.
+
+  Args:
+    cluster: a `roles.Cluster`.
+    watch: a `watch.Watch`.
+    target: the address of this task's server, for tf.Session.
+    settings: of `session_config`.
+    directory: where checkpoints are, for the chief.
+    scaffold: a tf.train.Scaffold.
+    is_stopped: a callable: whether a signal has ended the run.
   """
 
   def __init__(self, cluster, watch, target, settings, directory, scaffold,
                is_stopped):
-    """Creates the creator.
-
-    Args:
-      cluster: a `cluster.Cluster`.
-      watch: a `cluster.Watch`.
-      target: of this task's server.
-      settings: of `session_config`.
-      directory: where checkpoints are, for the chief.
-      scaffold: a tf.train.Scaffold.
-      is_stopped: a callable, whether a signal has ended the run.
-    """
     self._cluster = cluster
     self._watch = watch
     self._target = target
@@ -165,16 +140,15 @@ class SessionCreator(tf.train.SessionCreator):
 
 
 class AgreementHook(tf.train.SessionRunHook):
-  """Ends a task whose settings differ from the chief's."""
+  """Ends a task whose settings differ from the chief's.
+
+  Args:
+    cluster: a `roles.Cluster`.
+    settings: name -> value of what has to be equal, as JSON represents it.
+    is_stopped: a callable: whether a signal has ended the run.
+  """
 
   def __init__(self, cluster, settings, is_stopped):
-    """Creates the hook.
-
-    Args:
-      cluster: a `cluster.Cluster`.
-      settings: name -> value of what has to be equal, as JSON represents it.
-      is_stopped: a callable, whether a signal has ended the run.
-    """
     self._cluster = cluster
     self._settings = settings
     self._is_stopped = is_stopped
@@ -212,7 +186,7 @@ class AgreementHook(tf.train.SessionRunHook):
 
 
 def differences(theirs, ours):
-  """What two tasks disagree on, in words; '' if nothing.
+  """Says which settings of two tasks differ; '' if none do.
 
   Args:
     theirs: name -> value, of the chief.
@@ -233,12 +207,8 @@ def _end_queue(task):
 def serve(cluster, config):
   """Runs a ps: it holds variables until the chief says that training has ended.
 
-  Args:
-    cluster: a `cluster.Cluster`.
-    config: a `config.TrainConfig`.
-
   Raises:
-    UserError: as of `start`.
+    UserError: as `start` does.
   """
   runtime.select_device('')
   server, watch = start(cluster, config)
@@ -256,10 +226,7 @@ def serve(cluster, config):
 def end(cluster, config, server):
   """Tells every ps that training has ended; reports those out of reach.
 
-  Args:
-    cluster: a `cluster.Cluster`; of the chief.
-    config: a `config.TrainConfig`.
-    server: its tf.train.Server.
+  The chief calls this with its tf.train.Server.
   """
   until = time.monotonic() + _TELL_SECS
   untold = dict(enumerate(cluster.jobs[roles.PS]))

@@ -10,22 +10,20 @@ from mentormix.runtime import tf
 class SyncHook(tf.train.SessionRunHook):
   """What the session of synchronous training needs.
 
-  As the hook that a tf.train.SyncReplicasOptimizer makes, except that the thread
-  which takes the steps ends with the session: TensorFlow waits two minutes for
-  it, and prints a stack.
+  It does what the hook of tf.train.SyncReplicasOptimizer does, but the thread
+  that takes the steps ends with the session. TensorFlow waits two minutes for
+  that thread, and prints a stack.
+
+  Args:
+    optimizer: a tf.train.SyncReplicasOptimizer that has been applied.
+    cluster: a `roles.Cluster`.
   """
 
   def __init__(self, optimizer, cluster):
-    """Creates the hook.
-
-    Args:
-      optimizer: a tf.train.SyncReplicasOptimizer that has been applied.
-      cluster: a `cluster.Cluster`.
-    """
     self._is_chief = cluster.is_chief
     self._initialize = (optimizer.chief_init_op if cluster.is_chief
                         else optimizer.local_step_init_op)
-    # With a token a worker may go on to its next step.
+    # Each token lets one worker continue with its next step.
     self._release = optimizer.get_init_tokens_op(cluster.num_workers)
     self._take_step, = optimizer.get_chief_queue_runner().enqueue_ops
     with tf.device(tf.train.get_global_step().device):
@@ -37,8 +35,9 @@ class SyncHook(tf.train.SessionRunHook):
     session.run(self._initialize)
     if not self._is_chief:
       return
-    # Each worker takes its first step without a token. Tokens may be lost with a
-    # chief; more of them would let one worker stand in for another.
+    # A worker takes its first step without a token. A chief that dies may take
+    # tokens with it, so its successor adds some. Needless tokens would let one
+    # worker take the part of another in a step.
     if session.run(self._has_had_a_chief):
       session.run(self._release)
     session.run(self._mark)
@@ -46,14 +45,14 @@ class SyncHook(tf.train.SessionRunHook):
     os.set_blocking(sent, False)
     signal.set_wakeup_fd(sent)
     for target, more in (self._take_steps, ()), (self._wake, (received,)):
-      thread = threading.Thread(target=target, args=(session, coord) + more)
-      thread.daemon = True
-      thread.start()
+      threading.Thread(target=target, args=(session, coord) + more,
+                       daemon=True).start()
 
   def _wake(self, session, coord, received):
-    """Ends the waiting for other workers when a signal is to end the run.
+    """Lets the chief stop waiting for other workers when a signal comes.
 
-    Python handles signals between two operations; this one may last for ever.
+    Python handles signals between two operations; waiting is one operation that
+    may last forever.
     """
     while True:
       number, = os.read(received, 1)
@@ -73,5 +72,5 @@ class SyncHook(tf.train.SessionRunHook):
         coord.request_stop(error)
 
   def end(self, session):
-    if self._is_chief:  # Nobody is left waiting.
+    if self._is_chief:  # So that no worker still waits.
       session.run(self._release)

@@ -1,4 +1,4 @@
-"""Watches the other tasks of a cluster, and says whom this one waits for."""
+"""Watches the other tasks of a cluster, and reports which ones are missing."""
 import socket
 import threading
 import time
@@ -7,8 +7,8 @@ from mentormix import messages
 from mentormix.messages import log
 
 _CONNECT_SECS = 2  # How long to wait for a connection.
-_LOOK_SECS = 2  # Between two looks at the other tasks,
-_PAUSE_SECS = 0.5  # and while there is nothing else to do.
+_LOOK_SECS = 2  # Between two looks at the other tasks.
+_PAUSE_SECS = 0.5  # Between two looks while there is nothing else to do.
 _SAY_AFTER_SECS = 5  # Shorter absences are not reported.
 _SAY_SECS = 60  # Between two lines while a task stays out of reach.
 
@@ -24,34 +24,31 @@ def answers(address):
   try:
     socket.create_connection(split(address), timeout=_CONNECT_SECS).close()
     return True
-  except (OSError, UnicodeError):  # The latter for a host such as a..b.
+  except (OSError, UnicodeError):  # UnicodeError: a host such as a..b.
     return False
 
 
 class Watch:
-  """Watches the tasks that this one needs, from its own thread.
+  """Watches, in a thread, the tasks that this one needs.
 
   TensorFlow waits forever, in silence, for a server that is gone. This class
-  reports who does not answer, and ends the process when that lasts too long or
-  when no step is finished for as long.
+  reports which task does not answer. It ends the process when that lasts too
+  long, or when no step is finished for as long.
+
+  Args:
+    cluster: a `roles.Cluster`.
+    timeout: seconds to wait for a task, or for a step after `wait`; 0: no limit.
+    is_sync: whether a step takes every worker.
   """
 
   def __init__(self, cluster, timeout, is_sync=False):
-    """Starts watching.
-
-    Args:
-      cluster: a `Cluster`.
-      timeout: seconds to wait for a task, or for a step after `wait`; 0: no
-        limit.
-      is_sync: whether a step takes every worker.
-    """
     self._needed = cluster.needed()
     # Only the chief reports which workers are missing.
     self._helpers = cluster.helpers() if is_sync and cluster.is_chief else {}
-    self._said_helpers = -float('inf')  # When it last reported them.
     self._timeout = timeout
     self._lost = {}  # Name -> since when it does not answer.
     self._said = {}  # Name -> when that was last reported.
+    self._said_helpers = 0  # When they were last reported.
     self._stepped = None  # When the last step ended, once there can be steps.
     self._ended = threading.Event()
     threading.Thread(target=self._run, daemon=True).start()
@@ -59,27 +56,11 @@ class Watch:
   def _run(self):
     while not self._ended.wait(_LOOK_SECS):
       self._look()
-      self._look_for_helpers(time.monotonic())
       if self._timeout and not self._ended.is_set():
         self._check_patience(time.monotonic())
 
-  def _check_patience(self, now):
-    lost = sorted(name for name, since in self._lost.items()
-                  if now - since >= self._timeout)
-    why = ' and '.join(f'{name} at {self._needed[name]}' for name in lost)
-    if self._lost and self._stepped:
-      self._stepped = now  # Steps get their full time once all answer again.
-    if lost:
-      why += f' did not answer for {self._timeout} seconds'
-    elif self._stepped and now - self._stepped >= self._timeout:
-      why = (f'no step was finished for {self._timeout} seconds'
-             f'{self._absent()}')
-    if why:
-      messages.abort(f'{why} (--cluster_timeout); start what is missing, then '
-                    'rerun the same command to resume from the last checkpoint')
-
   def _look(self):
-    """Notes who answers and who does not; reports changes."""
+    """Notes which tasks answer; reports changes."""
     for name, address in self._needed.items():
       now = time.monotonic()
       if answers(address):
@@ -96,31 +77,42 @@ class Watch:
                  if self._timeout else '')
         log(f'waiting for {name} at {address}{limit}')
 
-  def _look_for_helpers(self, now):
-    """Reports which workers a step has been waiting for."""
-    if self._helpers and self._stepped and _SAY_SECS <= min(
-        now - self._stepped, now - self._said_helpers):
-      absent = self._absent()
+    stepped, now = self._stepped, time.monotonic()
+    if stepped and _SAY_SECS <= now - max(stepped, self._said_helpers):
+      absent = self._absent_helpers()
       if absent:
         self._said_helpers = now
-        log(f'no step for {int(now - self._stepped)} seconds{absent}')
+        log(f'no step for {int(now - stepped)} seconds{absent}')
 
-  def _absent(self):
+  def _absent_helpers(self):
     """Part of a line: the workers that do not answer, if any."""
     return ''.join(f', {name} at {address} does not answer'
                    for name, address in self._helpers.items()
                    if not answers(address))
+
+  def _check_patience(self, now):
+    """Ends the process if a task or a step is missing for too long."""
+    lost = sorted(name for name, since in self._lost.items()
+                  if now - since >= self._timeout)
+    if self._lost and self._stepped:
+      self._stepped = now  # Steps get their full time once all answer again.
+    if lost:
+      why = ' and '.join(f'{name} at {self._needed[name]}' for name in lost)
+      why += f' did not answer for {self._timeout} seconds'
+    elif self._stepped and now - self._stepped >= self._timeout:
+      why = (f'no step was finished for {self._timeout} seconds'
+             f'{self._absent_helpers()}')
+    else:
+      return
+    messages.abort(f'{why} (--cluster_timeout); start what is missing, then '
+                   'rerun the same command to resume from the last checkpoint')
 
   def stepped(self):
     """Must be called after every step."""
     self._stepped = time.monotonic()
 
   def wait(self, is_stopped):
-    """Returns once every task that this one needs has answered.
-
-    Args:
-      is_stopped: a callable; once it is true, this returns anyway.
-    """
+    """Returns once every needed task has answered, or `is_stopped()`."""
     missing = list(self._needed.values())
     while missing and not is_stopped():
       missing = [address for address in missing if not answers(address)]
@@ -129,17 +121,17 @@ class Watch:
     self.stepped()
 
   def wait_until_gone(self, addresses, is_stopped):
-    """Returns when nobody listens at these any more, or after the timeout.
+    """Returns when nobody listens there any more, or after the timeout.
 
     Args:
       addresses: of tasks.
-      is_stopped: as for `wait`.
+      is_stopped: a callable; once it is true, this returns anyway.
     """
     until = time.monotonic() + (self._timeout or float('inf'))
     while any(map(answers, addresses)) and not is_stopped():
       self.stepped()  # No step is due any more.
       if time.monotonic() >= until:
-        log(f'a worker did not end within {self._timeout} seconds; going on '
+        log(f'a worker did not end within {self._timeout} seconds; ending '
             'without it')
         return
       time.sleep(_PAUSE_SECS)

@@ -1,143 +1,18 @@
-"""Tests of downloading and of reading untrusted archives."""
-import errno
+"""Tests of reading untrusted archives."""
 import functools
-import hashlib
-import http.server
 import os
 import pickle
 import tarfile
 import tempfile
-import threading
-import tracemalloc
 
 import hypothesis
 import numpy as np
 import pytest
 from hypothesis import strategies
 
-from mentormix.data import cifar_archive
-from mentormix.data import digits as digits_lib
-from mentormix.data import download as download_lib
-from mentormix.messages import RunError
-from mentormix.messages import UserError
 from mentormix import testing
-
-CONTENT = np.random.RandomState(0).bytes(300000)
-MD5 = hashlib.md5(CONTENT).hexdigest()
-
-
-@pytest.fixture(name='server')
-def fixture_server(monkeypatch):
-  """A local web server; `answers` are (status, bytes), the last one repeats."""
-
-  class Handler(http.server.BaseHTTPRequestHandler):
-
-    def do_GET(self):  # pylint: disable=invalid-name
-      server.requests += 1
-      status, body = server.answers[
-          min(server.requests, len(server.answers)) - 1]
-      self.send_response(status)
-      self.send_header('Content-Length', str(len(CONTENT)))
-      self.end_headers()
-      self.wfile.write(body)
-
-    def log_message(self, *unused_args):
-      pass
-
-  monkeypatch.setenv('no_proxy', '127.0.0.1')
-  server = http.server.HTTPServer(('127.0.0.1', 0), Handler)
-  server.requests, server.answers = 0, [(200, CONTENT)]
-  server.url = f'http://127.0.0.1:{server.server_port}/file.tar.gz'
-  thread = threading.Thread(target=functools.partial(
-      server.serve_forever, poll_interval=0.01))
-  thread.start()
-  yield server
-  server.shutdown()
-  thread.join()
-  server.server_close()
-
-
-@pytest.fixture(name='target')
-def fixture_target(tmp_path):
-  return str(tmp_path / 'file.tar.gz')
-
-
-def download(server, target, md5=MD5):
-  download_lib.download(server.url, target, md5, delays=(0, 0))
-
-
-def check_downloaded(target):
-  with open(target, 'rb') as stream:
-    assert stream.read() == CONTENT
-  assert os.listdir(os.path.dirname(target)) == ['file.tar.gz']
-
-
-def test_download(server, target, capfd):
-  download(server, target)
-  check_downloaded(target)
-  out, err = capfd.readouterr()  # No bar without a terminal.
-  assert (out, err) == (f'Downloading {server.url} to {target}\n', '')
-  mask = os.umask(0)
-  os.umask(mask)
-  assert os.stat(target).st_mode & 0o777 == 0o666 & ~mask
-
-
-@pytest.mark.parametrize('bad', [(200, CONTENT[:100000]), (503, b''),
-                                 (429, b'')])
-def test_download_tries_again(server, target, bad):
-  server.answers = [bad, bad, (200, CONTENT)]
-  download(server, target)
-  check_downloaded(target)
-  assert server.requests == 3
-
-
-@pytest.mark.parametrize('answer, tries, words', [
-    ((404, b''), 1, 'answers 404 Not Found'),
-    ((503, b''), 3, 'answers 503 Service Unavailable'),
-    ((200, CONTENT[:100000]), 3, '100000 bytes read'),
-    ((200, CONTENT[::-1]), 1, 'has md5 .* instead of ' + MD5)])
-def test_download_fails(server, target, answer, tries, words):
-  server.answers = [answer]
-  with pytest.raises(UserError, match=f'{words}.*--archive=FILE') as caught:
-    download(server, target)
-  assert server.url in str(caught.value) and '\n' not in str(caught.value)
-  assert server.requests == tries
-  assert not os.listdir(os.path.dirname(target))
-
-
-def test_download_without_a_server(server, target):
-  server.url = 'http://127.0.0.1:1/file.tar.gz'
-  with pytest.raises(UserError, match=r'\(.*refused\); .*--archive=FILE'):
-    download(server, target)
-  assert not os.listdir(os.path.dirname(target))
-
-
-def test_download_makes_its_directory(server, tmp_path):
-  download(server, str(tmp_path / 'data' / 'file.tar.gz'))
-  check_downloaded(str(tmp_path / 'data' / 'file.tar.gz'))
-  (tmp_path / 'file').write_text('')
-  with pytest.raises(UserError, match='cannot write .*; choose a writable'):
-    download(server, str(tmp_path / 'file' / 'f'))
-  assert server.requests == 1
-
-
-def test_download_on_a_full_disk(server, target, monkeypatch):
-  def full(unused_descriptor):
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-  monkeypatch.setattr(os, 'fsync', full)
-  with pytest.raises(RunError, match='the disk is full'):
-    download(server, target)
-  assert not os.listdir(os.path.dirname(target))
-
-
-def test_a_long_name_in_an_address(tmp_path):
-  url = 'http://127.0.0.1/' + 'x' * 300
-  with pytest.raises(UserError, match='--archive=.*more than 240 bytes'):
-    download_lib.locate('cifar10', url, None, str(tmp_path))
-
-
-# Good archives.
+from mentormix.data import cifar_archive
+from mentormix.messages import UserError
 
 
 def with_bytes(protocol):
@@ -193,8 +68,8 @@ def batch(**changes):
 
 def members(**changes):
   """The members of a tiny archive, some replaced; None leaves one out."""
-  content = {name: testing.python2_pickle(batch())
-             for name in cifar_archive.OFFICIAL['cifar10'].train + ('test_batch',)}
+  names = cifar_archive.OFFICIAL['cifar10'].train + ('test_batch',)
+  content = {name: testing.python2_pickle(batch()) for name in names}
   content['batches.meta'] = testing.python2_pickle(
       {'label_names': ['class'] * 10})
   content.update(changes)
@@ -241,8 +116,6 @@ def test_a_pickle_does_not_run(archive, tmp_path, protocol):
     (batch(labels=[0, 1, 2, 10]), 'labels other than 0 to 9'),
     (batch(labels=[0, 1, 2]), 'without 4 labels'),
     (batch(labels=['0', 1, 2, 3]), 'labels other than'),
-    (batch(labels=[[0], 1, 2, 3]), 'labels other than'),
-    (batch(labels={}), 'without 4 labels'),
     ({'data': np.zeros([4, 3072], np.uint8)}, 'without 4 labels'),
     ({'labels': [1]}, 'without images'),
     (batch(data=[0, 1]), 'without images'),
@@ -272,11 +145,9 @@ def test_odd_class_names(archive, names):
   refused(archive, 'batches.meta')
 
 
-def test_a_batch_that_is_missing_or_there_twice(archive):
+def test_a_missing_batch(archive):
   testing.write_tar_gz(archive, members(data_batch_4=None))
   refused(archive, 'lacks data_batch_4')
-  testing.write_tar_gz(archive, members() + members()[:1])
-  refused(archive, 'two members batches.meta')
 
 
 def test_archive_of_the_other_data_set(archive):
@@ -329,46 +200,10 @@ def test_links_and_devices_are_not_followed(archive, kind, tmp_path):
   assert len(cifar_archive.read(archive, 'cifar10').train_labels) == 20
 
 
-def test_bounds(archive, monkeypatch):
+def test_the_size_is_bounded(archive, monkeypatch):
   testing.write_tar_gz(archive, members())
-  for name, value in (('_MAX_MEMBER', 1000), ('_MAX_ARCHIVE', 30000),
-                      ('_MAX_HEADERS', 5000)):
-    with monkeypatch.context() as patch:
-      patch.setattr(cifar_archive, name, value)
-      refused(archive, 'holds too much data')
-  assert len(cifar_archive.read(archive, 'cifar10').train_labels) == 20
-
-
-@pytest.mark.parametrize('size, what', [
-    (1 << 33, 'data_batch_1 it holds too much'), (-512, 'damaged'),
-    (2000, 'damaged|lacks data_batch_2')])
-def test_a_member_of_another_size_than_its_header_says(archive, size, what):
-  info = tarfile.TarInfo('data_batch_1')
-  info.size = size
-  with tarfile.open(archive, 'w:gz') as tar:
-    tar.fileobj.write(info.tobuf(tarfile.GNU_FORMAT) + bytes(1000))
-  refused(archive, what)
-
-
-@pytest.mark.parametrize('kind', [
-    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
-def test_extensions_of_the_format_are_bounded(archive, kind):
-  """Python's reader keeps a name for each of these settings."""
-  extension = tarfile.TarInfo('x')
-  extension.type = kind
-  for count, is_refused in ((1000, False), (70000, True)):
-    settings = b''.join(b'16 %06d=%05d\n' % (k, k) for k in range(count))
-    extension.size = len(settings)
-    testing.write_tar_gz(
-        archive, [(extension, settings), ('readme', b'')] + members())
-    tracemalloc.start()
-    if is_refused:
-      refused(archive, 'holds too much data')
-    else:
-      assert len(cifar_archive.read(archive, 'cifar10').train_labels) == 20
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 6 << 20
+  monkeypatch.setattr(cifar_archive, '_MAX_BYTES', 30000)
+  refused(archive, 'holds too much data')
 
 
 @pytest.fixture(name='whole', scope='module')
@@ -380,7 +215,7 @@ def fixture_whole(tmp_path_factory):
 
 
 def read_bytes(data):
-  """What `archives.read` returns; None if it refuses in one line."""
+  """What `cifar_archive.read` returns; None if it refuses in one line."""
   with tempfile.TemporaryDirectory() as directory:
     path = os.path.join(directory, 'archive.tar.gz')
     with open(path, 'wb') as stream:
@@ -418,44 +253,4 @@ def test_flipped_bytes_are_found_or_harmless(whole, flips):
 def test_something_else_called_tar_gz(archive, content):
   with open(archive, 'wb') as stream:
     stream.write(content)
-  refused(archive, 'is not a .tar.gz|damaged')
-
-
-def test_missing_file_and_directory(tmp_path):
-  refused(str(tmp_path / 'none'), 'does not exist')
-  refused(str(tmp_path), 'not a file')
-
-
-# Digits.
-
-
-def test_digits_are_those_of_scikit_learn_interpolated():
-  datasets = pytest.importorskip('sklearn.datasets')
-  small = datasets.load_digits()
-  digits = digits_lib.digits()
-  images = np.concatenate([digits.train_images, digits.test_images])
-  labels = np.concatenate([digits.train_labels, digits.test_labels])
-  np.testing.assert_array_equal(labels, small.target)
-  at = np.clip((np.arange(32) + 0.5) / 4 - 0.5, 0, 7)
-  for index in (0, 1000, 1796):
-    rows = np.stack([np.interp(at, np.arange(8), column)
-                     for column in small.images[index].T], axis=1)
-    both = np.stack([np.interp(at, np.arange(8), row) for row in rows])
-    np.testing.assert_allclose(images[index, :, :, 1], both * 255 / 16,
-                               atol=0.51)
-
-
-def test_digits_are_pinned():
-  digits = digits_lib.digits()
-  digest = hashlib.sha256(digits.train_images.tobytes()
-                          + digits.test_images.tobytes()
-                          + digits.train_labels.astype('<i8').tobytes())
-  assert digits.train_images.shape == (1397, 32, 32, 3)
-  assert digits.test_images.shape == (400, 32, 32, 3)
-  assert digits.train_images.dtype == np.uint8
-  for labels in (digits.train_labels, digits.test_labels):
-    assert labels.dtype == np.int64
-    assert np.bincount(labels).min() > 0.9 * len(labels) / 10
-  assert len(digits.class_names) == 10 and digits.superclass is None
-  assert digest.hexdigest() == (
-      '9a5f4fee388df4da74866aed283c262e6846c8b94909b9a3afe823a6ca98e864')
+  refused(archive, 'is not a .tar.gz archive, or is truncated or damaged')

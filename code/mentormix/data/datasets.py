@@ -23,10 +23,14 @@ import os
 import re
 import typing
 
+import numpy as np
+import tqdm
+
+from mentormix import runtime
 from mentormix.data import image_set
 from mentormix.data import noise_facts
+from mentormix.data import png
 from mentormix.messages import UserError
-from mentormix import runtime
 from mentormix.runtime import tf
 
 IMAGE = 'image/encoded'
@@ -42,7 +46,6 @@ UNKNOWN_LABEL = -1  # What a record without a clean label decodes to.
 _BUFFER = 1 << 16  # Bytes.
 _FRAME = 16  # Bytes around a record: its length and two checksums.
 MOST_NAMED = 10  # Bad records, or missing files.
-_SHARD = re.compile(r'(.*?)(?:-(\d+)-of-(\d+))?$', re.DOTALL)
 
 
 class Dataset(typing.NamedTuple):
@@ -85,14 +88,13 @@ def get(name, data_dir=None):
     known = ', '.join(sorted(DATASETS))
     here = f', here {facts.get("dataset_name")}' if facts else ''
     raise UserError(
-        f'--dataset_name={name} is unknown; known are {known}, and a custom '
-        f'set by the name in the {noise_facts.FACTS_FILE} of its --data_dir{here}')
-  num_classes, size = facts.get('num_classes'), facts.get('image_size')
-  if not (isinstance(num_classes, int) and num_classes >= 2
-          and isinstance(size, int) and size >= 1):
+        f'--dataset_name={name} is unknown; known are {known}, and a custom set '
+        f'by the name in the {noise_facts.FACTS_FILE} of its --data_dir{here}')
+  try:
+    return Dataset(name, facts['num_classes'], facts['image_size'], LABEL)
+  except KeyError as error:
     raise UserError(f'{os.path.join(data_dir, noise_facts.FACTS_FILE)} lacks '
-                    'num_classes or image_size; make the data set again')
-  return Dataset(name, num_classes, size, LABEL)
+                    f'{error}; make the data set again')
 
 
 def find_files(dataset, split, data_dir):
@@ -107,44 +109,39 @@ def find_files(dataset, split, data_dir):
     raise UserError(f'--data_dir={data_dir} is not a directory; make it with '
                     f'code/prepare_data.py --dataset_name={dataset.name}')
   names = sorted(n for n in os.listdir(data_dir) if not n.startswith('.'))
-  files = [os.path.join(data_dir, n) for n in names if n.startswith(prefix)]
-  if not files:
+  found = [n for n in names if n.startswith(prefix)]
+  if not found:
     raise UserError(
         f'--data_dir={data_dir} has no file {prefix}*; it holds '
         f'{", ".join(names[:3]) or "nothing"}; check --data_dir, '
         '--dataset_name and the split')
-  _check_complete(files)
-  return files
+  _check_complete(data_dir, prefix, found)
+  return [os.path.join(data_dir, n) for n in found]
 
 
-def _check_complete(files):
+def _check_complete(data_dir, prefix, names):
   """Raises UserError where names like -00003-of-00010 show that some lack."""
-  directory = os.path.dirname(files[0])
-  names = {}  # Total in the name of a file, or None -> one such name.
-  numbers = set()
-  for path in files:
-    stem, number, total = _SHARD.match(os.path.basename(path)).groups()
-    total = total and int(total)
-    names.setdefault(total, os.path.basename(path))
-    numbers.add(number and int(number))
-  if len(names) > 1:
-    raise UserError(f'{directory}: {" and ".join(sorted(names.values())[:2])} '
-                    'are parts of different sets; move what does not belong '
-                    'there')
+  first_name = {}  # Total in the name of a file, or None -> first such name.
+  for name in names:
+    match = re.search(r'-\d{5}-of-(\d{5})$', name)
+    first_name.setdefault(match and match.group(1), name)
+  if len(first_name) > 1:
+    first, second, *_ = first_name.values()
+    raise UserError(f'{data_dir}: {first} and {second} are parts of different '
+                    'sets; move the file that does not belong there')
+  total, = first_name
   if total is None:
     return
-  # Not all numbers: the total is whatever a name says.
-  missing = [n for n in range(min(total, len(numbers) + MOST_NAMED + 1))
-             if n not in numbers]
+  expected = [f'{prefix}{n:05d}-of-{total}' for n in range(int(total))]
+  missing = sorted(set(expected) - set(names))
   if missing:
-    listed = ', '.join(f'{stem}-{n:05d}-of-{total:05d}'
-                       for n in missing[:MOST_NAMED])
     more = ' and more' if len(missing) > MOST_NAMED else ''
-    raise UserError(f'{directory}: files are missing: {listed}{more}; copy or '
-                    'make them again')
-  if len(files) != total:
-    raise UserError(f'{directory}: {len(files)} files are named as parts of '
-                    f'{total}; move what does not belong there')
+    raise UserError(f'{data_dir}: files are missing: '
+                    f'{", ".join(missing[:MOST_NAMED])}{more}; copy or make '
+                    'them again')
+  if len(names) > len(expected):
+    raise UserError(f'{data_dir}: {len(names)} files are named as parts of '
+                    f'{int(total)}; move the files that do not belong there')
 
 
 def encode_example(png, label, clean_label=None, fine_label=None,
@@ -176,7 +173,37 @@ def encode_example(png, label, clean_label=None, fine_label=None,
   return example.SerializeToString(deterministic=True)
 
 
-# Files -> records -> decoded examples.
+def write_files(prefix, num_files, order, images, labels, clean_labels, ids,
+                fine=False):
+  """Writes the TFRecords of one split.
+
+  Args:
+    prefix: of the paths of the files.
+    num_files: how many files.
+    order: which images to write one after another, ints.
+    images: uint8 [N, H, W, 3].
+    labels: ints [N], the labels given.
+    clean_labels: ints [N], the true labels; None where they are not known.
+    ids: N strings, which image each is.
+    fine: whether the clean labels are also fine labels, as in cifar100.
+
+  Raises:
+    OSError: a file cannot be written.
+  """
+  with tqdm.tqdm(total=len(order), desc=os.path.dirname(prefix), unit='image',
+                 leave=False, disable=None) as bar:
+    try:
+      for shard, indices in enumerate(np.array_split(order, num_files)):
+        with tf.python_io.TFRecordWriter(
+            f'{prefix}{shard:05d}-of-{num_files:05d}') as writer:
+          for index in indices:
+            clean = None if clean_labels is None else clean_labels[index]
+            writer.write(encode_example(
+                png.encode_png(images[index]), labels[index], clean,
+                clean if fine else None, ids[index]))
+            bar.update()
+    except tf.errors.OpError as error:
+      raise OSError(runtime.reason(error))
 
 
 def read_records(path):

@@ -6,9 +6,9 @@ import os
 
 import numpy as np
 
+from mentormix import runtime
 from mentormix.data import datasets
 from mentormix.messages import UserError
-from mentormix import runtime
 from mentormix.runtime import slim
 from mentormix.runtime import tf
 
@@ -57,10 +57,7 @@ def slim_dataset(dataset, split, shards, num_samples):
               else tf.TFRecordReader),
       decoder=tfexample.TFExampleDecoder(keys_to_features, items_to_handlers),
       num_samples=num_samples,
-      items_to_descriptions={
-          'image': 'the picture', 'label': 'the label given',
-          'clean_label': 'the true label, where known',
-          'source_id': 'which image it is, where known'},
+      items_to_descriptions={},
       num_classes=dataset.num_classes)
 
 
@@ -157,13 +154,12 @@ def undecodable(dataset, records, run):
     run(records)
     return [None] * len(records)
   except tf.errors.InvalidArgumentError as error:
-    if len(records) == 1:
-      size = dataset.image_size
-      return [f'has an image that cannot be decoded as {size} x {size} pixels '
-              f'({runtime.reason(error)})']
-  half = len(records) // 2
-  return (undecodable(dataset, records[:half], run)
-          + undecodable(dataset, records[half:], run))
+    if len(records) > 1:
+      return [fault for record in records
+              for fault in undecodable(dataset, [record], run)]
+    size = dataset.image_size
+    return [f'has an image that cannot be decoded as {size} x {size} pixels '
+            f'({runtime.reason(error)})']
 
 
 def chunks(items):

@@ -5,9 +5,9 @@ import numpy as np
 
 from mentormix.data import image_set
 
-# Handwritten digits.
+PATH = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'digits.npz')
 
-_DIGITS_TRAIN = 1397
+_NUM_TRAIN = 1397
 
 
 def digits():
@@ -25,7 +25,7 @@ def digits():
   Returns:
     An `ImageSet` with K = 10 and no superclasses.
   """
-  with np.load(digits_path(), allow_pickle=False) as arrays:
+  with np.load(PATH, allow_pickle=False) as arrays:
     small, labels = arrays['images'], arrays['labels'].astype(np.int64)
   # Output pixel i lies at (i + 1/2) / 4 - 1/2 between the inputs, in eighths.
   eighths = np.clip(2 * np.arange(image_set.IMAGE_SIZE) - 3, 0, 8 * 7)
@@ -40,11 +40,6 @@ def digits():
   grey = ((large * 255 + 512) // 1024).astype(np.uint8)
   images = np.repeat(grey[..., None], 3, axis=3)  # [N, 32, 32, 3]
   return image_set.ImageSet(
-      train_images=images[:_DIGITS_TRAIN], train_labels=labels[:_DIGITS_TRAIN],
-      test_images=images[_DIGITS_TRAIN:], test_labels=labels[_DIGITS_TRAIN:],
-      superclass=None, class_names=tuple('0123456789'))
-
-
-def digits_path():
-  """Where the embedded digits lie."""
-  return os.path.join(os.path.dirname(os.path.abspath(__file__)), 'digits.npz')
+      train_images=images[:_NUM_TRAIN], train_labels=labels[:_NUM_TRAIN],
+      test_images=images[_NUM_TRAIN:], test_labels=labels[_NUM_TRAIN:],
+      class_names=tuple('0123456789'))

@@ -22,15 +22,14 @@ import tqdm
 from PIL import Image
 from PIL import ImageOps
 
-from mentormix.data import image_set
 from mentormix import files
+from mentormix.data import image_set
 from mentormix.messages import RunError
 from mentormix.messages import UserError
 
 _SPLITS = ('train', 'val')
 _FORMATS = ('PNG', 'JPEG')
 _MAX_BYTES = 100 << 20  # Of one file.
-_MAX_PIXELS = 50 * 1000 * 1000  # Of one image; a small file can claim more.
 
 
 class Folder(typing.NamedTuple):
@@ -88,10 +87,9 @@ def _find_split(path, split, class_names):
     if not images:
       raise UserError(f'{folder} holds no image; put some in, or remove it')
     for image in images:
-      file = os.path.join(folder, image)
-      if not os.path.isfile(file) or not os.access(file, os.R_OK):
-        raise UserError(f'{file} is not a file that can be read; images are '
-                        f'directly in the folder of their class')
+      if not os.path.isfile(os.path.join(folder, image)):
+        raise UserError(f'{os.path.join(folder, image)} is not a file; images '
+                        f'are directly in the folder of their class')
       found.append((f'{split}/{name}/{image}', class_names.index(name)))
   return found
 
@@ -100,14 +98,13 @@ def _names(folder):
   """The sorted names in a folder, without hidden ones: a tuple."""
   try:
     names = sorted(n for n in os.listdir(folder) if not n.startswith('.'))
+    for name in names:
+      name.encode('utf-8')
   except OSError as error:
     raise UserError(f'{folder} cannot be read ({error.strerror})')
-  for name in names:
-    try:
-      name.encode('utf-8')
-    except UnicodeEncodeError:
-      raise UserError(f'{folder} holds {name!r}, which is not a name in UTF-8; '
-                      f'rename it')
+  except UnicodeEncodeError:
+    raise UserError(f'{folder} holds {name!r}, which is not a name in UTF-8; '
+                    f'rename it')
   return tuple(names)
 
 
@@ -122,7 +119,7 @@ def read(folder, image_size):
     image_size: height and width to resize to, in pixels.
 
   Returns:
-    An `archives.ImageSet`.
+    An `ImageSet`.
 
   Raises:
     UserError: a file is not an image, is damaged or too large; the line names
@@ -135,8 +132,7 @@ def read(folder, image_size):
     ids[split] = [relative for relative, _ in pairs]
     labels[split] = np.array([label for _, label in pairs], np.int64)
     try:
-      images[split] = np.empty([len(pairs), image_size, image_size, 3],
-                               np.uint8)
+      images[split] = np.empty([len(pairs), image_size, image_size, 3], np.uint8)
     except MemoryError:
       raise RunError(f'--image_dir={folder.path}: {len(pairs)} images do not '
                      f'fit into memory; choose a smaller --image_size')
@@ -147,7 +143,7 @@ def read(folder, image_size):
           os.path.join(folder.path, relative), image_size)
   return image_set.ImageSet(
       train_images=images['train'], train_labels=labels['train'],
-      test_images=images['val'], test_labels=labels['val'], superclass=None,
+      test_images=images['val'], test_labels=labels['val'],
       class_names=folder.class_names, train_ids=ids['train'],
       test_ids=ids['val'])
 
@@ -156,17 +152,14 @@ def _decode(path, image_size):
   """The image in a file, uint8 [image_size, image_size, 3]."""
   try:
     with warnings.catch_warnings():
-      warnings.simplefilter('ignore')  # Large images are refused below.
+      warnings.simplefilter('ignore')
+      # A small file can claim to be a huge image; Pillow knows a limit.
+      warnings.simplefilter('error', Image.DecompressionBombWarning)
       # From memory: for a file, Pillow allocates whatever size it claims.
       data = io.BytesIO(files.contents(path, _MAX_BYTES))
       with Image.open(data, formats=_FORMATS) as image:
-        if image.width * image.height > _MAX_PIXELS:
-          raise Image.DecompressionBombError
         image = _to_rgb(ImageOps.exif_transpose(image))
         return np.asarray(image.resize([image_size, image_size], Image.BICUBIC))
-  except Image.DecompressionBombError:
-    raise UserError(f'{path} has more than {_MAX_PIXELS // 1000000} million '
-                    f'pixels; make it smaller')
   except Exception as error:  # Damaged data can cause any error.
     reason = str(error) or type(error).__name__
     raise UserError(f'{path} cannot be read as PNG or JPEG ({reason}); replace '

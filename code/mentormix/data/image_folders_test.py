@@ -178,7 +178,7 @@ def test_files_that_are_not_images(folder, data):
   refused(folder, 'val/dog/x.png cannot be read as PNG or JPEG')
 
 
-@pytest.mark.parametrize('size', [7072, 14000, 30000, 2000000])
+@pytest.mark.parametrize('size', [10000, 30000, 2000000])
 def test_bombs(folder, size):
   """A few bytes that claim to be a large image."""
   path = folder / 'train' / 'cat' / '0.png'
@@ -186,7 +186,7 @@ def test_bombs(folder, size):
   header = b'IHDR' + struct.pack('>II', size, size) + data[24:29]
   path.write_bytes(data[:12] + header + struct.pack('>I', zlib.crc32(header))
                    + data[33:])
-  refused(folder, 'cat/0.png has more than 50 million pixels')
+  refused(folder, 'cat/0.png cannot be read .*pixels. exceeds limit of')
 
 
 def test_a_file_that_is_too_large(folder, monkeypatch):

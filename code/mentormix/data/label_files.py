@@ -1,4 +1,4 @@
-"""The labels of a training set in a separate file: writing and reading it.
+"""Label files: the labels of a training set, written and read.
 
 Written beside every training set, in the order of its source, which is not that
 of the records:
@@ -14,10 +14,9 @@ Read, whatever the name of the file:
     .npz, .npy    NumPy arrays: by key, just one, or one dictionary (CIFAR-N)
     .pt           a dictionary of arrays or tensors, from torch.save (CIFAR-N)
 
-No code in a file is run: see pickles.py.
+No code in a file is run: see plain_pickles.py.
 """
 import csv
-import hashlib
 import io
 import itertools
 import json
@@ -27,17 +26,15 @@ import zipfile
 
 import numpy as np
 
+from mentormix import files
 from mentormix.data import noise
 from mentormix.data import plain_pickles
 from mentormix.messages import UserError
 
 JSON_FILE = 'labels.json'
 CSV_FILE = 'labels.csv'
-COLUMNS = ('index', 'label', 'clean_label', 'source_id')
 
 _MAX_BYTES = 32 << 20  # Of a file, and of what it unpacks to.
-_MAX_MEMBERS = 1000  # Of a .npz or .pt.
-_MAX_HEADER = 1000  # Bytes of a .npy; NumPy writes 128, and evaluates them.
 _MAX_DIGITS = 9
 _TORCH_MAGIC = plain_pickles.TORCH_MAGIC.to_bytes(10, 'little')
 
@@ -74,7 +71,7 @@ def write(directory, given, clean, ids):
   with open(os.path.join(directory, CSV_FILE), 'w', encoding='utf-8',
             newline='') as stream:
     rows = csv.writer(stream, lineterminator='\n')
-    rows.writerow(COLUMNS)
+    rows.writerow(['index', 'label', 'clean_label', 'source_id'])
     rows.writerows(zip(itertools.count(), given,
                        itertools.repeat('') if clean is None else clean, ids))
 
@@ -95,8 +92,7 @@ def read(path, key=None, index_path=None):
     UserError: a file or the key does not exist, or does not hold labels.
   """
   flag = f'--noise_file={path}'
-  data = _contents(path, flag)
-  entries = _parse(data, flag)
+  entries = _parse(path, flag)
   clean = index = None
   if isinstance(entries, dict):
     name = _find(entries, key, flag)
@@ -110,9 +106,8 @@ def read(path, key=None, index_path=None):
     raise UserError(f'{flag} has no keys; leave out --noise_key={key}')
   if index_path is not None:
     flag = f'--noise_index={index_path}'
-    index = _integers(_parse(_contents(index_path, flag), flag), flag)
-  return LabelFile(path, hashlib.md5(data).hexdigest(), key, labels, clean,
-                   index)
+    index = _integers(_parse(index_path, flag), flag)
+  return LabelFile(path, files.md5_of(path), key, labels, clean, index)
 
 
 def fit(label_file, source_labels, num_classes):
@@ -150,15 +145,15 @@ def fit(label_file, source_labels, num_classes):
     if wrong:
       raise UserError(
           f'{flag}: {wrong} of its {count} clean labels are not those of the '
-          f'images: its order is not that of the archive or folder; is it in '
-          f'TFDS order? Then pass --noise_index')
+          f'images, so its order is not that of the archive or folder; if it '
+          f'is in TFDS order, pass --noise_index')
   elif (count >= _ENOUGH and noise.association(
       source_labels, label_file.labels) < _INDEPENDENT):
     agree = 1 - noise.realised_rate(source_labels, label_file.labels)
     raise UserError(
         f'{flag}: the labels have nothing to do with the images '
-        f'({100 * agree:.1f}% agree, as by chance): the order is not that of '
-        f'the archive or folder')
+        f'({agree:.1%} agree, as by chance), so their order is not that of the '
+        f'archive or folder')
   return label_file.labels
 
 
@@ -167,21 +162,17 @@ def _reorder(label_file, source_labels):
   flag = f'--noise_file={label_file.path}'
   index, count = label_file.index, len(source_labels)
   if label_file.clean is None:
-    raise UserError(f'{flag} has no clean labels, which would tell how to '
-                    f'apply --noise_index; put the labels in order and leave '
-                    f'it out')
-  if len(index) != count:
-    raise UserError(f'--noise_index holds {len(index)} numbers; there are '
-                    f'{count} training images')
-  if not np.array_equal(np.sort(index), np.arange(count)):
-    raise UserError(f'--noise_index does not hold each number from 0 to '
-                    f'{count - 1} once')
+    raise UserError(f'{flag} has no clean labels to tell how to apply '
+                    f'--noise_index; put the labels in order and leave it out')
+  if len(index) != count or np.any(np.sort(index) != np.arange(count)):
+    raise UserError(f'--noise_index holds {len(index)} numbers; it must hold '
+                    f'each number from 0 to {count - 1} once')
   ways = (np.argsort(index), index)  # ordered[i] = source[index[i]]; or back.
   wrong = [np.sum(label_file.clean[way] != source_labels) for way in ways]
   if min(wrong):
     raise UserError(
         f'{flag}: with --noise_index, {min(wrong)} of its {count} clean labels '
-        f'are not those of the images; is it the index of this file?')
+        f'are not those of the images; pass the index of this file')
   found, other = (label_file.labels[ways[i]] for i in np.argsort(wrong))
   if not max(wrong) and not np.array_equal(found, other):
     raise UserError(f'{flag}: the clean labels fit --noise_index both ways, so '
@@ -193,22 +184,12 @@ def _reorder(label_file, source_labels):
 # The formats.
 
 
-def _contents(path, flag):
-  try:
-    if not os.path.isfile(path):
-      raise UserError(f'{flag} is not a file')
-    if os.path.getsize(path) > _MAX_BYTES:
-      raise UserError(f'{flag} is not a label file: it has more than '
-                      f'{_MAX_BYTES >> 20} MiB')
-    with open(path, 'rb') as stream:
-      return stream.read()
-  except OSError as error:
-    raise UserError(f'{flag} cannot be read ({error.strerror})')
-
-
-def _parse(data, flag):
+def _parse(path, flag):
   """The content of a file: a list or array, or a dictionary of them by key."""
+  if not os.path.isfile(path):
+    raise UserError(f'{flag} is not a file')
   try:
+    data = files.contents(path, _MAX_BYTES)
     if data.startswith(b'PK'):
       return _from_zip(data)
     if data.startswith(np.lib.format.MAGIC_PREFIX):
@@ -219,20 +200,15 @@ def _parse(data, flag):
                          'or .json instead')
       return plain_pickles.load(data)
     text = data.decode('utf-8-sig')
-    return (_from_json(text) if text.lstrip()[:1] in ('[', '{')
+    return (json.loads(text) if text.lstrip()[:1] in ('[', '{')
             else _from_csv(text))
   except Exception as error:  # Damaged data can cause any error.
     reason = ' '.join(str(error).split()) or type(error).__name__
     raise UserError(f'{flag} cannot be read as labels: {reason:.200}')
 
 
-def _from_json(text):
-  # A number of a million digits would take hours; as a string it is refused.
-  return json.loads(text, parse_int=lambda digits: (
-      int(digits) if len(digits) <= _MAX_DIGITS else digits))
-
-
 def _from_csv(text):
+  """The labels in the order of the indices, a list."""
   rows = csv.reader(io.StringIO(text, newline=''), strict=True)
   columns = {'index': 0, 'label': 1}
   found = {}  # Index -> line, label.
@@ -250,11 +226,11 @@ def _from_csv(text):
         raise ValueError(f'{here} has {name} {field!r:.40}, which is not a '
                          f'whole number of at most {_MAX_DIGITS} digits')
       numbers[name] = int(field)
-    line, _ = found.setdefault(numbers['index'],
-                               (rows.line_num, numbers['label']))
-    if line != rows.line_num:
+    index = numbers['index']
+    if index in found:
       raise ValueError(
-          f'{here} has index {numbers["index"]}, as line {line} does')
+          f'{here} has index {index}, as line {found[index][0]} does')
+    found[index] = rows.line_num, numbers['label']
   last = max(found, default=-1)
   if last >= len(found):
     raise ValueError(
@@ -266,33 +242,18 @@ def _from_csv(text):
 def _from_npy(data):
   """An array, or the dictionary inside an array of objects."""
   stream = io.BytesIO(data)
-  if np.lib.format.read_magic(stream) != (1, 0):
-    raise ValueError('it is of an unknown version of .npy')
-  if int.from_bytes(data[8:10], 'little') > _MAX_HEADER:
-    raise ValueError('its header is not that of a plain array')
+  np.lib.format.read_magic(stream)
   if np.lib.format.read_array_header_1_0(stream)[-1].hasobject:
     return plain_pickles.load(stream.read())
-  stream.seek(0)
-  values = np.load(stream, allow_pickle=False)
-  if stream.read(1):
-    raise ValueError('it is longer than its header says')
-  return values
+  return np.load(io.BytesIO(data), allow_pickle=False)
 
 
 def _from_zip(data):
-  """The arrays of an .npz by key, or what torch saved since 1.6."""
-  if data.count(b'PK\x01\x02') > _MAX_MEMBERS:
-    raise ValueError(f'it has more than {_MAX_MEMBERS} members')
+  """The arrays of an .npz by key, or what torch has saved since 1.6."""
   with zipfile.ZipFile(io.BytesIO(data)) as archive:
-    infos = archive.infolist()
-    if sum(info.file_size for info in infos) > _MAX_BYTES:
+    if sum(info.file_size for info in archive.infolist()) > _MAX_BYTES:
       raise ValueError(f'it holds more than {_MAX_BYTES >> 20} MiB')
-    if any(info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-           for info in infos):
-      raise ValueError('it is compressed in an unusual way')
-    # Without a size, zipfile would unpack more than the member claims to hold.
-    members = {info.filename: archive.open(info).read(info.file_size)
-               for info in infos}
+    members = {name: archive.read(name) for name in archive.namelist()}
   for name in members:
     if os.path.basename(name) == 'data.pkl':
       folder = os.path.join(os.path.dirname(name), 'data', '')
@@ -314,20 +275,20 @@ def _integers(values, what):
     raise UserError(f'{what}: not a row of integers')
   for position, value in enumerate(values):
     # A bool is an int, but not a label.
-    if type(value) is not int or abs(value) >= 10 ** _MAX_DIGITS:  # pylint: disable=unidiomatic-typecheck
-      # A nested value can be too large to print.
-      simple = isinstance(value, (int, float, str, type(None)))
-      shown = value if simple else type(value).__name__
+    if (not isinstance(value, int) or isinstance(value, bool)
+        or abs(value) >= 10 ** _MAX_DIGITS):
       raise UserError(f'{what}: entry {position}, counted from 0, is '
-                      f'{shown!r:.40}, not a label')
+                      f'{value!r:.40}, not a label')
   return np.array(values, np.int64)
 
 
 def _find(entries, key, flag):
   """The name among `entries` that the user means by `key`."""
   names = sorted(entries)
-  if key in entries or key is None and len(names) == 1:
-    return key or names[0]
+  if key is None and len(names) == 1:
+    return names[0]
+  if key in entries:
+    return key
   short = lambda name: name.replace('_label', '')
   for name in names:
     if key is not None and short(name) == short(key):

@@ -4,7 +4,6 @@ import json
 import os
 import pickle
 import struct
-import tracemalloc
 import zipfile
 
 import hypothesis
@@ -163,14 +162,12 @@ def test_an_exact_key_goes_first(put):
     ('[1, true]', 'entry 1, counted from 0, is True'),
     ('[1, "2"]', "entry 1, counted from 0, is '2'"),
     ('[1, null]', 'entry 1.*None'), ('[[1]]', 'entry 0'), ('[NaN]', 'nan'),
-    ('[' + '9' * 100000 + ']', 'entry 0.*999'), ('[1, 2', 'as labels'),
+    ('[' + '9' * 4000 + ']', 'entry 0.*999'), ('[1, 2', 'as labels'),
     ('[' * 100000, 'as labels'), ('{"a": [1], "b": [1]}', 'more than one set'),
     ('{"x": [0, 1.5]}', ', x: entry 1'),
     ('{"x": {}}', ', x: not a row of integers'), ('{"x": "abc"}', 'not a row'),
     ('{"x": null}', 'x: not a row'), ('{"x": 3}', 'x: not a row'),
     (saved(None, np.savez, x=np.zeros(3)), ', x: float64'),
-    (torch_zip(b'\x80\x02]K\x00\x85' + b'q\x00h\x00\x86' * 60 + b'a.'),
-     'entry 0, counted from 0, is .tuple., not a label'),
     ('index,label\n0,1\n1,x\n', "line 3 has label 'x'"),
     ('index,label\n0,1\n1,True\n', "line 3 has label 'True'"),
     ('index,label\n0,1\n1,-1\n', "line 3 has label '-1'"),
@@ -186,14 +183,10 @@ def test_an_exact_key_goes_first(put):
     (saved(np.zeros([3, 1], int)), r'int64 \[3, 1\]'),
     (saved(np.array([1, 2], object)), 'not a row of integers'),
     (saved(np.arange(9))[:-1], 'as labels'), (b'PK\x03\x04', 'as labels'),
-    (saved(np.arange(9)) + b'x', 'longer than its header says'),
     (torch_zip(pickle.dumps(WORSE, protocol=2)[:-9]), 'ends too early'),
     (torch_zip(pickle.dumps(1.5, protocol=2)), 'instruction'),
     (pickle.dumps([1], protocol=2), 'it is a pickle; save the labels as .npy'),
-    (b'PK\x01\x02' * 1001, 'more than 1000 members'),
-    (b'\x93NUMPY\x01\x00`\xea' + b'-' * 60000, 'header is not that of a plain'),
-    (b'\x93NUMPY\x09\x00`\xea' + b'-' * 60000, 'unknown version'),
-    (saved(np.zeros(9, int)).replace(b'(9,)', b'(-9,)'), 'as labels'),
+    (b'\x93NUMPY\x01\x00`\xea' + b'-' * 60000, 'as labels'),
     (saved(np.zeros(9, int)).replace(b'(9,), }' + b' ' * 12,
                                      b'(%d,), }' % 10**12), 'as labels')])
 def test_odd_files(put, data, words):
@@ -236,37 +229,13 @@ def test_malicious_files_do_not_run(put, tmp_path, wrap):
   assert os.path.exists(trace)
 
 
-def zipped(content, method=zipfile.ZIP_DEFLATED):
-  stream = io.BytesIO()
-  with zipfile.ZipFile(stream, 'w', method) as archive:
-    archive.writestr('x.npy', content)
-  return stream.getvalue()
-
-
 def test_sizes_are_bounded(put, monkeypatch):
   monkeypatch.setattr(label_files, '_MAX_BYTES', 100000)
+  zeros = saved(None, np.savez_compressed, x=np.zeros(200000, np.uint8))
   with pytest.raises(UserError, match='holds more than'):
-    label_files.read(put(zipped(b'0' * 200000)), 'x')
-  with pytest.raises(UserError, match='is not a label file: it has more than'):
+    label_files.read(put(zeros), 'x')
+  with pytest.raises(UserError, match='as labels: it has more than'):
     label_files.read(put(b' ' * 100001))
-
-
-def test_a_member_unpacks_to_no_more_than_it_says(put):
-  size = struct.pack('<I', 30 << 20)
-  bomb = zipped(b'0' * (30 << 20)).replace(size, struct.pack('<I', 100))
-  path = put(bomb)
-  tracemalloc.start()
-  with pytest.raises(UserError, match='as labels'):
-    label_files.read(path, 'x')
-  peak = tracemalloc.get_traced_memory()[1]
-  tracemalloc.stop()
-  assert peak < 3 << 20
-
-
-@pytest.mark.parametrize('method', [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_unbounded_compression_is_refused(put, method):
-  with pytest.raises(UserError, match='unusual'):
-    label_files.read(put(zipped(saved(WORSE), method)), 'x')
 
 
 SMALL = {name: x[:20] for name, x in ENTRIES.items()}
@@ -314,8 +283,8 @@ def test_the_index_is_used_the_way_that_fits(put, order):
 
 
 @pytest.mark.parametrize('clean, index, words', [
-    (CLEAN[::-1], INDEX, 'is it the index of this file'),
-    (CLEAN[INDEX], INDEX[1:], '1999 numbers'),
+    (CLEAN[::-1], INDEX, 'pass the index of this file'),
+    (CLEAN[INDEX], INDEX[1:], 'holds 1999 numbers; .*each number from 0 to 1999 once'),
     (CLEAN[INDEX], np.zeros(N, int), 'each number from 0 to 1999 once'),
     (CLEAN[INDEX], INDEX + 1, 'each number from 0 to 1999 once'),
     (None, INDEX, 'no clean labels')])

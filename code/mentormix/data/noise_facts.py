@@ -4,9 +4,9 @@ import os
 
 import numpy as np
 
+from mentormix import files
 from mentormix.data import label_files
 from mentormix.data import noise
-from mentormix import files
 from mentormix.messages import UserError
 
 FACTS_FILE = 'noise.json'  # In every data set: how it was made.
@@ -28,12 +28,9 @@ def read_facts(directory):
   facts = files.read_object(path, 'the facts of a data set')
   for name, (least, most) in sorted(_SIZES.items()):
     size = (facts or {}).get(name, least)
-    # A bool is an int, but not a size.
-    if type(size) is not int or not least <= size <= most:  # pylint: disable=unidiomatic-typecheck
-      simple = isinstance(size, (int, float, str, type(None)))
-      shown = size if simple else type(size).__name__
-      raise UserError(f'{path}: {name} is {shown!r:.40}, not a whole number '
-                      f'from {least} to {most}; make the data set again')
+    if not isinstance(size, int) or not least <= size <= most:
+      raise UserError(f'{path}: {name} is {size!r:.40}, not a whole number from '
+                      f'{least} to {most}; make the data set again')
   return facts
 
 
@@ -63,9 +60,14 @@ def copy_facts(data_dir, directory):
   """Copies the noise.json of a data set, if it has one, to a directory."""
   facts = read_facts(data_dir)
   if facts is not None:
-    with files.replaced(os.path.join(directory, FACTS_FILE)) as f:
-      json.dump(facts, f, indent=1, sort_keys=True)
-      f.write('\n')
+    write_facts(directory, facts)
+
+
+def write_facts(directory, facts):
+  """Writes a noise.json atomically."""
+  with files.replaced(os.path.join(directory, FACTS_FILE)) as f:
+    json.dump(facts, f, indent=1, sort_keys=True)
+    f.write('\n')
 
 
 def keep(path, asked, overwrite):
@@ -115,21 +117,28 @@ def _difference(path, names, asked):
   return None
 
 
-def facts(target, source, class_names, split):
-  """What noise.json says, but for the checksums: a dict."""
+def facts(asked, source, class_names, split):
+  """What noise.json says, without the checksums.
+
+  Args:
+    asked: the part of it that the settings determine.
+    source: path of the archive or folder.
+    class_names: K strings.
+    split: a split as in preparation.py.
+
+  Returns:
+    A dict.
+  """
   count = lambda labels: np.bincount(labels, None, len(class_names)).tolist()
-  facts = dict(
-      target.asked,
-      definition=noise.DEFINITIONS.get(target.asked['noise_type'], 'clean'),
-      rate_realised=None, num_examples=len(split.given), num_changed=None,
-      num_classes=len(class_names), class_names=class_names,
-      clean_label_counts=None, given_label_counts=count(split.given),
-      transition=(None if split.transition is None
-                  else split.transition.tolist()),
-      archive=os.path.basename(os.path.abspath(source.path)))
-  if split.clean is not None:
-    facts.update(
-        rate_realised=noise.realised_rate(split.clean, split.given),
-        num_changed=int(np.sum(split.clean != split.given)),
-        clean_label_counts=count(split.clean))
-  return facts
+  clean, given, transition = split.clean, split.given, split.transition
+  return dict(
+      asked,
+      definition=noise.DEFINITIONS.get(asked['noise_type'], 'clean'),
+      num_examples=len(given), num_classes=len(class_names),
+      class_names=class_names, given_label_counts=count(given),
+      clean_label_counts=None if clean is None else count(clean),
+      num_changed=None if clean is None else int(np.sum(clean != given)),
+      rate_realised=(None if clean is None
+                     else noise.realised_rate(clean, given)),
+      transition=None if transition is None else transition.tolist(),
+      archive=os.path.basename(os.path.abspath(source)))

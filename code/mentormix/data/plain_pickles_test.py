@@ -54,13 +54,9 @@ def test_other_arrays_are_none(value):
 
 def test_arrays_that_do_not_fit_together():
   data = pickle.dumps(np.zeros(3, np.uint8), protocol=2)
-  for old, new in ((b'K\x03\x85', b'K\x04\x85'), (b'u1', b'i4'),
-                   (b'K\x03\x85', b'(' + b'K\x01' * 99 + b't')):
+  for old, new in ((b'K\x03\x85', b'K\x04\x85'), (b'u1', b'i4')):
     with pytest.raises(ValueError):
       plain_pickles.load(data.replace(old, new))
-  for old, new in ((b'K\x03\x85', b'J\xff\xff\xff\xff\x85'), (b'u1', b'f1'),
-                   (b'\x01\x00\x00\x00|', b'\x04\x00\x00\x00(9,)')):
-    assert old in data and plain_pickles.load(data.replace(old, new)) is None
 
 
 def tensor(offset=b'K\x01', size=b'K\x02', stride=b'K\x01', kind=b'Int'):
@@ -79,7 +75,6 @@ def test_tensors():
   short = plain_pickles.load(tensor(kind=b'Short'), storages)
   assert short.dtype == np.int16 and len(short) == 2
   assert plain_pickles.load(tensor(stride=b'K\x02'), storages) is None
-  assert plain_pickles.load(tensor(size=b'J\xff\xff\xff\xff'), storages) is None
   for bad in (tensor(offset=b'K\x02'), tensor(kind=b'Long')):
     with pytest.raises(ValueError):
       plain_pickles.load(bad, storages)
@@ -108,33 +103,17 @@ def test_calls_are_refused(protocol, tmp_path):
   assert os.path.exists(trace)
 
 
-TUPLES = b'K\x00\x85' + b'q\x00h\x00\x86' * 99  # 2 ** 99 zeros, nested.
-
-
 @pytest.mark.parametrize('data', [
     b'cbuiltins\neval\n.', b'cos\nsystem\n.', b'ctorch\nload\n.',
     b'ctorch._utils\n_rebuild_tensor\n.', b'ccollections\nCounter\n.',
     b'ccollections\nOrderedDict.update\n.', b'cnumpy\nload\n.',
     b'ccollections\nOrderedDict\n)\x81.',  # NEWOBJ.
-    b'ccollections\nOrderedDict\n)R}b.',  # BUILD, of a dictionary
-    b'cnumpy\ndtype\n}b.',  # and of a function.
+    b'ccollections\nOrderedDict\n)R}q\x00h\x00h\x00sb.',  # BUILD.
     b'(icollections\nOrderedDict\n.', b'\x82\x01.',  # INST, EXT1.
-    b'cnumpy\nndarray\n)R)R.', b'K\x01Q.', b')Q.', b'Pname\n.',
-    b'}' + TUPLES + b'K\x00s.',  # A key that takes ages to hash.
-    b'ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\n'
-    b'IntStorage\n' + TUPLES + b'tQK\x00K\x02\x85K\x01\x85tR.',
-    b'c_codecs\nencode\nq\x01X\x40\x00\x00\x00' + b'a' * 64 + b'q\x02X\x06'
-    b'\x00\x00\x00latin1q\x03' + b'h\x01h\x02h\x03\x86R' * 99 + b'.',
-    b'X\x03\x00\x00\x00\xed\xa0\x80.'])  # Half a character.
+    b'cnumpy\nndarray\n)R)R.', b'K\x01Q.', b'Pname\n.'])
 def test_everything_else_is_refused(data):
   with pytest.raises(ValueError):
     plain_pickles.load(data)
-
-
-def test_long_pickles_are_refused(monkeypatch):
-  monkeypatch.setattr(plain_pickles, '_MAX_READS', 1000)
-  with pytest.raises(ValueError, match='too long'):
-    plain_pickles.load(b'}' * 1001)
 
 
 VALID = pickle.dumps({b'x': np.arange(5), 'y': [1, 'two', (3,)]}, protocol=2)

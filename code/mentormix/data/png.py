@@ -4,11 +4,7 @@ import zlib
 
 import numpy as np
 
-from mentormix.data import image_set
-
-# Writing.
-
-
+SIGNATURE = b'\x89PNG\r\n\x1a\n'
 _STORED_BYTES = 0xffff  # The most that a stored block of zlib holds.
 
 
@@ -37,8 +33,8 @@ def encode_png(image):
   stored.append(struct.pack('>I', zlib.adler32(raw)))
   header = struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)  # 8-bit RGB.
   return b''.join([
-      image_set.PNG_SIGNATURE, _chunk(b'IHDR', header),
-      _chunk(b'IDAT', b''.join(stored)), _chunk(b'IEND', b'')])
+      SIGNATURE, _chunk(b'IHDR', header), _chunk(b'IDAT', b''.join(stored)),
+      _chunk(b'IEND', b'')])
 
 
 def _chunk(kind, data):

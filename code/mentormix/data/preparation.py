@@ -1,48 +1,23 @@
 """Images and labels -> noisy TFRecords with noise.json, at every noise level."""
-import json
 import os
 import re
 import typing
 
 import numpy as np
-import tqdm
 
+from mentormix import files
 from mentormix.data import cifar_archive
 from mentormix.data import digits
 from mentormix.data import download
 from mentormix.data import image_folders
-from mentormix.data import image_set
 from mentormix.data import label_files
 from mentormix.data import noise
 from mentormix.data import noise_facts
-from mentormix.data import png
-from mentormix import files
+from mentormix.data import preparation_settings
 from mentormix.messages import RunError
 from mentormix.messages import UserError
 
-FORMAT_VERSION = 2  # Of the directories written; two must match in it.
-
-DOWNLOAD_DIR = 'data'
-
-
-class Settings(typing.NamedTuple):
-  """What to make; each field is what the flag of its name says."""
-  dataset_name: str
-  output_dir: str
-  noise_levels: tuple  # Floats; (None,) for the labels of a file.
-  noise_type: str  # Of NOISE_TYPES, or noise.FILE or noise.FOLDERS.
-  archive: typing.Optional[str] = None
-  md5: typing.Optional[str] = None
-  image_dir: typing.Optional[str] = None
-  image_size: int = image_set.IMAGE_SIZE
-  noise_file: typing.Optional[str] = None
-  noise_key: typing.Optional[str] = None
-  noise_index: typing.Optional[str] = None
-  seed: int = 0
-  num_train: typing.Optional[int] = None
-  skip_train: int = 0
-  num_shards: int = 10
-  overwrite: bool = False
+FORMAT_VERSION = 2  # Of the directories written.
 
 
 class _Target(typing.NamedTuple):
@@ -60,7 +35,7 @@ class _Split(typing.NamedTuple):
   ids: list  # N strings.
   clean: typing.Optional[np.ndarray]  # int64 [N]; None if not known.
   given: np.ndarray  # int64 [N].
-  transition: typing.Optional[np.ndarray]  # int64 [K]; asymmetric noise only.
+  transition: typing.Optional[np.ndarray] = None  # int64 [K]; asymmetric noise.
 
 
 def prepare(settings):
@@ -69,12 +44,13 @@ def prepare(settings):
   All inputs are checked before anything is written.
 
   Args:
-    settings: a `Settings`.
+    settings: a `preparation_settings.Settings`.
 
   Raises:
     UserError: an input is bad, or a directory is in the way.
     RunError: writing failed.
   """
+  settings = preparation_settings.checked(settings)
   if settings.image_dir:
     source = image_folders.find(settings.image_dir)
     parent = os.path.join(os.path.realpath(settings.image_dir), '')
@@ -84,10 +60,12 @@ def prepare(settings):
                       f'--image_dir={settings.image_dir}; choose another')
   else:
     source = download.locate(settings.dataset_name, settings.archive,
-                             settings.md5, DOWNLOAD_DIR)
+                             settings.md5, preparation_settings.DOWNLOAD_DIR)
   label_file = settings.noise_file and label_files.read(
       settings.noise_file, settings.noise_key, settings.noise_index)
-  targets = _plan(settings, source, label_file)
+  targets = [_target(settings, source, label_file, 'test')] + [
+      _target(settings, source, label_file, 'train', rate)
+      for rate in settings.noise_levels]
   if not all(target.keep for target in targets):
     images, file_labels = _read(settings, source, label_file)
     splits = [_split(settings, target, images, file_labels)
@@ -103,6 +81,43 @@ def prepare(settings):
         f'--data_dir={targets[0].path}')
 
 
+def _target(settings, source, label_file, split, rate=None):
+  """The `_Target` of a split; UserError if its directory cannot be written."""
+  asked = {
+      'format_version': FORMAT_VERSION, 'dataset_name': settings.dataset_name,
+      'image_size': settings.image_size, 'split': split, 'noise_type': None,
+      'rate_asked': 0.0, 'seed': None, 'num_train': None,
+      'num_shards': settings.num_shards, 'archive_md5': source.md5}
+  name = 'val'
+  if split == 'train':
+    asked.update(noise_type=settings.noise_type, rate_asked=rate,
+                 seed=settings.seed, num_train=settings.num_train)
+    if settings.skip_train:
+      asked['skip_train'] = settings.skip_train
+    if settings.noise_type == noise.FOLDERS:
+      asked['rate_asked'] = None
+    if settings.noise_type == noise.FILE:
+      name = _file_level_name(settings)
+      asked.update(noise_file=os.path.basename(label_file.path),
+                   noise_file_md5=label_file.md5, noise_key=label_file.key)
+    else:
+      name = noise.level_name(rate)
+  path = os.path.join(settings.output_dir, name)
+  return _Target(path, split, rate, asked,
+                 noise_facts.keep(path, asked, settings.overwrite))
+
+
+def _file_level_name(settings):
+  """The directory of the labels of a file: their key, or the file's name."""
+  name = settings.noise_key or os.path.splitext(
+      os.path.basename(settings.noise_file))[0]
+  if name == 'val' or not re.match(r'[A-Za-z0-9_-][A-Za-z0-9_.-]*\Z', name):
+    what = 'the key' if settings.noise_key else settings.noise_file
+    raise UserError(f'{name!r} cannot name a directory of labels; rename '
+                    + what)
+  return name
+
+
 # The images.
 
 
@@ -116,31 +131,29 @@ def _read(settings, source, label_file):
     if source.url:
       download.download(source.url, source.path, source.md5)
     images = cifar_archive.read(source.path, settings.dataset_name)
-  total, skipped = len(images.train_labels), settings.skip_train
-  if skipped >= total:
-    raise UserError(f'--skip_train={skipped} leaves none of the {total} '
-                    'training images')
-  num_train = settings.num_train or total - skipped
-  if skipped + num_train > total:
-    raise UserError(f'--num_train={num_train} is more than the '
-                    f'{total - skipped} training images'
-                    + (' after --skip_train' if skipped else ''))
-  smallest = min(num_train, len(images.test_labels))
-  if settings.num_shards > smallest:
+  labels, num_test = images.train_labels, len(images.test_labels)
+  left = len(labels) - settings.skip_train
+  if left <= 0:
+    raise UserError(f'--skip_train={settings.skip_train} leaves none of the '
+                    f'{len(labels)} training images')
+  num_train = settings.num_train or left
+  if num_train > left:
+    raise UserError(f'--num_train={num_train} is more than the {left} training '
+                    'images' + (' after --skip_train' if settings.skip_train
+                                else ''))
+  if settings.num_shards > min(num_train, num_test):
     raise UserError(f'--num_shards={settings.num_shards} leaves files empty: a '
-                    f'split has {smallest} images')
+                    f'split has {min(num_train, num_test)} images')
   file_labels = label_file and label_files.fit(
-      label_file, images.train_labels, len(images.class_names))
-  if num_train < total:
-    rows = _part(images.train_labels, skipped, num_train,
-                 evenly=bool(settings.image_dir))
-    ids = _ids(images.train_ids, images.train_labels)
-    file_labels = label_file and file_labels[rows]
-    images = images._replace(
-        train_images=images.train_images[rows],
-        train_labels=images.train_labels[rows],
-        train_ids=[ids[row] for row in rows])
-  return images, file_labels
+      label_file, labels, len(images.class_names))
+  rows = _part(labels, settings.skip_train, num_train,
+               evenly=bool(settings.image_dir))
+  ids = images.train_ids or range(len(labels))
+  return images._replace(
+      train_images=images.train_images[rows], train_labels=labels[rows],
+      train_ids=[str(ids[row]) for row in rows],
+      test_ids=images.test_ids or [str(row) for row in range(num_test)],
+  ), file_labels if file_labels is None else file_labels[rows]
 
 
 def _part(labels, skipped, count, evenly):
@@ -164,94 +177,23 @@ def _part(labels, skipped, count, evenly):
 def _split(settings, target, images, file_labels):
   """What goes into the directory `target`, a `_Split`."""
   if target.split == 'test':
-    labels = images.test_labels
-    return _Split(images.test_images, _ids(images.test_ids, labels), labels,
-                  labels, None)
-  labels = images.train_labels
-  clean, given, transition = labels, labels, None
+    return _Split(images.test_images, images.test_ids, images.test_labels,
+                  images.test_labels)
+  split = _Split(images.train_images, images.train_ids, images.train_labels,
+                 images.train_labels)
   if settings.noise_type == noise.FILE:
-    given = file_labels
-  elif settings.noise_type == noise.FOLDERS:
-    clean = None
-  else:
-    if settings.noise_type == noise.ASYMMETRIC:
-      transition = noise.transition(settings.dataset_name, images.superclass)
-    given = noise.corrupt(labels, target.rate, settings.noise_type,
-                          len(images.class_names), settings.seed, transition)
-  return _Split(images.train_images, _ids(images.train_ids, labels), clean,
-                given, transition)
+    return split._replace(given=file_labels)
+  if settings.noise_type == noise.FOLDERS:
+    return split._replace(clean=None)
+  transition = None
+  if settings.noise_type == noise.ASYMMETRIC:
+    transition = noise.transition(settings.dataset_name, images.superclass)
+  return split._replace(transition=transition, given=noise.corrupt(
+      split.clean, target.rate, settings.noise_type, len(images.class_names),
+      settings.seed, transition))
 
 
-def _ids(ids, labels):
-  return ids or [str(index) for index in range(len(labels))]
-
-
-# Directories that exist already.
-
-
-def _plan(settings, source, label_file):
-  """The directories to write or keep; the test set comes first.
-
-  Raises:
-    UserError: one cannot be written or holds something else.
-  """
-  _check_writable(settings.output_dir)
-  targets = []
-  for split, rate in [('test', None)] + [
-      ('train', rate) for rate in settings.noise_levels]:
-    train = split == 'train'
-    asked = {
-        'format_version': FORMAT_VERSION,
-        'dataset_name': settings.dataset_name,
-        'image_size': settings.image_size,
-        'split': split,
-        'noise_type': settings.noise_type if train else None,
-        'rate_asked': rate if train else 0.0,
-        'seed': settings.seed if train else None,
-        'num_train': settings.num_train if train else None,
-        'num_shards': settings.num_shards,
-        'archive_md5': source.md5,
-    }
-    if train and settings.skip_train:
-      asked['skip_train'] = settings.skip_train
-    if not train:
-      name = 'val'
-    elif settings.noise_type == noise.FILE:
-      name = _file_level_name(settings)
-      asked.update(noise_file=os.path.basename(label_file.path),
-                   noise_file_md5=label_file.md5, noise_key=label_file.key)
-    else:
-      name = noise.level_name(rate)
-      if settings.noise_type == noise.FOLDERS:
-        asked['rate_asked'] = None
-    path = os.path.join(settings.output_dir, name)
-    targets.append(_Target(path, split, rate, asked,
-                           noise_facts.keep(path, asked, settings.overwrite)))
-  return targets
-
-
-def _file_level_name(settings):
-  """The directory of the labels of a file: their key, or the file's name."""
-  name = settings.noise_key or os.path.splitext(
-      os.path.basename(settings.noise_file))[0]
-  if name == 'val' or not re.match(r'[A-Za-z0-9_-][A-Za-z0-9_.-]*\Z', name):
-    what = 'the key' if settings.noise_key else settings.noise_file
-    raise UserError(f'{name!r} cannot name a directory of labels; rename '
-                    + what)
-  return name
-
-
-def _check_writable(path):
-  """Raises UserError unless directories can be made in `path`."""
-  parent = os.path.abspath(path)
-  while not os.path.lexists(parent):
-    parent = os.path.dirname(parent)
-  if not os.path.isdir(parent):
-    raise UserError(f'--output_dir={path}: {parent} is not a directory; choose '
-                    'another')
-  if not os.access(parent, os.W_OK | os.X_OK):
-    raise UserError(f'--output_dir={path}: {parent} is not writable; choose '
-                    'another')
+# Writing.
 
 
 def record_order(count, seed):
@@ -277,60 +219,35 @@ def _write(settings, target, source, class_names, split):
   Args:
     settings: a `Settings`.
     target: a `_Target`.
-    source: an `archives.Source` or `image_folders.Folder`.
+    source: a `download.Source` or `image_folders.Folder`.
     class_names: K strings.
     split: a `_Split`.
   """
   # TensorFlow takes seconds to load; bad input is reported before that.
-  from mentormix.runtime import tf  # pylint: disable=g-import-not-at-top
-  facts = noise_facts.facts(target, source, class_names, split)
+  from mentormix.data import datasets  # pylint: disable=g-import-not-at-top
+  count, train = len(split.given), target.split == 'train'
+  order = record_order(count, settings.seed) if train else np.arange(count)
+  facts = noise_facts.facts(target.asked, source.path, class_names, split)
   try:
     with files.new_directory(target.path) as directory:
-      _write_records(settings, target, split, directory)
-      if target.split == 'train':
+      datasets.write_files(
+          os.path.join(directory, f'{settings.dataset_name}_{target.split}-'),
+          settings.num_shards, order, split.images, split.given, split.clean,
+          split.ids, fine=settings.dataset_name == 'cifar100')
+      if train:
         label_files.write(directory, split.given, split.clean, split.ids)
       facts['sha256'] = {name: files.sha256_of(os.path.join(directory, name))
                          for name in os.listdir(directory)}
-      with files.replaced(os.path.join(directory, noise_facts.FACTS_FILE)) as f:
-        json.dump(facts, f, indent=1, sort_keys=True)
-        f.write('\n')
-  except (OSError, tf.errors.OpError) as error:
+      noise_facts.write_facts(directory, facts)
+  except OSError as error:
     raise RunError(f'cannot write {target.path} ({error})')
-  print(f'{target.path}: {len(split.given)} examples, '
-        + _in_words(settings, target, facts))
-
-
-def _in_words(settings, target, facts):
-  """Describes the labels of a finished directory."""
-  if target.split == 'test':
-    return 'clean'
-  if settings.noise_type == noise.FOLDERS:
-    return 'labels as in the folders'
-  if settings.noise_type == noise.FILE:
-    return (f'labels of {facts["noise_file"]}, {facts["rate_realised"]:.4f} '
-            'realised')
-  return (f'{settings.noise_type} noise, {target.rate:g} asked, '
-          f'{facts["rate_realised"]:.4f} realised')
-
-
-def _write_records(settings, target, split, directory):
-  """Writes the TFRecords of one directory."""
-  from mentormix.data import datasets  # pylint: disable=g-import-not-at-top
-  from mentormix.runtime import tf  # pylint: disable=g-import-not-at-top
-  order = np.arange(len(split.given))
-  if target.split == 'train':
-    order = record_order(len(order), settings.seed)
-  has_fine_label = settings.dataset_name == 'cifar100'
-  prefix = os.path.join(directory, f'{settings.dataset_name}_{target.split}-')
-  with tqdm.tqdm(total=len(order), desc=target.path, unit='image', leave=False,
-                 disable=None) as bar:
-    for shard, indices in enumerate(np.array_split(order, settings.num_shards)):
-      with tf.python_io.TFRecordWriter(
-          f'{prefix}{shard:05d}-of-{settings.num_shards:05d}') as writer:
-        for index in indices:
-          writer.write(datasets.encode_example(
-              png.encode_png(split.images[index]), split.given[index],
-              None if split.clean is None else split.clean[index],
-              split.clean[index] if has_fine_label else None,
-              split.ids[index]))
-          bar.update()
+  how = f'{settings.noise_type} noise, {target.rate or 0:g} asked'
+  if not train:
+    how = 'clean'
+  elif settings.noise_type == noise.FOLDERS:
+    how = 'labels as in the folders'
+  elif settings.noise_type == noise.FILE:
+    how = f'labels of {facts["noise_file"]}'
+  if train and facts['rate_realised'] is not None:
+    how += f', {facts["rate_realised"]:.4f} realised'
+  print(f'{target.path}: {count} examples, {how}')

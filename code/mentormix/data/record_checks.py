@@ -4,13 +4,10 @@ import struct
 
 from mentormix.data import datasets
 from mentormix.data import decoding
-from mentormix.data import image_set
+from mentormix.data import png
 from mentormix.messages import log
 from mentormix.messages import UserError
 from mentormix.runtime import tf
-
-
-# The check before anything starts.
 
 
 def check_files(dataset, split, paths, max_bad_records=0):
@@ -109,49 +106,30 @@ def _fault(dataset, split, record):
   The image is not decoded; only the header of a PNG is read, for its size.
   """
   try:
-    example = tf.train.Example.FromString(record)
-    example.DiscardUnknownFields()
+    feature = tf.train.Example.FromString(record).features.feature
   except Exception:  # protobuf has one exception class per implementation.
     return 'is not a tf.Example'
-  # TensorFlow's own parser is stricter, and where it quotes bytes that are not
-  # text, 1.15 ends the process and 2.x raises another error.
-  if example.ByteSize() != len(record):
-    return 'is not a tf.Example as TensorFlow writes it'
-  feature = example.features.feature
-  label_key = dataset.label_key(split)
-  image = feature[datasets.IMAGE].bytes_list.value
-  label = feature[label_key].int64_list.value
-  if len(image) != 1 or len(label) != 1:
-    return (f'lacks {datasets.IMAGE} or {label_key}, or has several; it is not of data '
-            f'set {dataset.name}')
-  num_classes = dataset.num_classes
-  if not 0 <= label[0] < num_classes:
-    return (f'has label {label[0]}; --dataset_name={dataset.name} has classes '
-            f'0 to {num_classes - 1}')
-  if datasets.CLEAN_LABEL in feature:
-    clean = feature[datasets.CLEAN_LABEL].int64_list.value
-    if len(clean) != 1 or not datasets.UNKNOWN_LABEL <= clean[0] < num_classes:
-      return (f'has {datasets.CLEAN_LABEL} {list(clean)[:2]}; --dataset_name='
-              f'{dataset.name} has classes 0 to {num_classes - 1}')
-  if datasets.SOURCE_ID in feature and len(feature[datasets.SOURCE_ID].bytes_list.value) != 1:
-    return f'does not have exactly one string as {datasets.SOURCE_ID}'
-  return _png_fault(dataset, image[0])
-
-
-def _png_fault(dataset, image):
-  """What is wrong with the size of an image, or None; None if it is not a PNG.
-
-  Args:
-    dataset: a `Dataset`.
-    image: the encoded bytes.
-  """
-  if not image.startswith(image_set.PNG_SIGNATURE):
-    return None
-  if len(image) < 24:
-    return 'has an image that is cut off'
-  width, height = struct.unpack('>II', image[16:24])
-  size = dataset.image_size
-  if (width, height) != (size, size):
-    return (f'has an image of {width} x {height} pixels; --dataset_name='
-            f'{dataset.name} has {size} x {size}')
+  label_key, name = dataset.label_key(split), dataset.name
+  for key, kind, required in (
+      (datasets.IMAGE, 'bytes_list', True), (label_key, 'int64_list', True),
+      (datasets.CLEAN_LABEL, 'int64_list', False),
+      (datasets.SOURCE_ID, 'bytes_list', False)):
+    if ((required or key in feature)
+        and len(getattr(feature[key], kind).value) != 1):
+      return f'does not have exactly one {key}; it is not of data set {name}'
+  for key, least in ((label_key, 0),
+                     (datasets.CLEAN_LABEL, datasets.UNKNOWN_LABEL)):
+    for label in feature[key].int64_list.value:
+      if not least <= label < dataset.num_classes:
+        return (f'has {key} {label}; --dataset_name={name} has classes 0 to '
+                f'{dataset.num_classes - 1}')
+  image = feature[datasets.IMAGE].bytes_list.value[0]
+  if image.startswith(png.SIGNATURE):
+    if len(image) < 24:
+      return 'has an image that is cut off'
+    width, height = struct.unpack('>II', image[16:24])
+    size = dataset.image_size
+    if (width, height) != (size, size):
+      return (f'has an image of {width} x {height} pixels; --dataset_name='
+              f'{name} has {size} x {size}')
   return None

@@ -2,14 +2,14 @@
 import contextlib
 
 from mentormix import checkpoints
-from mentormix.messages import RunError
 from mentormix import runtime
-from mentormix.runtime import tf
 from mentormix import schedules
 from mentormix import students
+from mentormix.messages import RunError
+from mentormix.runtime import tf
 
 
-class AveragedStudent(object):
+class AveragedStudent:
   """A student in evaluation mode, with averaged weights and raw statistics.
 
   Attributes:
@@ -25,8 +25,7 @@ class AveragedStudent(object):
       images: [B, H, W, 3], from `input_pipeline.eval_batch`.
       master: TensorFlow master to use.
     """
-    self._what = '--studentnet=%s on --dataset_name=%s' % (
-        studentnet, dataset.name)
+    self._what = f'--studentnet={studentnet} on --dataset_name={dataset.name}'
     self._master = master
     self.logits = students.get(studentnet)(
         images, dataset.num_classes, is_training=False)
@@ -45,7 +44,7 @@ class AveragedStudent(object):
       fetches: tensors, as for session.run.
 
     Raises:
-      UserError: the checkpoint is of another student or number of classes.
+      UserError: the checkpoint has another student or number of classes.
       checkpoints.Damaged: it cannot be read.
       RunError: the data cannot be read.
     """
@@ -54,8 +53,8 @@ class AveragedStudent(object):
                  for name, variable in self._restored.items()}, self._what)
     try:
       coordinator = tf.train.Coordinator()
-      # Closed, but not made the default one: a default must not outlive what
-      # the caller does between two batches.
+      # `closing` does not make it the default session, which would stay the
+      # default in the caller's code between two batches.
       with contextlib.closing(tf.Session(
           self._master, config=runtime.session_config())) as session:
         session.run(self._initialize)
@@ -71,5 +70,5 @@ class AveragedStudent(object):
           coordinator.request_stop()
           coordinator.join(threads)
     except (tf.errors.OpError, ValueError) as error:
-      raise RunError('no pass with the checkpoint %s: %s'
-                     % (prefix, runtime.reason(error)))
+      raise RunError(f'no pass with the checkpoint {prefix}: '
+                     f'{runtime.reason(error)}')

@@ -1,7 +1,7 @@
 """Evaluation: averaged weights, every image once, a row per checkpoint.
 
-A process of its own: it shares nothing with training but the directory with the
-checkpoints and config.json. It knows neither mentor nor loss.
+It is a process of its own, which shares only a directory with training: the
+checkpoints and config.json. It uses neither the MentorNet nor the loss.
 """
 import contextlib
 import os
@@ -11,31 +11,31 @@ import numpy as np
 
 from mentormix import checkpoints
 from mentormix import config as config_lib
+from mentormix import files as files_lib
+from mentormix import runtime
+from mentormix import students
+from mentormix import summaries
 from mentormix.data import datasets
 from mentormix.data import decoding
 from mentormix.data import input_pipeline
 from mentormix.data import record_checks
 from mentormix.evaluation import averaged_student
-from mentormix.evaluation import results as results_lib
-from mentormix import files as files_lib
+from mentormix.evaluation import results as eval_results
 from mentormix.messages import log
 from mentormix.messages import RunError
 from mentormix.messages import UserError
-from mentormix import runtime
 from mentormix.runtime import tf
-from mentormix import students
-from mentormix import summaries
 
 _TOP = 5
-_FIRST_SECS = 5  # Between two looks for the first checkpoint, at most.
-_SAY_SECS = 600  # Between two lines while nothing new comes.
+_MAX_FIRST_POLL_SECS = 5  # While there is no checkpoint yet.
+_LOG_SECS = 600  # Between two log lines while nothing new comes.
 
 
 def evaluate(config):
   """Evaluates every new checkpoint until training has finished.
 
-  A checkpoint that cannot be read is left out, and looked at again with every
-  poll; results of an earlier run in the same directory are moved away.
+  It skips a checkpoint that cannot be read, and tries again at the next poll.
+  It moves the results of an earlier run in the same directory away.
 
   Args:
     config: a `config.EvalConfig`, validated.
@@ -44,177 +44,176 @@ def evaluate(config):
     The `results.Result`s of all checkpoints so far, by step.
 
   Raises:
-    UserError: data, student and checkpoint do not fit together.
-    RunError: there was no new checkpoint for too long, or one that cannot be
-      read is left.
+    UserError: data, student and checkpoint do not match.
+    RunError: no new checkpoint came for too long, or a checkpoint cannot be
+      read.
   """
   runtime.select_device(config.device_id)
-  if config.once and not checkpoints.find(config.checkpoint_dir):
-    raise UserError('--checkpoint_dir=%s holds no checkpoint'
-                    % config.checkpoint_dir)
   wait = _Wait(config)
   while not checkpoints.find(config.checkpoint_dir):
+    if config.once:
+      raise UserError(
+          f'--checkpoint_dir={config.checkpoint_dir} holds no checkpoint')
     wait.poll(None, None)
-  asked = config
-  config, _ = config_lib.resolve_eval(asked)
-  dataset = datasets.get(config.dataset_name, config.data_dir)
-  students.get(config.studentnet)  # Unknown names end here.
-  shards, count = record_checks.check_files(
-      dataset, config.split_name,
-      datasets.find_files(dataset, config.split_name, config.data_dir),
-      config.max_bad_records)
-  decoding.check_images(dataset, config.split_name, shards)
-  log('TensorFlow %s: evaluating %s on %s, %d images, checkpoints from %s' % (
-      runtime.VERSION, config.studentnet, config.data_dir, count,
-      config.checkpoint_dir))
-
+  filled, _ = config_lib.resolve_eval(config)
+  dataset, shards, count = _load(filled)
   path = config.output_csv_file or os.path.join(config.eval_dir,
-                                                results_lib.FILE)
-  with tf.Graph().as_default(), _writing(path):
-    batch = input_pipeline.eval_batch(
-        dataset, config.split_name, shards, count, config.batch_size)
-    evaluator = _Evaluator(config, dataset, batch, count)
+                                                eval_results.FILE)
+  with tf.Graph().as_default(), _disk_errors_explained(path):
+    evaluator = _Evaluator(filled, dataset, shards, count)
     writer = summaries.Writer(config.eval_dir)
     while True:
-      # Of the run that is in the directory now; its end may have been raised.
-      now, run = config_lib.resolve_eval(asked)
-      if now != config:
-        raise UserError(
-            '--checkpoint_dir=%s holds a run of %s on %s now; start this '
-            'command again' % (config.checkpoint_dir, now.studentnet,
-                               now.dataset_name))
-      results, unread = _evaluate_new(config, run, evaluator, path, writer)
-      end = run.get('max_number_of_steps')
-      last = max(results) if results else None
-      if config.once or end is not None and results and last >= end:
+      run = _current_run(config, filled)
+      results, unreadable = _evaluate_new(filled, run, evaluator, path, writer)
+      last, end = max(results, default=None), run.get('max_number_of_steps')
+      if config.once or None not in (last, end) and last >= end:
         break
       wait.poll(last, end)
     writer.close()
-  if unread:
-    raise RunError('%s; %d others are in %s' % (
-        unread[max(unread)], len(results), path))
+  if unreadable:
+    raise RunError(f'{unreadable[max(unreadable)]}; {len(results)} others are '
+                   f'in {path}')
   if not results:
-    raise RunError('--checkpoint_dir=%s: every checkpoint was deleted before '
-                   'it could be read' % config.checkpoint_dir)
-  peak = max(results.values(), key=lambda r: r.top1)
-  log('last %.2f%% at step %d, peak %.2f%% at step %d, %d checkpoints: %s' % (
-      100 * results[last].top1, last, 100 * peak.top1, peak.step,
-      len(results), path))
+    raise RunError(f'--checkpoint_dir={config.checkpoint_dir}: every '
+                   'checkpoint was deleted before it could be read')
+  log(f'last {100 * results[last].top1:.2f}% at step {last}, '
+      f'{_peak(results)}, {len(results)} checkpoints: {path}')
   return [results[step] for step in sorted(results)]
 
 
+def _load(config):
+  """Checks student and data: (dataset, shards, number of images)."""
+  students.get(config.studentnet)  # Raises UserError for an unknown name.
+  dataset = datasets.get(config.dataset_name, config.data_dir)
+  paths = datasets.find_files(dataset, config.split_name, config.data_dir)
+  shards, count = record_checks.check_files(
+      dataset, config.split_name, paths, config.max_bad_records)
+  decoding.check_images(dataset, config.split_name, shards)
+  log(f'TensorFlow {runtime.VERSION}: evaluating {config.studentnet} on '
+      f'{config.data_dir}, {count} images, checkpoints from '
+      f'{config.checkpoint_dir}')
+  return dataset, shards, count
+
+
+def _current_run(config, filled):
+  """What config.json says now, a dict; the end of training may have changed."""
+  now, run = config_lib.resolve_eval(config)
+  if now != filled:
+    raise UserError(
+        f'--checkpoint_dir={config.checkpoint_dir} holds a run of '
+        f'{now.studentnet} on {now.dataset_name} now; start this command again')
+  return run
+
+
+def _evaluate_new(config, run, evaluator, path, writer):
+  """Evaluates the checkpoints that are not in results.csv, oldest first.
+
+  Returns (results, unreadable): step -> `results.Result` of all checkpoints of
+  the run so far; and step -> error, of those that cannot be read.
+  """
+  started = run.get(config_lib.STARTED, 0)
+  rows, moved = eval_results.of_run(path, started)
+  if moved:
+    log(f'{path} has results of an earlier run; they are in {moved} now')
+  results, unreadable = {row.step: row for row in rows}, {}
+  found = checkpoints.find(config.checkpoint_dir)
+  for step in sorted(set(found) - set(results)):
+    try:
+      result = evaluator.run(found[step], step)
+    except checkpoints.Damaged as error:
+      if checkpoints.exists(found[step]):
+        unreadable[step] = error
+        log(f'step {step}: skipped, {error}')
+      else:  # It was deleted in the meantime.
+        log(f'step {step}: the checkpoint is gone, skipped')
+      continue
+    now = config_lib.load(config.checkpoint_dir) or {}
+    if now.get(config_lib.STARTED, 0) != started:
+      log(f'step {step}: skipped, {config.checkpoint_dir} was started anew')
+      break
+    # The clock of the machine that trains may be ahead.
+    results[step] = result = result._replace(
+        wall_time=max(result.wall_time, started))
+    writer.add_summary(tf.Summary(value=[
+        tf.Summary.Value(tag=f'eval/{name}', simple_value=getattr(result, name))
+        for name in ('top1', 'top5', 'loss')]), step)
+    eval_results.write(path, [results[step] for step in sorted(results)])
+    log(f'{result}  {_peak(results)}')
+  return results, unreadable
+
+
+def _peak(results):
+  """The best of some results, step -> `results.Result`, in words."""
+  peak = max(results.values(), key=lambda result: result.top1)
+  return f'peak {100 * peak.top1:.2f}% at step {peak.step}'
+
+
 @contextlib.contextmanager
-def _writing(path):
-  """Says in a RunError that results could not be written, and what to do."""
+def _disk_errors_explained(path):
+  """Turns errors of the disk into a RunError that says what to do."""
   try:
     yield
   except (OSError, tf.errors.OpError) as error:
     reason = runtime.reason(error)
     if not files_lib.is_about_disk(reason):
       raise
-    raise RunError('results cannot be written (%s): make room or mend it; then '
-                   'the same command goes on, and %s is as before'
-                   % (reason, path))
+    raise RunError(f'results cannot be written ({reason}): free space or fix '
+                   'the disk, then run the same command again; '
+                   f'{path} is as before')
 
 
-def _evaluate_new(config, run, evaluator, path, writer):
-  """Evaluates what is there and not yet in results.csv, oldest first.
-
-  Args:
-    config: the `config.EvalConfig`.
-    run: what config.json says of the run, a dict.
-    evaluator: an `_Evaluator`.
-    path: of results.csv.
-    writer: of the summaries.
-
-  Returns:
-    (results, unread): step -> `results.Result` of all checkpoints of the run so
-    far; and step -> why, of those that cannot be read.
-  """
-  started = run.get(config_lib.STARTED, 0)
-  rows, moved = results_lib.of_run(path, started)
-  if moved:
-    log('%s has results of an earlier run; they are in %s now' % (path, moved))
-  results, unread = {r.step: r for r in rows}, {}
-  found = checkpoints.find(config.checkpoint_dir)
-  for step in sorted(set(found) - set(results)):
-    try:
-      result = evaluator.run(found[step], step)
-    except checkpoints.Damaged as error:
-      if not checkpoints.exists(found[step]):  # Deleted while we looked at it.
-        log('step %d: the checkpoint is gone, skipped' % step)
-        continue
-      unread[step] = error
-      log('step %d: skipped, %s' % (step, error))
-      continue
-    now = config_lib.load(config.checkpoint_dir) or {}
-    if now.get(config_lib.STARTED, 0) != started:
-      log('step %d: skipped, %s was started anew' % (
-          step, config.checkpoint_dir))
-      break
-    # The clock of the machine that trains may be ahead.
-    results[step] = result = result._replace(
-        wall_time=max(result.wall_time, started))
-    _summarize(writer, result)
-    results_lib.write(path, [results[step] for step in sorted(results)])
-    peak = max(results.values(), key=lambda r: r.top1)
-    log('%s  peak %.2f%% at step %d' % (result, 100 * peak.top1, peak.step))
-  return results, unread
-
-
-class _Wait(object):
-  """Waits for checkpoints: not silently, and not longer than --timeout."""
+class _Wait:
+  """Waits for checkpoints, with log lines and at most for --timeout."""
 
   def __init__(self, config):
     self._config = config
     self._last = None
     self._since = time.time()
-    self._said, self._holder = 0, None
+    self._logged, self._holder = 0, None
 
   def poll(self, last, end):
-    """Sleeps until it is time to look again.
+    """Sleeps until the next look; RunError after --timeout without news.
 
     Args:
-      last: step of the last checkpoint that was evaluated; None for none.
-      end: step that training ends with; None if that is not known.
-
-    Raises:
-      RunError: nothing new has come for longer than --timeout.
+      last: step of the last checkpoint that was evaluated, or None.
+      end: last step of the training; None if it is unknown.
     """
     config, now = self._config, time.time()
     if last != self._last:
       self._last, self._since = last, now
     holder = files_lib.holder(config.checkpoint_dir)
-    line = '%s in %s; %s' % (
-        'no checkpoint yet' if last is None else
-        'waiting for checkpoints after step %d%s' % (
-            last, '' if end is None else ' of %d' % end),
-        config.checkpoint_dir,
-        'training: %s' % holder if holder else
-        'no process is known to train there')
+    line = (f'waiting for checkpoints after step {last}'
+            if last is not None else 'no checkpoint yet')
+    if None not in (last, end):
+      line += f' of {end}'
+    trains = (f'training: {holder}' if holder else
+              'no process is known to train there')
+    line += f' in {config.checkpoint_dir}; {trains}'
     if config.timeout and now - self._since >= config.timeout:
-      raise RunError('%s; nothing new for --timeout=%d seconds; %s' % (
-          line, config.timeout,
-          'see what it is doing' if holder else
-          'go on training by its own command, then evaluate by this one'))
-    # At once when training starts or ends; a new step has had its own line.
-    if now - self._said >= _SAY_SECS or holder != self._holder:
+      advice = ('check that process' if holder else
+                'resume the training, then run this command again')
+      raise RunError(f'{line}; nothing new for --timeout={config.timeout} '
+                     f'seconds; {advice}')
+    # Also when training starts or ends. A new step has a line already.
+    if now - self._logged >= _LOG_SECS or holder != self._holder:
       log(line)
-      self._said, self._holder = now, holder
+      self._logged, self._holder = now, holder
     seconds = config.eval_interval_secs
     if last is None:
-      seconds = min(seconds, _FIRST_SECS)
+      seconds = min(seconds, _MAX_FIRST_POLL_SECS)
     if config.timeout:
       seconds = min(seconds, self._since + config.timeout - now)
     time.sleep(max(seconds, 0))
 
 
-class _Evaluator(object):
-  """The graph of one pass; runs it for one checkpoint after the other."""
+class _Evaluator:
+  """The graph of one pass over the images; runs it for any checkpoint."""
 
-  def __init__(self, config, dataset, batch, count):
+  def __init__(self, config, dataset, shards, count):
     self._data_dir = config.data_dir
     self._count = count
+    batch = input_pipeline.eval_batch(
+        dataset, config.split_name, shards, count, config.batch_size)
     self._student = averaged_student.AveragedStudent(
         config.studentnet, dataset, batch.images, config.master)
     logits = self._student.logits
@@ -228,21 +227,15 @@ class _Evaluator(object):
         tf.size(batch.labels))
 
   def run(self, prefix, step):
-    """One pass; a `results.Result`."""
-    sums = np.zeros(4, np.float64)
+    """One pass with the weights of a checkpoint; a `results.Result`."""
+    sums = np.zeros(len(self._sums), np.float64)
     for values in self._student.one_pass(prefix, self._sums):
       sums += values
     hits1, hits5, loss, count = sums
     if count != self._count:
-      raise RunError('--data_dir=%s changed during the evaluation: %d images '
-                     'read, %d expected'
-                     % (self._data_dir, count, self._count))
-    return results_lib.Result(step, hits1 / count, hits5 / count, loss / count,
-                              int(count), time.time())
-
-
-def _summarize(writer, result):
-  values = [tf.Summary.Value(tag='eval/' + name, simple_value=value)
-            for name, value in (('top1', result.top1), ('top5', result.top5),
-                                ('loss', result.loss))]
-  writer.add_summary(tf.Summary(value=values), result.step)
+      raise RunError(
+          f'--data_dir={self._data_dir} changed during the evaluation: '
+          f'{int(count)} images read, {self._count} expected')
+    return eval_results.Result(
+        step=step, top1=hits1 / count, top5=hits5 / count, loss=loss / count,
+        count=int(count), wall_time=time.time())

@@ -10,7 +10,7 @@ import pytest
 from mentormix import config as config_lib
 from mentormix.evaluation import averaged_student
 from mentormix.evaluation import loop as evaluation_loop
-from mentormix.evaluation import results as results_lib
+from mentormix.evaluation import results as eval_results
 from mentormix import files
 from mentormix.messages import RunError
 from mentormix.messages import UserError
@@ -97,7 +97,7 @@ def test_a_row_per_checkpoint_never_twice(config, capsys):
     lines = f.read().splitlines()
   assert lines[0] == 'step,top1,top5,loss,count,wall_time'
   assert [int(line.split(',')[0]) for line in lines[1:]] == [5, 10, 15]
-  assert results_lib.read(path)[2].count == COUNT
+  assert eval_results.read(path)[2].count == COUNT
   out = capsys.readouterr().out
   assert 'last 100.00% at step 15, peak 100.00% at step 5' in out
   events = [f for f in os.listdir(config.eval_dir) if 'tfevents' in f]
@@ -122,7 +122,7 @@ def test_results_go_where_the_flag_says(config, tmp_path):
   _save(config.checkpoint_dir, [10])
   path = str(tmp_path / 'elsewhere.csv')
   evaluation_loop.evaluate(config._replace(output_csv_file=path))
-  assert len(results_lib.read(path)) == 1
+  assert len(eval_results.read(path)) == 1
   assert not os.path.exists(os.path.join(config.eval_dir, 'results.csv'))
 
 
@@ -154,7 +154,7 @@ def test_checkpoints_that_vanish_are_skipped(config, capsys, monkeypatch):
 
 
 def _damage(config, step):
-  path = os.path.join(config.checkpoint_dir, 'model.ckpt-%d.index' % step)
+  path = os.path.join(config.checkpoint_dir, f'model.ckpt-{step}.index')
   with open(path, 'r+b') as f:
     f.write(b'damaged')
     f.truncate(20)
@@ -169,7 +169,7 @@ def test_damaged_checkpoint(config, capsys):
     with pytest.raises(RunError, match='model.ckpt-5 cannot be read: .*; 1 '
                                        'others are in ' + path):
       evaluation_loop.evaluate(config)
-    assert [r.step for r in results_lib.read(path)] == [10]
+    assert [r.step for r in eval_results.read(path)] == [10]
   assert 'step 5: skipped, the checkpoint' in capsys.readouterr().out
   _save(config.checkpoint_dir, [5, 10])
   assert [r.step for r in evaluation_loop.evaluate(config)] == [5, 10]
@@ -193,8 +193,7 @@ def _begin(config, started, **settings):
       config.checkpoint_dir, started=float(started))
 
 
-def test_a_run_started_anew_begins_a_table_of_its_own(config, monkeypatch,
-                                                      capsys):
+def test_a_new_run_gets_a_new_table(config, monkeypatch, capsys):
   """Although its checkpoints have the steps of the run before."""
   _begin(config, time.time() - 100)
   _save(config.checkpoint_dir, [4, 5], average=-1.0)
@@ -214,12 +213,12 @@ def test_a_run_started_anew_begins_a_table_of_its_own(config, monkeypatch,
   names = sorted(name for name in os.listdir(config.eval_dir)
                  if name.startswith('results'))
   assert names[1:] == ['results.csv'] and names[0].startswith('results-before-')
-  old = results_lib.read(os.path.join(config.eval_dir, names[0]))
+  old = eval_results.read(os.path.join(config.eval_dir, names[0]))
   assert [(r.step, r.top1) for r in old] == [(4, 0), (5, 0)]
   assert 'has results of an earlier run; they are in' in capsys.readouterr().out
 
 
-def test_what_was_started_anew_during_a_pass_is_not_mixed_up(
+def test_a_run_that_starts_during_a_pass_is_not_mixed_up(
     config, monkeypatch, capsys):
   _begin(config, time.time() - 100)
   _save(config.checkpoint_dir, [5, 10])
@@ -246,8 +245,8 @@ def test_a_run_of_another_student_in_the_same_directory(config, monkeypatch):
           lambda: _begin(config, 0, studentnet='resnet8_thin'))
 
 
-def test_waiting_is_not_silent_and_ends(config, monkeypatch, capsys):
-  """No checkpoint, then one, then none any more; nobody trains."""
+def test_waiting_is_logged_and_ends(config, monkeypatch, capsys):
+  """No checkpoint, then one, then no more; nobody trains."""
   clock = [time.time()]
   config = config._replace(timeout=3600, eval_interval_secs=500)
 
@@ -264,20 +263,21 @@ def test_waiting_is_not_silent_and_ends(config, monkeypatch, capsys):
     _poll(config, monkeypatch, wait(300), wait(400), save, *[wait(500)] * 8,
           time=lambda: clock[0])
   assert str(error.value) == (
-      'waiting for checkpoints after step 5 of 10 in %s; no process is known to '
-      'train there; nothing new for --timeout=3600 seconds; go on training by its '
-      'own command, then evaluate by this one' % config.checkpoint_dir)
+      'waiting for checkpoints after step 5 of 10 in '
+      f'{config.checkpoint_dir}; no process is known to train there; nothing '
+      'new for --timeout=3600 seconds; resume the training, then run this '
+      'command again')
   said = [line[20:] for line in capsys.readouterr().out.splitlines()
           if 'no process' in line]
   assert said[:2] == [
-      'no checkpoint yet in %s; no process is known to train there'
-      % config.checkpoint_dir] * 2
+      f'no checkpoint yet in {config.checkpoint_dir}; no process is known to '
+      'train there'] * 2
   assert len(said) == 5  # After 0, 700, 1700, 2700, 3700 seconds.
-  results = results_lib.read(os.path.join(config.eval_dir, 'results.csv'))
+  results = eval_results.read(os.path.join(config.eval_dir, 'results.csv'))
   assert [r.step for r in results] == [5]
 
 
-def test_it_says_at_once_that_training_has_gone(config, monkeypatch, capsys):
+def test_it_logs_at_once_that_training_ended(config, monkeypatch, capsys):
   _begin(config, 0)
   _save(config.checkpoint_dir, [5])
   holders = ['process 7 on here since 2020'] * 2 + [None]
@@ -325,7 +325,7 @@ def test_the_list_of_checkpoints_is_damaged_or_gone(config, text):
 
 
 @pytest.mark.slow
-def test_a_full_disk_costs_no_row(config):
+def test_a_full_disk_loses_no_row(config):
   _save(config.checkpoint_dir, [5])
   evaluation_loop.evaluate(config)
   with testing.small_disk() as disk:
@@ -334,10 +334,10 @@ def test_a_full_disk_costs_no_row(config):
     config = config._replace(output_csv_file=path)
     _save(config.checkpoint_dir, [5, 10])
     testing.fill_disk(disk)
-    with pytest.raises(RunError, match='No space left.*then the same command '
-                                       'goes on, and %s is as before' % path):
+    with pytest.raises(RunError, match='No space left.*then run the same '
+                                       f'command again; {path} is as before'):
       evaluation_loop.evaluate(config)
-    assert [r.step for r in results_lib.read(path)] == [5]
+    assert [r.step for r in eval_results.read(path)] == [5]
     os.remove(os.path.join(disk, 'filler'))
     assert [r.step for r in evaluation_loop.evaluate(config)] == [5, 10]
     assert os.listdir(disk) == ['results.csv']

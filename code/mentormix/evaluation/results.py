@@ -1,10 +1,20 @@
-"""The results of evaluation and the file that holds them, results.csv.
+"""The results of evaluation, and results.csv, the file that keeps them.
 
-Evaluation adds a row per checkpoint; reports read them. No TensorFlow here.
+Evaluation adds a row for each checkpoint; reports read the rows. This module
+does not need TensorFlow.
+
+To add a column to results.csv:
+
+1. Add a field at the end of `Result`, with a default. The default is the value
+   of rows that were written before the column existed.
+2. Compute the value in `_Evaluator.run` in loop.py.
+3. Add the column to the tests of this module and of loop.py.
+
+`read` and `write` follow the fields of `Result`. A float gets six decimals,
+unless `_FORMATS` says otherwise.
 """
 import csv
 import os
-import re
 import time
 import typing
 
@@ -12,19 +22,17 @@ from mentormix import files
 from mentormix.messages import UserError
 
 FILE = 'results.csv'
-_MAX_BYTES = 16 << 20
-_MAX_DIGITS = 18
-_END_OF_TIME = 253402300800  # The year 10000, where calendars end.
+_FORMATS = {'wall_time': '.1f'}
 
 
 class Result(typing.NamedTuple):
-  """One pass over the split; a row of results.csv."""
+  """The result of one checkpoint: a row of results.csv."""
   step: int  # Global step of the checkpoint.
-  top1: float  # Share of the images whose label is ranked first, in [0, 1].
-  top5: float  # Share of those whose label is among the first five.
+  top1: float  # Share of images whose label is the first class, 0 to 1.
+  top5: float  # Share of images whose label is among the first five classes.
   loss: float  # Mean cross-entropy.
   count: int  # Number of images.
-  wall_time: float  # Seconds since 1970 when the pass ended.
+  wall_time: float  # Seconds since 1970 when the pass over the images ended.
 
   def __str__(self):
     return (f'step {self.step}: top-1 {100 * self.top1:.2f}%  '
@@ -33,78 +41,74 @@ class Result(typing.NamedTuple):
 
 
 def read(path):
-  """The `Result`s in a results.csv, in its order; [] where there is none.
+  """The `Result`s in a results.csv, in its order; [] if there is none.
 
   Raises:
-    UserError: the file holds something else.
+    UserError: the file is not a results.csv.
   """
   if not os.path.isfile(path) or not os.path.getsize(path):
     return []
   try:
-    if os.path.getsize(path) > _MAX_BYTES:
-      raise ValueError(f'it has more than {_MAX_BYTES >> 20} MiB')
     with open(path, newline='') as f:
-      rows = csv.DictReader(f)
-      if tuple(rows.fieldnames) != Result._fields:
-        raise ValueError(f'columns {str(rows.fieldnames):.200}')
-      results = [
-          Result(_count(row['step']), float(row['top1']), float(row['top5']),
-                 float(row['loss']), _count(row['count']),
-                 float(row['wall_time'])) for row in rows]
-      for result in results:
-        if not (0 <= result.top1 <= 1 and 0 <= result.top5 <= 1):
-          raise ValueError(f'accuracy {result.top1:g} at step {result.step}')
-        if not 0 <= result.wall_time < _END_OF_TIME:
-          raise ValueError(f'time {result.wall_time:g} at step {result.step}')
-      return results
+      reader = csv.DictReader(f)
+      columns = set(reader.fieldnames)
+      required = set(Result._fields) - set(Result._field_defaults)
+      if not required <= columns <= set(Result._fields):
+        raise ValueError(f'columns {",".join(reader.fieldnames):.200}')
+      return [_parse(row) for row in reader]
   except (ValueError, TypeError, OSError, csv.Error) as error:
     raise UserError(f'{path} is not a results file of this program ({error}); '
                     'move it away, or name another with --output_csv_file')
 
 
-def _count(text):
-  """A whole number from 0; parsing thousands of digits would take hours."""
-  if not re.match(rf'[0-9]{{1,{_MAX_DIGITS}}}$', text):
-    raise ValueError(f'{repr(text):.40} is not a count')
-  return int(text)
+def _parse(row):
+  """The `Result` of a row, column -> text; ValueError or TypeError if bad."""
+  types = typing.get_type_hints(Result)
+  result = Result(**{name: types[name](row[name])
+                     for name in Result._fields if name in row})
+  if not (min(result.step, result.count) >= 0 and result.wall_time >= 0
+          and 0 <= result.top1 <= 1 and 0 <= result.top5 <= 1):
+    raise ValueError(f'values out of range at step {result.step}')
+  return result
 
 
 def write(path, results):
   """Writes a results.csv atomically.
 
   Args:
-    path: of the file, there or not.
+    path: of the file, which may exist.
     results: the `Result`s of its rows.
   """
   with files.replaced(path) as f:
-    rows = csv.writer(f, lineterminator='\n')
-    rows.writerow(Result._fields)
+    writer = csv.writer(f, lineterminator='\n')
+    writer.writerow(Result._fields)
     for result in results:
-      rows.writerow([result.step, f'{result.top1:.6f}', f'{result.top5:.6f}',
-                     f'{result.loss:.6f}', result.count,
-                     f'{result.wall_time:.1f}'])
+      writer.writerow([
+          format(value, _FORMATS.get(name, '.6f'))
+          if isinstance(value, float) else value
+          for name, value in result._asdict().items()])
 
 
 def of_run(path, started):
-  """The `Result`s of one run; moves the rows of an earlier run away.
+  """The `Result`s of one run; moves those of an earlier run away.
 
   Args:
-    path: of a results.csv, there or not.
+    path: of a results.csv, which may be missing.
     started: when the run started, in seconds since 1970; 0 if unknown.
 
   Returns:
-    (results, moved): the rows since then, and the path of the file with the
-    rows from before, None if there are none.
+    (results, moved): the rows since then; and the path of the file that the
+    earlier rows are in now, None if there were none.
   """
-  own, before = [], []
-  for result in read(path):
-    (own if result.wall_time >= started else before).append(result)
-  if not before:
-    return own, None
+  rows = read(path)
+  results = [row for row in rows if row.wall_time >= started]
+  if len(results) == len(rows):
+    return results, None
   root, ending = os.path.splitext(path)
-  when = time.strftime('%Y%m%d-%H%M%S', time.gmtime(started))
-  moved = f'{root}-before-{when}{ending}'
+  date = time.strftime('%Y%m%d-%H%M%S', time.gmtime(started))
+  moved = f'{root}-before-{date}{ending}'
   there = read(moved)
-  write(moved, there + [result for result in before if result not in there])
-  write(path, own)
-  return own, moved
+  write(moved, there + [row for row in rows
+                        if row.wall_time < started and row not in there])
+  write(path, results)
+  return results, moved

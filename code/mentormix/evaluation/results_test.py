@@ -1,23 +1,23 @@
-"""results.csv: what is written reads back; what is not ours is refused."""
+"""results.csv: it reads back as written; other files are refused."""
 import os
+import typing
 
 import pytest
 
 from mentormix.evaluation import results
 from mentormix.messages import UserError
 
+HEADER = 'step,top1,top5,loss,count,wall_time\n'
+ROWS = [results.Result(5, 0.5, 0.75, 1.25, 40, 1000.5),
+        results.Result(9, 0.25, 1.0, 0.5, 40, 2000.0)]
 
-@pytest.mark.parametrize('text', ['a,b\n1,2\n', 'step,top1,top5,loss,count,'
-                                  'wall_time\nx,1,1,1,1,1\n', 'junk',
-                                  ',' * 5000,
-                                  'step,top1,top5,loss,count,wall_time\n'
-                                  '1,nan,1,1,1,1\n',
-                                  'step,top1,top5,loss,count,wall_time\n'
-                                  '1,7.5,1,1,1,1\n'] + [
-    'step,top1,top5,loss,count,wall_time\n{},1,1,1,{},{}\n'.format(*row)
-    for row in (
-        ('9' * 5000, '1', '1'), ('-1', '1', '1'), ('1', '1.5', '1'),
-        ('1', '1', 'nan'), ('1', '1', '1e300'), ('1', '1', '-1'))])
+
+@pytest.mark.parametrize('text', [
+    'a,b\n1,2\n', 'junk', ',' * 5000, 'step,top1\n1,1\n',
+    HEADER[:-1] + ',more\n1,1,1,1,1,1,1\n'] + [HEADER + row for row in (
+        'x,1,1,1,1,1\n', '1,nan,1,1,1,1\n', '1,7.5,1,1,1,1\n',
+        '1,1,-1,1,1,1\n', '-1,1,1,1,1,1\n', '1,1,1,1,1.5,1\n',
+        '1,1,1,1,1,nan\n', '1,1,1,1,1,-1\n', '1,1,1,1,1\n')])
 def test_results_file_of_something_else(tmp_path, text):
   path = tmp_path / 'results.csv'
   path.write_text(text)
@@ -26,8 +26,23 @@ def test_results_file_of_something_else(tmp_path, text):
   assert len(str(e.value)) < 600
 
 
-ROWS = [results.Result(5, 0.5, 0.75, 1.25, 40, 1000.5),
-        results.Result(9, 0.25, 1.0, 0.5, 40, 2000.0)]
+def test_files_from_before_a_column_was_added(tmp_path, monkeypatch):
+  """As the comment at the top of results.py says."""
+  path = str(tmp_path / 'results.csv')
+  results.write(path, ROWS)
+  fields = list(typing.get_type_hints(results.Result).items())
+  longer = typing.NamedTuple('Result', fields + [('top3', float)])
+  longer.__new__.__defaults__ = (-1.0,)
+  longer._field_defaults = {'top3': -1.0}
+  monkeypatch.setattr(results, 'Result', longer)
+  rows = results.read(path)
+  assert rows == [row + (-1.0,) for row in ROWS]
+  rows[1] = rows[1]._replace(top3=0.5)
+  results.write(path, rows)
+  assert results.read(path) == rows
+  assert (tmp_path / 'results.csv').read_text() == (
+      HEADER[:-1] + ',top3\n5,0.500000,0.750000,1.250000,40,1000.5,-1.000000\n'
+      '9,0.250000,1.000000,0.500000,40,2000.0,0.500000\n')
 
 
 def test_results_read_back(tmp_path):

@@ -1,23 +1,19 @@
-"""The pictures of a report."""
+"""The pictures of a report: what `figures` draws of the runs."""
 import os
 
 from mentormix import config
 from mentormix import figures
 from mentormix import presets
-from mentormix.reports import page
 from mentormix.reports import runs
 
 _SMOOTHED = 0.05  # Share of the training that a running mean covers.
-
-
-# Pictures.
 
 
 def draw(groups, directory):
   """Draws every picture that there are data for.
 
   Args:
-    groups: a list of `runs.Group`s.
+    groups: a list of `groups.Group`s.
     directory: where the files go. A picture of an earlier call that is not
       drawn now is deleted.
 
@@ -51,8 +47,8 @@ def _step_panels(groups):
   for group in groups:
     panels.setdefault(_title(group.task, groups), []).append(figures.Curve(
         group.label, group.method, _line(group, groups),
-        [([r.step for r in run.results], [100 * r.top1 for r in run.results])
-         for run in group.runs]))
+        [([r.step for r in run.eval_results],
+          [100 * r.top1 for r in run.eval_results]) for run in group.runs]))
   return list(panels.items())
 
 
@@ -73,7 +69,7 @@ def _noise_panels(groups):
           (group.label, group.method, _line(group, groups)), []).append(
               (group.task.noise.level, group.last.mean, group.last.deviation))
     for method in sorted({group.method for group in together}):
-      paper = [(level, page.published(task, level, method)[0], None)
+      paper = [(level, task.published(level, method)[0], None)
                for level in presets.LEVELS]
       if paper[0][1] is not None:
         points[f'{method}, paper', method, figures.DASHED] = paper
@@ -86,12 +82,7 @@ def _noise_panels(groups):
 def _summary_panels(groups, about):
   """A panel per group with a weighting method whose runs have summaries.
 
-  Args:
-    groups: a list of `runs.Group`s.
-    about: two tags -> words for the legend; the second tag is drawn dashed.
-
-  Returns:
-    A list of (title, curves).
+  `about` has two tags -> words for the legend; the second tag is drawn dashed.
   """
   panels = []
   for group in groups:
@@ -119,5 +110,5 @@ def _title(task, groups):
   """The task in words; with student and steps if the groups differ in them."""
   title = f'{task.dataset}, {task.noise.name}'
   if len({g.task[2:] for g in groups}) > 1:
-    title += f'\n{page.student_of(task)}'
+    title += f'\n{task.student_and_steps}'
   return title

@@ -5,22 +5,24 @@
     RUN/*.txt                 logs
     RUN/scores/summary.json   how well the loss ranks the labels
 
-`read` finds runs; `group` puts together those that differ only in their seed.
 What a run lacks is empty here. A damaged file is an error that names it.
 """
 import collections
 import glob
-import json
 import os
 import re
 import statistics
 import typing
 
+from mentormix import checkpoints
 from mentormix import config as config_lib
+from mentormix import files
+from mentormix import presets
 from mentormix.data import noise as noise_lib
 from mentormix.data import noise_facts
-from mentormix.evaluation import results as results_lib
+from mentormix.evaluation import results as eval_results
 from mentormix.messages import UserError
+from mentormix.runtime import tf
 
 FINISHED, FAILED = 'finished', 'failed'
 UNFINISHED, NO_RESULTS = 'unfinished', 'no results'
@@ -28,11 +30,6 @@ UNFINISHED, NO_RESULTS = 'unfinished', 'no results'
 TAGS = ('v/clean', 'v/noisy', 'v/precision', 'v/recall')  # Of the summaries.
 SCORES = ('step', 'count', 'auc', 'average_precision', 'num_suspected',
           'precision', 'recall', 'noise_rate')
-
-# Runs of one group may differ in these. The data set and its noise stand for
-# the directory of the data.
-_OF_NO_WEIGHT = (config_lib.MAY_CHANGE - {'max_number_of_steps'}
-                 | {'seed', 'data_dir', 'loss_csv_file'})
 
 
 class Noise(typing.NamedTuple):
@@ -49,13 +46,28 @@ class Task(typing.NamedTuple):
   student: str
   steps: int  # Number of steps to train.
 
+  @property
+  def student_and_steps(self):
+    return f'{self.student}, {self.steps:,} steps'
+
+  @property
+  def cells(self):
+    """The task in three cells of a table."""
+    return [self.dataset, self.noise.name, self.student_and_steps]
+
+  def published(self, level, method):
+    """(paper, published code) at a noise level, percent; None if unknown."""
+    if self.noise.kind != noise_lib.SYMMETRIC_OTHERS:
+      return None, None
+    return presets.published_accuracy(self.dataset, level, method)
+
 
 class Run(typing.NamedTuple):
   """One training run."""
   path: str  # Its directory.
   config: config_lib.TrainConfig
   task: Task
-  results: list  # Its `results.Result`s, by step.
+  eval_results: list  # `results.Result`s of its evaluation, by step.
   series: dict  # Tag -> (steps, values), for those of TAGS that it has.
   scores: dict  # The content of summary.json; None without one.
   step: int  # The last step that is saved or evaluated.
@@ -64,55 +76,21 @@ class Run(typing.NamedTuple):
 
   @property
   def last(self):
-    """Accuracy of the last checkpoint in percent."""
-    return 100 * self.results[-1].top1
+    """Accuracy of the last checkpoint in percent; None unless finished."""
+    return self.median(1)
 
   @property
   def peak(self):
-    """Accuracy of the best checkpoint in percent."""
-    return 100 * max(r.top1 for r in self.results)
+    """Accuracy of the best checkpoint in percent; None unless finished."""
+    if self.state == FINISHED:
+      return 100 * max(r.top1 for r in self.eval_results)
+    return None
 
   def median(self, k):
-    """Median accuracy of the last `k` checkpoints in percent."""
-    return 100 * statistics.median(r.top1 for r in self.results[-k:])
-
-
-class Figure(typing.NamedTuple):
-  """A mean over runs."""
-  mean: float
-  deviation: float  # Sample standard deviation; None for a single run.
-  n: int  # Number of runs.
-
-  def __str__(self):
-    if self.deviation is None:
-      return f'{self.mean:.2f}'
-    return f'{self.mean:.2f} ± {self.deviation:.2f}'
-
-
-class Group(typing.NamedTuple):
-  """Finished runs that differ only in their seed."""
-  task: Task
-  method: str  # One of config.METHODS.
-  label: str  # The method, and how others of the same task and method differ.
-  settings: dict  # Name -> value of the settings that the method uses.
-  runs: list  # `Run`s.
-  left_out: int  # Number of runs with these settings that are not finished.
-
-  @property
-  def last(self):
-    return _figure([run.last for run in self.runs])
-
-  @property
-  def peak(self):
-    return _figure([run.peak for run in self.runs])
-
-  def median(self, k):
-    return _figure([run.median(k) for run in self.runs])
-
-
-def _figure(values):
-  deviation = statistics.stdev(values) if len(values) > 1 else None
-  return Figure(statistics.mean(values), deviation, len(values))
+    """Median accuracy of the last `k` checkpoints in percent, as `last`."""
+    if self.state == FINISHED:
+      return 100 * statistics.median(r.top1 for r in self.eval_results[-k:])
+    return None
 
 
 def read(directories):
@@ -140,7 +118,7 @@ def read(directories):
     for train_dir in below:
       found.setdefault(os.path.realpath(train_dir), train_dir)
   runs = [_read_run(train_dir) for train_dir in sorted(found.values())]
-  if not any(run.results for run in runs):
+  if not any(run.eval_results for run in runs):
     raise UserError(f'--runs={",".join(directories)}: no run has results; '
                     'evaluate them with cifar_eval.py')
   return runs
@@ -155,7 +133,7 @@ def _read_run(train_dir):
   if len(_find([parent], '*/' + config_lib.CONFIG_FILE)) == 1:
     folders.append(parent)
   results = _read_results(folders)
-  step = max([_saved_step(train_dir)] + [r.step for r in results])
+  step = max([checkpoints.last_step(train_dir)] + [r.step for r in results])
   message = ''
   if results and results[-1].step >= config.max_number_of_steps:
     state = FINISHED
@@ -168,7 +146,7 @@ def _read_run(train_dir):
       config=config,
       task=Task(config.dataset_name, _read_noise(train_dir, config.data_dir),
                 config.studentnet, config.max_number_of_steps),
-      results=results, series=_read_series(train_dir),
+      eval_results=results, series=_read_series(train_dir),
       scores=_read_scores(folders), step=step, state=state, message=message)
 
 
@@ -192,8 +170,10 @@ def _read_noise(train_dir, data_dir):
     return Noise(None, None, f'{name}, noise not recorded')
   kind, asked, realised = [
       facts.get(key) for key in ('noise_type', 'rate_asked', 'rate_realised')]
-  if not (kind in noise_lib.DEFINITIONS if isinstance(kind, str) else
-          kind is None) or not all(_is_rate(x) for x in (asked, realised)):
+  is_rate = lambda x: x is None or isinstance(x, (int, float)) and 0 <= x <= 1
+  is_kind = kind is None or (isinstance(kind, str)
+                             and kind in noise_lib.DEFINITIONS)
+  if not (is_kind and is_rate(asked) and is_rate(realised)):
     path = os.path.join(train_dir, noise_facts.FACTS_FILE)
     raise UserError(f'{path} does not hold kind and rate of the noise')
   if kind is None:
@@ -204,28 +184,14 @@ def _read_noise(train_dir, data_dir):
   return Noise(kind, realised, f'{name} ({rate})')
 
 
-def _is_rate(value):
-  return value is None or isinstance(value, (int, float)) and 0 <= value <= 1
-
-
 def _read_results(folders):
   """The rows of results.csv by step; if there are several files, of `eval`."""
-  paths = _find(folders, '*/' + results_lib.FILE)
+  paths = _find(folders, '*/' + eval_results.FILE)
   if not paths:
     return []
   path = min(paths, key=lambda path: (
       os.path.basename(os.path.dirname(path)) != 'eval', path))
-  return sorted({r.step: r for r in results_lib.read(path)}.values())
-
-
-def _saved_step(train_dir):
-  """The step of the latest checkpoint, 0 without one."""
-  path = os.path.join(train_dir, 'checkpoint')
-  if not os.path.isfile(path):
-    return 0
-  with open(path, encoding='utf-8', errors='replace') as f:
-    step = re.search(r'-(\d+)"', f.readline())
-  return int(step.group(1)) if step else 0
+  return sorted({r.step: r for r in eval_results.read(path)}.values())
 
 
 def _failure(folders):
@@ -248,17 +214,12 @@ def _read_scores(folders):
   paths = _find(folders, 'scores/summary.json')
   if not paths:
     return None
-  try:
-    with open(paths[0]) as f:
-      scores = json.load(f)
-    for key in SCORES:
-      if not (scores[key] is None or isinstance(scores[key], (int, float))
-              and 0 <= scores[key] < float('inf')):
-        raise ValueError(f'{key} is {scores[key]!r}')
-  except (OSError, ValueError, TypeError) as error:
-    raise UserError(f'{paths[0]} cannot be read: {error}')
-  except KeyError as error:
-    raise UserError(f'{paths[0]} lacks {error}')
+  path = paths[0]
+  scores = files.read_object(path, 'a summary of label scores')
+  for key in SCORES:
+    value = scores.get(key, 'missing')
+    if not (value is None or isinstance(value, (int, float)) and value >= 0):
+      raise UserError(f'{path} cannot be read: {key} is {value!r:.40}')
   return scores
 
 
@@ -281,8 +242,6 @@ def _read_series(train_dir):
 
 def _read_events(path):
   """Tag -> {step: value} of one file of summaries."""
-  # Late, because TensorFlow takes seconds to load.
-  from mentormix.runtime import tf  # pylint: disable=g-import-not-at-top
   points = collections.defaultdict(dict)
   try:
     for event in tf.train.summary_iterator(path):
@@ -292,57 +251,3 @@ def _read_events(path):
   except tf.errors.DataLossError:
     pass  # A killed process leaves an incomplete last record.
   return points
-
-
-def group(runs):
-  """Puts together the finished runs that differ only in their seed.
-
-  Args:
-    runs: a list of `Run`s.
-
-  Returns:
-    A list of `Group`s, sorted by data set, noise, student, steps and method.
-  """
-  members = {}
-  for run in runs:
-    key = (run.task, tuple(sorted(_settings(run.config).items())))
-    members.setdefault(key, []).append(run)
-  groups = []
-  for (task, settings), together in members.items():
-    finished = [run for run in together if run.state == FINISHED]
-    if finished:
-      groups.append(Group(
-          task, finished[0].config.method, finished[0].config.method,
-          dict(settings), finished, len(together) - len(finished)))
-  groups = [g._replace(label=_label(g, groups)) for g in groups]
-  return sorted(groups, key=_order)
-
-
-def _settings(config):
-  """Name -> value of the settings that the method uses."""
-  unused = config_lib.unused_settings(config.method)
-  return {name: value for name, value in config._asdict().items()
-          if name not in _OF_NO_WEIGHT and name not in unused}
-
-
-def _label(one, groups):
-  """The method, with the settings in which its rivals differ."""
-  rivals = [g for g in groups if (g.task, g.method) == (one.task, one.method)]
-  differing = sorted(name for name, value in one.settings.items()
-                     if any(g.settings[name] != value for g in rivals))
-  if not differing:
-    return one.method
-  settings = ', '.join(
-      f'{name} {_short(one.settings[name])}' for name in differing)
-  return f'{one.method} ({settings})'
-
-
-def _short(value):
-  return f'{value:g}' if isinstance(value, float) else str(value)
-
-
-def _order(one):
-  dataset, noise, student, steps = one.task
-  return (dataset, noise.kind or '', -1 if noise.level is None else noise.level,
-          noise.name, student, steps, config_lib.METHODS.index(one.method),
-          one.label)

@@ -1,4 +1,4 @@
-"""Finding, reading and grouping runs, on directories written by hand."""
+"""Finding and reading runs, on directories written by hand."""
 import glob
 import json
 import os
@@ -6,64 +6,12 @@ import os
 import numpy as np
 import pytest
 
-from mentormix import config as config_lib
 from mentormix.messages import UserError
 from mentormix.reports import runs
-from mentormix.runtime import tf
-
-NOISE = dict(noise_type='symmetric_others', rate_asked=0.4,
-             rate_realised=0.4001)
-SCORES = dict(step=100, count=1397, auc=0.9, average_precision=0.8,
-              num_suspected=500, precision=0.7, recall=0.6, noise_rate=0.4)
-
-
-def write_run(path, accuracies=(0.1, 0.9, 0.8), noise=NOISE, scores=None,
-              events=None, data_dir='data/cifar10/0.4', **settings):
-  """Writes a run as training and evaluation leave it.
-
-  Args:
-    path: of the run, a pathlib path.
-    accuracies: of evenly spaced checkpoints from step 0 to step 100, by default
-      the last one.
-    noise: the content of noise.json, None for none.
-    scores: the content of scores/summary.json.
-    events: tag -> {step: value}.
-    data_dir: as `settings`.
-    **settings: fields of `config.TrainConfig`.
-  """
-  train = path / 'train'
-  train.mkdir(parents=True)
-  config = dict(dict(dataset_name='cifar10', max_number_of_steps=100),
-                **settings)
-  config_lib.save(config_lib.TrainConfig(
-      data_dir=data_dir, train_log_dir=str(train), **config), str(train))
-  if noise:
-    (train / 'noise.json').write_text(json.dumps(noise))
-  if accuracies:
-    write_results(path / 'eval', accuracies)
-  if scores:
-    (path / 'scores').mkdir()
-    (path / 'scores' / 'summary.json').write_text(json.dumps(scores))
-  if events:
-    write_events(train, events)
-
-
-def write_results(directory, accuracies):
-  directory.mkdir(exist_ok=True)
-  steps = np.linspace(0, 100, len(accuracies)).astype(int)
-  (directory / 'results.csv').write_text(
-      'step,top1,top5,loss,count,wall_time\n' + ''.join(
-          '%d,%f,1.0,0.5,400,1.0\n' % row for row in zip(steps, accuracies)))
-
-
-def write_events(directory, events, suffix=None):
-  with tf.Graph().as_default():
-    writer = tf.summary.FileWriter(str(directory), filename_suffix=suffix)
-    for tag, points in events.items():
-      for step, value in points.items():
-        writer.add_summary(tf.Summary(value=[
-            tf.Summary.Value(tag=tag, simple_value=value)]), step)
-    writer.close()
+from mentormix.reports.testing import SCORES
+from mentormix.reports.testing import write_events
+from mentormix.reports.testing import write_results
+from mentormix.reports.testing import write_run
 
 
 def read_one(path):
@@ -78,7 +26,7 @@ def test_a_run_and_its_figures(tmp_path):
   assert run.config.seed == 3
   assert run.task == ('cifar10', ('symmetric_others', 0.4,
                                   '40% symmetric_others'), 'resnet32', 100)
-  assert [r.step for r in run.results] == [0, 25, 50, 75, 100]
+  assert [r.step for r in run.eval_results] == [0, 25, 50, 75, 100]
   assert (run.state, run.step, run.message) == (runs.FINISHED, 100, '')
   assert (run.last, run.peak) == (80, 90)
   assert run.median(1) == 80
@@ -151,9 +99,7 @@ def test_unfinished_and_how_far(tmp_path):
   write_run(tmp_path / 'a', max_number_of_steps=1000)
   run = read_one(tmp_path)
   assert (run.state, run.step) == (runs.UNFINISHED, 100)  # Evaluated.
-  (tmp_path / 'a' / 'train' / 'checkpoint').write_text(
-      'model_checkpoint_path: "model.ckpt-486"\n'
-      'all_model_checkpoint_paths: "model.ckpt-7"\n')
+  (tmp_path / 'a' / 'train' / 'model.ckpt-486.npz').touch()
   assert read_one(tmp_path).step == 486  # Saved, not evaluated yet.
   (tmp_path / 'a' / 'log.txt').write_text('train.py: error: no memory')
   assert read_one(tmp_path).state == runs.FAILED
@@ -177,7 +123,7 @@ def test_noise(tmp_path, noise, data_dir, expected):
   assert read_one(tmp_path).task.noise == expected
 
 
-def test_summaries_of_a_run_that_went_on(tmp_path):
+def test_summaries_of_a_resumed_run(tmp_path):
   write_run(tmp_path / 'a', events={
       'loss': {1: 9},
       'v/clean': {10: 0.5, 20: float('nan'), 30: 0.1, 45: 0.2}})
@@ -190,7 +136,7 @@ def test_summaries_of_a_run_that_went_on(tmp_path):
 
 
 @pytest.mark.parametrize('lost', [1, 10, 30])
-def test_a_summary_that_was_cut_off(tmp_path, lost):
+def test_truncated_summaries(tmp_path, lost):
   write_run(tmp_path / 'a', events={'v/clean': {10: 0.5, 20: 0.25}})
   path, = glob.glob(str(tmp_path / 'a' / 'train' / 'events*'))
   with open(path, 'r+b') as f:
@@ -213,14 +159,14 @@ def test_scores(tmp_path):
     ('train/noise.json', '{"noise_type": "file", "rate_asked": "x"}',
      'does not hold kind and rate'),
     ('train/noise.json', '{"noise_type": ["a"]}', 'does not hold kind'),
-    ('train/noise.json', '{"rate_asked": 1%s}' % ('0' * 400), 'is too large'),
-    ('train/noise.json', '{"rate_asked": 1%s}' % ('0' * 17), 'kind and rate'),
+    ('train/noise.json', f'{{"rate_asked": 1{"0" * 400}}}', 'is too large'),
+    ('train/noise.json', '{"rate_asked": 7}', 'kind and rate'),
     ('eval/results.csv', 'step,top1\n1,2\n', 'is not a results file'),
-    ('scores/summary.json', '[]', 'cannot be read'),
-    ('scores/summary.json', '{"step": 1}', "lacks 'count'"),
+    ('scores/summary.json', '[]', 'does not hold a summary'),
+    ('scores/summary.json', '{"step": 1}', "count is 'missing'"),
     ('scores/summary.json', json.dumps(dict(SCORES, auc='x')), "auc is 'x'"),
     ('scores/summary.json', json.dumps(dict(SCORES, auc=float('nan'))),
-     'auc is nan'),
+     'NaN is not finite'),
 ])
 def test_damaged_files(tmp_path, name, content, message):
   write_run(tmp_path / 'a', scores=SCORES)
@@ -239,65 +185,3 @@ def test_directories_without_runs(tmp_path):
   write_run(tmp_path / 'a', ())
   with pytest.raises(UserError, match='no run has results'):
     runs.read([str(tmp_path)])
-
-
-def test_groups_are_of_seeds(tmp_path):
-  """Hand-made: 70, 80, 90 have mean 80 and sample deviation 10."""
-  for seed, last in enumerate((0.7, 0.8, 0.9)):
-    write_run(tmp_path / str(seed), (0.95, last), seed=seed,
-              num_readers=seed + 1, data_dir='data%d/0.4' % seed)
-  write_run(tmp_path / 'running', seed=3, max_number_of_steps=100,
-            accuracies=())
-  group, = runs.group(runs.read([str(tmp_path)]))
-  assert group.label == group.method == 'mentormix'
-  assert [run.config.seed for run in group.runs] == [0, 1, 2]
-  assert group.left_out == 1
-  assert group.last == pytest.approx((80, 10, 3))
-  assert str(group.last) == '80.00 ± 10.00'
-  assert group.peak == pytest.approx((95, 0, 3))
-  assert group.median(2) == pytest.approx((87.5, 5, 3))  # 82.5, 87.5, 92.5.
-
-
-def test_one_run_has_no_deviation(tmp_path):
-  write_run(tmp_path / 'a')
-  group, = runs.group(runs.read([str(tmp_path)]))
-  assert group.last == (80, None, 1)
-  assert str(group.last) == '80.00'
-
-
-@pytest.mark.parametrize('method,apart', [
-    ('cross_entropy', []),
-    ('mixup', ['mixup_alpha']),
-    ('mentornet', ['burn_in_epoch', 'example_dropout_rates',
-                   'loss_p_percentile', 'trained_mentornet_dir']),
-    ('mentormix', ['burn_in_epoch', 'example_dropout_rates',
-                   'loss_p_percentile', 'mixup_alpha', 'second_reweight',
-                   'trained_mentornet_dir']),
-])
-def test_settings_that_the_method_does_not_use(tmp_path, method, apart):
-  other = dict(
-      mixup_alpha=2.0, loss_p_percentile=0.5, trained_mentornet_dir='other',
-      burn_in_epoch=7, second_reweight=False, example_dropout_rates='0.5,100')
-  write_run(tmp_path / 'default', method=method)
-  for name, value in other.items():
-    write_run(tmp_path / name, method=method, **{name: value})
-  groups = runs.group(runs.read([str(tmp_path)]))
-  found = {run.path: k for k, group in enumerate(groups) for run in group.runs}
-  home = found[str(tmp_path / 'default')]
-  assert sorted(name for name in other
-                if found[str(tmp_path / name)] != home) == apart
-
-
-def test_labels_and_order(tmp_path):
-  write_run(tmp_path / 'a', mixup_alpha=8.0)
-  write_run(tmp_path / 'b', mixup_alpha=2.0)
-  write_run(tmp_path / 'c', method='cross_entropy')
-  write_run(tmp_path / 'd', noise=dict(NOISE, rate_asked=0.2))
-  write_run(tmp_path / 'e', studentnet='resnet8_thin')
-  assert [(g.task.noise.level, g.task.student, g.label)
-          for g in runs.group(runs.read([str(tmp_path)]))] == [
-              (0.2, 'resnet32', 'mentormix'),
-              (0.4, 'resnet32', 'cross_entropy'),
-              (0.4, 'resnet32', 'mentormix (mixup_alpha 2)'),
-              (0.4, 'resnet32', 'mentormix (mixup_alpha 8)'),
-              (0.4, 'resnet8_thin', 'mentormix')]

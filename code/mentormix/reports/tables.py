@@ -1,27 +1,23 @@
-"""The tables of a report, also as CSV."""
+"""The CSV files of a report."""
 import csv
 import io
 
 from mentormix.reports import page
-from mentormix.reports import runs as runs_lib
-
-
-# The tables as files.
 
 
 def group_rows(groups, last_k):
   """The rows of report.csv, dicts; '' stands where there is no figure."""
   rows = []
   for group in groups:
-    row = _task_columns(group.task)
-    row.update(method=group.method, group=group.label, runs=len(group.runs),
+    row = dict(_task_columns(group.task), method=group.method,
+               group=group.label, runs=len(group.runs),
                left_out=group.left_out)
     for name, figure in (('last', group.last), ('peak', group.peak),
                          (f'median_of_{last_k}', group.median(last_k))):
       row[f'{name}_mean'] = _number(figure.mean)
       row[f'{name}_deviation'] = _number(figure.deviation)
     row['paper'], row['published_code'] = map(
-        _number, page.published(group.task, group.task.noise.level, group.method))
+        _number, group.task.published(group.task.noise.level, group.method))
     rows.append(row)
   return rows
 
@@ -31,16 +27,15 @@ def run_rows(runs, last_k):
   rows = []
   for run in runs:
     row = {'path': run.path, **_task_columns(run.task)}
-    row.update(method=run.config.method, seed=run.config.seed, state=run.state,
-               step=run.step, checkpoints=len(run.results))
-    finished = run.state == runs_lib.FINISHED
-    row['last'] = _number(run.last if finished else None)
-    row['peak'] = _number(run.peak if finished else None)
-    row[f'median_of_{last_k}'] = _number(
-        run.median(last_k) if finished else None)
-    row['message'] = run.message
-    row.update((name, value) for name, value in run.config._asdict().items()
-               if name not in row)
+    row.update({
+        'method': run.config.method, 'seed': run.config.seed,
+        'state': run.state, 'step': run.step,
+        'checkpoints': len(run.eval_results), 'last': _number(run.last),
+        'peak': _number(run.peak),
+        f'median_of_{last_k}': _number(run.median(last_k)),
+        'message': run.message})
+    settings = run.config._asdict()
+    row.update({name: settings[name] for name in settings if name not in row})
     rows.append(row)
   return rows
 
@@ -53,21 +48,15 @@ def _task_columns(task):
 
 
 def _number(value):
-  return '' if value is None else f'{value:.4f}'
+  return page.number(value, '.4f', missing='')
 
 
 def to_csv(rows):
-  """The text of a CSV file.
-
-  Args:
-    rows: a list of dicts with the same keys; without rows the text is empty.
-
-  Returns:
-    A string.
-  """
+  """The text of a CSV file of dicts with the same keys; '' without rows."""
+  if not rows:
+    return ''
   text = io.StringIO()
-  writer = csv.DictWriter(text, rows[0] if rows else (), lineterminator='\n')
-  if rows:
-    writer.writeheader()
+  writer = csv.DictWriter(text, rows[0], lineterminator='\n')
+  writer.writeheader()
   writer.writerows(rows)
   return text.getvalue()

@@ -3,8 +3,8 @@
     student = students.get('resnet32')
     logits = student(images, num_classes, is_training)   # [B, K]
 
-A new student is one more row of `STUDENTS`: any callable with that signature
-and the keyword `update_statistics`.
+To add a student, add a row to `STUDENTS`: a callable with that signature and
+the keywords `update_statistics` and `dtype`.
 """
 import functools
 
@@ -25,8 +25,8 @@ STUDENTS = {
 
 
 def get(name):
-  """The student called `name`; UserError names the known ones."""
+  """Returns the student called `name`; UserError names the known ones."""
   if name not in STUDENTS:
-    raise UserError('--studentnet=%s is unknown; known are %s'
-                    % (name, ', '.join(sorted(STUDENTS))))
+    raise UserError(f'--studentnet={name} is unknown; known are '
+                    f'{", ".join(sorted(STUDENTS))}')
   return STUDENTS[name]

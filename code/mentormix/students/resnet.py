@@ -1,8 +1,9 @@
 """Pre-activation residual networks for small images, slim style.
 
-As in the published code: basic units, 3x3 convolutions without bias, batch norm
-and leaky ReLU, the variables named as there (`DW` is a kernel), so that its
-checkpoints load. B is the batch size, K the number of classes.
+As in the published code, they have basic units, 3x3 convolutions without bias,
+batch norm and leaky ReLU. Variables have the published names (`DW` is a
+kernel), so that published checkpoints load. B is the batch size, K the number
+of classes.
 """
 from mentormix.runtime import slim
 from mentormix.runtime import tf
@@ -25,8 +26,9 @@ def resnet(images, num_classes, is_training, depth, widths,
     widths: four numbers of channels: of the first convolution, of each stage.
     update_statistics: whether a training pass adds to tf.GraphKeys.UPDATE_OPS
       the updates of the moving statistics.
-    dtype: of the arithmetic: tf.float32, or tf.bfloat16 with the variables, the
-      statistics and what comes after the last average in float32.
+    dtype: of the arithmetic, tf.float32 or tf.bfloat16. With bfloat16, the
+      variables, the statistics and all that follows the last average pooling
+      stay float32.
 
   Returns:
     Logits [B, K] float32.
@@ -35,8 +37,8 @@ def resnet(images, num_classes, is_training, depth, widths,
     ValueError: `depth` is not 6n + 2.
   """
   if depth < 8 or (depth - 2) % 6:
-    raise ValueError('depth must be 6n + 2, at least 8, not %r' % depth)
-  with tf.variable_scope('ResNet%d' % depth, custom_getter=_getter(dtype)), \
+    raise ValueError(f'depth must be 6n + 2, at least 8, not {depth!r}')
+  with tf.variable_scope(f'ResNet{depth}', custom_getter=_getter(dtype)), \
       slim.arg_scope(_arg_scope(is_training, update_statistics)):
     with tf.variable_scope('init'):
       x = slim.conv2d(tf.cast(images, dtype), widths[0], 3,
@@ -44,7 +46,7 @@ def resnet(images, num_classes, is_training, depth, widths,
     for stage, width in enumerate(widths[1:], start=1):
       for unit in range((depth - 2) // 6):
         stride = 2 if stage > 1 and unit == 0 else 1
-        with tf.variable_scope('unit_%d_%d' % (stage, unit)):
+        with tf.variable_scope(f'unit_{stage}_{unit}'):
           x = _unit(x, width, stride, first=stage == 1 and unit == 0)
     with tf.variable_scope('unit_last'):
       x = _activate(batch_norm(x, scope='final_bn'))
@@ -109,10 +111,10 @@ def _arg_scope(is_training, update_statistics):
 
 @slim.add_arg_scope
 def batch_norm(x, is_training, update_statistics, scope):
-  """Fused batch norm whose moving statistics move as the published ones do.
+  """Fused batch norm that updates its moving statistics as published.
 
-  Not slim.batch_norm, because its fused form feeds the moving variance with the
-  unbiased variance of the batch, n / (n - 1) times the published one.
+  slim.batch_norm, when fused, updates the moving variance with the unbiased
+  variance of the batch, which is n / (n - 1) times the published one.
 
   Args:
     x: [B, H, W, C].
@@ -166,10 +168,10 @@ def _move_debiased(average, value):
 
 
 def _getter(dtype):
-  """Custom getter of variables by their published names, as float32.
+  """Returns a custom getter of variables with published names, in float32.
 
-  slim's `weights` are `DW` in published checkpoints. Convolutions, whose input
-  is of `dtype`, see their kernels in it.
+  slim's `weights` are `DW` in published checkpoints. Convolutions with an input
+  of type `dtype` get their kernels cast to it.
   """
   def get(getter, name, *args, **kwargs):
     if name.endswith('/weights'):
@@ -184,7 +186,7 @@ def weight_decay():
   """0.0002 * sum(w^2) / 2 over all conv and dense kernels of the graph.
 
   Returns:
-    A float32 scalar (published code; batch norm and biases are left alone).
+    A float32 scalar. It leaves out batch norm and biases (published code).
   """
   kernels = [v for v in tf.trainable_variables() if v.op.name.endswith('/DW')]
   return WEIGHT_DECAY * tf.add_n([tf.nn.l2_loss(w) for w in kernels])

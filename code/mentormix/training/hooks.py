@@ -3,14 +3,13 @@
 `loop` puts them in an order in which a NaN is seen before anything is saved.
 """
 import os
-import sys
 import time
 
 import numpy as np
-import tqdm
 
 from mentormix import checkpoints
 from mentormix import files
+from mentormix import progress
 from mentormix import summaries
 from mentormix.mentornet import loss_traces
 from mentormix.messages import log
@@ -18,7 +17,6 @@ from mentormix.messages import RunError
 from mentormix.runtime import tf
 
 TRACE_SIZES = 'loss_csv.json'  # Beside the checkpoints.
-_LOG_SECS = 30
 
 
 class NanHook(tf.train.SessionRunHook):
@@ -74,59 +72,33 @@ class EndHook(tf.train.SessionRunHook):
 
 
 class ProgressHook(tf.train.SessionRunHook):
-  """Shows a bar on a terminal, and prints log lines elsewhere (nohup)."""
+  """Shows the progress of training with its loss and share of trust."""
 
   def __init__(self, step, end):
     self._fetches = {'done': step.done, 'loss': step.loss,
                      'selected': step.selected}
     self._end = end
-    self._bar = None
+    self._progress = None
 
   def after_create_session(self, session, coord):
     """Also called after a server was gone; some steps are then repeated."""
-    self._start = int(session.run(tf.train.get_global_step()))
-    self._begun = time.time()
-    self._shown, self._shown_at = None, self._start
-    if sys.stdout.isatty():
-      self._bar = self._bar or tqdm.tqdm(
-          total=self._end, initial=self._start, unit='step', file=sys.stdout,
-          dynamic_ncols=True)
+    if self._progress:
+      self._progress.close()
+    self._progress = progress.Progress(
+        int(session.run(tf.train.get_global_step())), self._end)
 
   def before_run(self, run_context):
-    interval = 1 if self._bar else _LOG_SECS
-    due = self._shown is None or time.time() - self._shown >= interval
-    return tf.train.SessionRunArgs(self._fetches) if due else None
+    return (tf.train.SessionRunArgs(self._fetches) if self._progress.is_due()
+            else None)
 
   def after_run(self, run_context, run_values):
     if run_values.results:
-      self._show(**run_values.results)
-
-  def _show(self, done, loss, selected):
-    now = time.time()
-    if self._bar:
-      self._bar.set_postfix(loss=f'{loss:.3f}', selected=f'{selected:.0%}',
-                            refresh=False)
-      self._bar.update(done - self._bar.n)
-    else:
-      shown = self._begun if self._shown is None else self._shown
-      rate = (done - self._shown_at) / max(now - shown, 1e-9)
-      # A worker may see its first step before the step counts.
-      mean = max(done - self._start, 1) / max(now - self._begun, 1e-9)
-      left = _duration(max(self._end - done, 0) / mean)
-      log(f'step {done}/{self._end} ({done / self._end:.1%})  loss {loss:.3f}  '
-          f'selected {selected:.0%}  {rate:.3g} step/s  {left} left')
-    self._shown, self._shown_at = now, done
+      values = run_values.results
+      self._progress.show(values['done'], loss=f'{values["loss"]:.3f}',
+                          selected=f'{values["selected"]:.0%}')
 
   def end(self, session):
-    if self._bar:
-      self._bar.update(int(session.run(tf.train.get_global_step()))
-                       - self._bar.n)
-      self._bar.close()
-
-
-def _duration(seconds):
-  hours, rest = divmod(int(round(seconds)), 3600)
-  return f'{hours}:{rest // 60:02d}:{rest % 60:02d}'
+    self._progress.close(int(session.run(tf.train.get_global_step())))
 
 
 class SummaryHook(tf.train.SessionRunHook):

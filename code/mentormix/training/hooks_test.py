@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 
+from mentormix import progress
 from mentormix.mentornet import loss_traces
 from mentormix.messages import RunError
 from mentormix.runtime import tf
@@ -85,7 +86,7 @@ def test_a_trace_has_the_rows_of_evenly_spread_steps(tmp_path, monkeypatch):
 
 
 def test_progress_lines(capsys, monkeypatch):
-  monkeypatch.setattr(hooks, '_LOG_SECS', 0)
+  monkeypatch.setattr(progress, 'LOG_SECS', 0)
   bump = tf.assign_add(_global_step(4), 1)
   step = partial_step(done=bump, loss=tf.constant(1.25),
                       selected=tf.constant(0.5))
@@ -115,10 +116,3 @@ def test_progress_bar_on_a_terminal(monkeypatch):
   shown = sys.stdout.getvalue()
   assert 'loss=1.250' in shown and 'selected=50%' in shown
   assert shown.rstrip().split('\r')[-1].startswith('100%') and '6/6' in shown
-
-
-@pytest.mark.parametrize('seconds,text', [
-    (0, '0:00:00'), (61.4, '0:01:01'), (3599.6, '1:00:00'),
-    (100 * 3600 + 5, '100:00:05')])
-def test_duration(seconds, text):
-  assert hooks._duration(seconds) == text

@@ -3,7 +3,6 @@
 `train` is what cifar_train_mentormix.py calls.
 """
 import math
-import os
 import signal
 import time
 from typing import Any
