@@ -142,8 +142,10 @@ def copy(exported, tmp_path):
 def test_a_loss_that_is_not_finite(copy, tmp_path):
   path = os.path.join(copy, 'state.npz')
   with np.load(path) as arrays:
-    arrays = {name: np.full_like(value, np.nan) if name.endswith('DW') else value
-              for name, value in arrays.items()}
+    arrays = dict(arrays)
+  for name in arrays:
+    if name.endswith('DW'):
+      arrays[name] = np.full_like(arrays[name], np.nan)
   np.savez(path, **arrays)
   testing.assert_one_line(_run(copy, tmp_path / 'run', steps=20), 1,
                           'not a finite number', '--learning_rate')

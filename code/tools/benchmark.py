@@ -1,7 +1,7 @@
-"""Times a training step, its parts and its input, next to what they must cost.
+r"""Times a training step, its parts and its input, beside the least they cost.
 
-    python code/tools/benchmark.py --data_dir=data/cifar10/0.4 \\
-      --studentnets=resnet32_thin,resnet32 --precisions=float32,mixed \\
+    python code/tools/benchmark.py --data_dir=data/cifar10/0.4 \
+      --studentnets=resnet32_thin,resnet32 --precisions=float32,mixed \
       --output=results/speed.json
 
 Each precision and XLA setting has a process of its own. The processes of one
@@ -275,11 +275,6 @@ def _table(facts, rows):
     yield f'| {" | ".join(cells)} |'
 
 
-def cli():
-  """The command; takes its arguments from the command line."""
+if __name__ == '__main__':
   define_flags()
   command.run(main)
-
-
-if __name__ == '__main__':
-  cli()

@@ -1,7 +1,7 @@
-"""Student and input as the published graph writes them, to compare speed with.
+"""Student and input in the form of the published graph, to compare speed with.
 
-Only code/benchmark.py uses them. They compute what `students.resnet` and
-`input_pipeline` do, from the same variables, by other operations. B is the
+Only benchmark.py uses them. They compute what `students.resnet` and
+`input_pipeline` do, from the same variables, with other operations. B is the
 batch size, K the number of classes.
 """
 from unittest import mock
@@ -18,7 +18,7 @@ _PADDING = 4  # Pixels, in all: 32 -> 36, then cropped back at random.
 
 def resnet(images, num_classes, is_training, depth, widths,
            update_statistics=True, dtype=tf.float32):
-  """As `students.resnet.resnet`, for training in float32 only.
+  """Does what `students.resnet.resnet` does, for training in float32 only.
 
   Args:
     images: [B, H, W, 3] float32.
@@ -37,7 +37,7 @@ def resnet(images, num_classes, is_training, depth, widths,
     ValueError: not training, or not in float32.
   """
   if not is_training or dtype != tf.float32:
-    raise ValueError('the published form is here for training in float32 only')
+    raise ValueError('the published form supports training in float32 only')
   with mock.patch.multiple(ours, _activate=_activate, batch_norm=batch_norm):
     return ours.resnet(images, num_classes, is_training, depth, widths,
                        update_statistics)

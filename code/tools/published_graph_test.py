@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 import published_graph
-from mentormix.data import datasets
-from mentormix.runtime import tf
 from mentormix import students
 from mentormix import testing
+from mentormix.data import datasets
+from mentormix.runtime import tf
 
 OURS = students.get('resnet8_thin')
 PUBLISHED = functools.partial(published_graph.resnet, **OURS.keywords)
@@ -91,7 +91,7 @@ def test_a_pass_without_update_moves_no_statistics():
 
 @pytest.mark.parametrize('wrong', [
     dict(is_training=False), dict(is_training=True, dtype=tf.bfloat16)])
-def test_nothing_but_training_in_float32(wrong):
+def test_only_training_in_float32(wrong):
   with pytest.raises(ValueError, match='float32 only'):
     PUBLISHED(_images(), 5, **wrong)
 

@@ -1,7 +1,7 @@
-"""Estimates what training on a cluster takes: bytes, seconds and staleness.
+r"""Estimates what training on a cluster takes: bytes, seconds and staleness.
 
     python code/tools/simulate_cluster.py --show=traffic --studentnets=resnet32
-    python code/tools/simulate_cluster.py --step_secs=0.47,0.12 --gbits=10,100 \\
+    python code/tools/simulate_cluster.py --step_secs=0.47,0.12 --gbits=10,100 \
       --servers=1,4 --workers=1,2,4,8,16,32,64
 
     traffic   what a worker and the servers send each other in a step, counted
@@ -141,7 +141,7 @@ def most(machines):
 
 
 def simulate(machines, workers, steps, sync=False, spread=0.0, seed=0):
-  """Returns the `Outcome` of training.
+  """Returns the `Outcome` of training on these machines.
 
   Args:
     machines: a `Machines`.
@@ -163,6 +163,7 @@ def simulate(machines, workers, steps, sync=False, spread=0.0, seed=0):
   now, used, ends, staleness = 0.0, np.zeros([3, len(moved)]), [], []
 
   def begin(worker, which, factor=1.0):
+    """The worker begins a phase."""
     if which == PULL:
       pulled[worker] = len(ends)
     if which == COMPUTE:
@@ -326,11 +327,6 @@ def _place(op):
   return '/'.join(op.device.split('/')[:3])
 
 
-def cli():
-  """The command; takes its arguments from the command line."""
+if __name__ == '__main__':
   define_flags()
   command.run(main)
-
-
-if __name__ == '__main__':
-  cli()

@@ -99,8 +99,8 @@ def test_each_weight_goes_down_once_a_step_and_its_gradient_up():
 
 def test_the_tables_of_the_simulation():
   code, out, err = testing.run_command(
-      simulate_cluster, '--gbits=10', '--servers=1,2', '--fullest=1,0.6', '--workers=1,4',
-      '--steps=10')
+      simulate_cluster, '--gbits=10', '--servers=1,2', '--fullest=1,0.6',
+      '--workers=1,4', '--steps=10')
   assert code == 0 and not err
   rows = [line.strip('| ').split(' | ') for line in out.splitlines()
           if line.startswith('| 0.47')]

@@ -1,1 +1,1 @@
-"""The training step as StableHLO, and JAX running it."""
+"""The training step as StableHLO, and JAX code that runs it."""
