@@ -1,1 +1,1 @@
-"""Images and labels: archives, folders and label files -> noisy TFRecords -> batches."""
+"""Archives, image folders and label files -> noisy TFRecords -> batches."""

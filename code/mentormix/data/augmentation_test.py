@@ -1,10 +1,10 @@
-"""The augmentation of whole batches against TensorFlow's own, image by image."""
+"""Tests of augmenting batches, against TensorFlow's own functions."""
 import numpy as np
 import pytest
 
+from mentormix import sampling
 from mentormix.data import augmentation
 from mentormix.runtime import tf
-from mentormix import sampling
 
 B = 64
 

@@ -51,7 +51,7 @@ def test_read_gives_back_what_was_written(tmp_path, dataset_name, dumps):
 
 def test_python2_pickle_is_one():
   value = {'data': np.zeros([3, 3072], np.uint8), 'labels': [1, 300],
-           'filenames': ['%d.png' % i for i in range(300)]}
+           'filenames': [f'{i}.png' for i in range(300)]}
   found = pickle.loads(testing.python2_pickle(value), encoding='bytes')
   np.testing.assert_array_equal(found.pop(b'data'), value['data'])
   assert found[b'labels'] == [1, 300] and found[b'filenames'][299] == b'299.png'

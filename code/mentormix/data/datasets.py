@@ -88,8 +88,8 @@ def get(name, data_dir=None):
     known = ', '.join(sorted(DATASETS))
     here = f', here {facts.get("dataset_name")}' if facts else ''
     raise UserError(
-        f'--dataset_name={name} is unknown; known are {known}, and a custom set '
-        f'by the name in the {noise_facts.FACTS_FILE} of its --data_dir{here}')
+        f'--dataset_name={name} is unknown; known are {known}, and custom '
+        f'sets by the name in {noise_facts.FACTS_FILE} of --data_dir{here}')
   try:
     return Dataset(name, facts['num_classes'], facts['image_size'], LABEL)
   except KeyError as error:

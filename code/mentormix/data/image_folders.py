@@ -132,7 +132,8 @@ def read(folder, image_size):
     ids[split] = [relative for relative, _ in pairs]
     labels[split] = np.array([label for _, label in pairs], np.int64)
     try:
-      images[split] = np.empty([len(pairs), image_size, image_size, 3], np.uint8)
+      images[split] = np.empty([len(pairs), image_size, image_size, 3],
+                               np.uint8)
     except MemoryError:
       raise RunError(f'--image_dir={folder.path}: {len(pairs)} images do not '
                      f'fit into memory; choose a smaller --image_size')

@@ -31,7 +31,7 @@ def fixture_folder(tmp_path):
       directory.mkdir(parents=True)
       for i in range(count):
         Image.fromarray(np.full([8, 8, 3], 100 * k + i, np.uint8)).save(
-            str(directory / ('%d.png' % i)))
+            str(directory / f'{i}.png'))
   return tmp_path
 
 
@@ -58,7 +58,7 @@ def test_classes_and_order(folder):
   (folder / 'val' / '.DS_Store').write_text('x')
   images = read(folder)
   assert images.class_names == ('cat', 'dog') and images.superclass is None
-  assert images.train_ids == ['train/%s/%d.png' % (name, i)
+  assert images.train_ids == [f'train/{name}/{i}.png'
                               for name in ('cat', 'dog') for i in range(3)]
   assert images.train_labels.tolist() == [0, 0, 0, 1, 1, 1]
   assert images.train_labels.dtype == np.int64

@@ -9,14 +9,14 @@ size.
 """
 import typing
 
+from mentormix import runtime
+from mentormix import sampling
 from mentormix.data import augmentation
 from mentormix.data import datasets
 from mentormix.data import decoding
 from mentormix.messages import UserError
-from mentormix import runtime
 from mentormix.runtime import slim
 from mentormix.runtime import tf
-from mentormix import sampling
 
 # Decoded images of up to this many bytes are kept in memory, twice: as they
 # were read, for a session that restarts, and in a variable of the graph. CIFAR

@@ -40,7 +40,7 @@ def saved(value, save=np.save, **kwargs):
 
 
 def csv_text(order, header='index,label\n', extra=''):
-  return header + ''.join('%d,%d%s\n' % (i, WORSE[i], extra) for i in order)
+  return header + ''.join(f'{i},{WORSE[i]}{extra}\n' for i in order)
 
 
 def torch_zip(pickled, storages=()):
@@ -89,13 +89,13 @@ def tensor_file(entries):
 
 @pytest.mark.parametrize('known', [True, False])
 def test_written_files_read_back(tmp_path, known):
-  ids = ['train/a,b/%d.png' % i for i in range(N)]
+  ids = [f'train/a,b/{i}.png' for i in range(N)]
   label_files.write(str(tmp_path), WORSE, CLEAN if known else None, ids)
   assert json.loads((tmp_path / 'labels.json').read_text()) == WORSE.tolist()
   lines = (tmp_path / 'labels.csv').read_bytes().decode('ascii').split('\n')
   assert lines[0] == 'index,label,clean_label,source_id'
-  assert lines[2] == '1,%d,%s,"train/a,b/1.png"' % (
-      WORSE[1], CLEAN[1] if known else '')
+  assert lines[2] == (
+      f'1,{WORSE[1]},{CLEAN[1] if known else ""},"train/a,b/1.png"')
   assert len(lines) == N + 2
   for name in ('labels.json', 'labels.csv'):
     found = label_files.read(str(tmp_path / name))
@@ -177,7 +177,7 @@ def test_an_exact_key_goes_first(put):
     ('index,label\n0,1\n2,1\n', 'line 3 has index 2; with 2 labels'),
     ('0,1\n0,2\n', 'line 2 has index 0, as line 1 does'),
     ('id,label\n0,1\n', 'has a column label, but no column index'),
-    ('hello\n', "line 1 has index 'hello'"), ('0,%s\n' % ('9' * 10), '999'),
+    ('hello\n', "line 1 has index 'hello'"), ('0,9999999999\n', '999'),
     (b'\xff\xfe', 'as labels'), (b'\x89PNG', 'as labels'),
     (saved(np.zeros(3)), 'float64'), (saved(np.zeros(3, bool)), 'bool'),
     (saved(np.zeros([3, 1], int)), r'int64 \[3, 1\]'),
@@ -284,7 +284,7 @@ def test_the_index_is_used_the_way_that_fits(put, order):
 
 @pytest.mark.parametrize('clean, index, words', [
     (CLEAN[::-1], INDEX, 'pass the index of this file'),
-    (CLEAN[INDEX], INDEX[1:], 'holds 1999 numbers; .*each number from 0 to 1999 once'),
+    (CLEAN[INDEX], INDEX[1:], '1999 numbers; .*from 0 to 1999 once'),
     (CLEAN[INDEX], np.zeros(N, int), 'each number from 0 to 1999 once'),
     (CLEAN[INDEX], INDEX + 1, 'each number from 0 to 1999 once'),
     (None, INDEX, 'no clean labels')])

@@ -93,7 +93,7 @@ def _next_within_superclass(superclass):
   return targets
 
 
-def corrupt(labels, rate, noise_type, num_classes, seed, transition=None):  # pylint: disable=redefined-outer-name
+def corrupt(labels, rate, noise_type, num_classes, seed, transition=None):
   """Corrupts the labels of a share of the examples.
 
   The same arguments give the same labels on every NumPy version, because NumPy

@@ -29,8 +29,8 @@ def read_facts(directory):
   for name, (least, most) in sorted(_SIZES.items()):
     size = (facts or {}).get(name, least)
     if not isinstance(size, int) or not least <= size <= most:
-      raise UserError(f'{path}: {name} is {size!r:.40}, not a whole number from '
-                      f'{least} to {most}; make the data set again')
+      raise UserError(f'{path}: {name} is {size!r:.40}, not a whole number '
+                      f'from {least} to {most}; make the data set again')
   return facts
 
 

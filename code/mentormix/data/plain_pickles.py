@@ -10,6 +10,8 @@ import pickle
 
 import numpy as np
 
+# pylint: disable=protected-access
+
 TORCH_MAGIC = 0x1950a86a20f9469cfc6c  # Starts what torch saved before 1.6.
 
 _ALLOWED = (
@@ -87,10 +89,10 @@ class _Instructions(dict):
     raise ValueError(f'it has the instruction {code}, which is refused')
 
 
-class _Unpickler(pickle._Unpickler):  # pylint: disable=protected-access
+class _Unpickler(pickle._Unpickler):
   """Python's unpickler without any instruction that runs code."""
   dispatch = _Instructions(
-      (code, pickle._Unpickler.dispatch[code])  # pylint: disable=protected-access
+      (code, pickle._Unpickler.dispatch[code])
       for code in (getattr(pickle, name)[0] for name in _ALLOWED.split()))
 
   def find_class(self, module, name):

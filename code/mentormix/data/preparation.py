@@ -1,4 +1,4 @@
-"""Images and labels -> noisy TFRecords with noise.json, at every noise level."""
+"""Images and labels -> noisy TFRecords and noise.json, for each noise level."""
 import os
 import re
 import typing

@@ -177,7 +177,8 @@ def test_a_part_of_the_training_images(tmp_path, change, rows):
 def fixture_labelled(tmp_path, monkeypatch):
   """Settings with 30% wrong labels in x.npz; the labels; all in tmp_path."""
   monkeypatch.chdir(tmp_path)
-  values = settings(tmp_path, noise_levels=None, noise_file='x.npz', noise_key='worse')
+  values = settings(tmp_path, noise_levels=None, noise_file='x.npz',
+                    noise_key='worse')
   clean = cifar_archive.read('a.tar.gz', 'cifar10').train_labels
   worse = np.where(np.arange(200) % 10 < 3, (clean + 1) % 10, clean)
   np.savez('x.npz', clean=clean, worse_label=worse)
