@@ -13,21 +13,18 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-seeds=0
-runtime=auto
+die() { echo "quickstart: error: $1" >&2; exit 2; }
+seeds=0 runtime=auto
 for arg; do
   case $arg in
     --seeds=*) seeds=${arg#*=} ;;
     --runtime=*) runtime=${arg#*=} ;;
     -h|--help) sed -n '2,/^set/s/^# \{0,1\}//p' scripts/quickstart.sh; exit ;;
-    *) echo "quickstart: error: unknown argument '$arg'; see --help" >&2
-       exit 2 ;;
+    *) die "unknown argument '$arg'; see --help" ;;
   esac
 done
-if ! [[ $seeds =~ ^[0-9]+(,[0-9]+)*$ ]]; then
-  echo "quickstart: error: --seeds=$seeds is not a list such as 0,1,2" >&2
-  exit 2
-fi
+[[ $seeds =~ ^[0-9]+(,[0-9]+)*$ ]] \
+  || die "--seeds=$seeds is not a list such as 0,1,2"
 
 python=$(scripts/setup_env.sh --runtime="$runtime")
 "$python" code/prepare_data.py --dataset_name=digits --noise_levels=0.4

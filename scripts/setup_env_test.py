@@ -100,14 +100,18 @@ def test_python37_gives_the_reference_runtime(machine):
 def test_gpu_gives_the_gpu_builds(machine):
   machine.python('3.7.16')
   machine.python('3.11.7')
-  smi = '#!{bash}\n[[ -z $* ]] || echo %s\nexit %d\n'
-  machine.script(machine.bin, 'nvidia-smi', smi % ('7.5', 0))
+
+  def answer(capability, code):
+    machine.script(machine.bin, 'nvidia-smi', '#!{bash}\n[[ -z $* ]] || '
+                   f'echo {capability}\nexit {code}\n')
+
+  answer('7.5', 0)
   line = machine.choice()
   assert ' requirements.txt (a GPU' in line and 'too old' not in line
-  machine.script(machine.bin, 'nvidia-smi', smi % ('12.0', 0))
+  answer('12.0', 0)
   assert 'use --runtime=tf2' in machine.choice()
   assert '/tf2-gpu.txt' in machine.choice('--runtime=tf2')
-  machine.script(machine.bin, 'nvidia-smi', smi % ('', 9))
+  answer('', 9)
   assert '/tf1-cpu.txt' in machine.choice()
 
 
