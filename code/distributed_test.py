@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import typing
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -28,6 +29,20 @@ TRAIN = os.path.join(CODE, 'cifar_train_mentormix.py')
 PATIENCE_SECS = 240  # A busy machine takes long.
 STEP = r' step (\d+)/'
 END = 1000000  # A step that no test reaches.
+THREADS = dict(OMP_NUM_THREADS='1', TF_NUM_INTRAOP_THREADS='1')
+
+
+@pytest.fixture(scope='module')
+def noise(tmp_path_factory):
+  """A directory with a training set of noise, 0.4, and a test set, val."""
+  root = tmp_path_factory.mktemp('data')
+  rng = np.random.RandomState(0)
+  for name, part in (('0.4', 'train'), ('val', 'test')):
+    (root / name).mkdir()
+    testing.write_records(
+        root / name / f'digits_{part}-0',
+        rng.randint(0, 256, [40, 32, 32, 3]), rng.randint(10, size=40))
+  return str(root)
 
 
 def _free_addresses(count):
@@ -72,13 +87,13 @@ def place():
 class Tasks:
   """One server, workers, an evaluator: processes with a log each."""
 
-  def __init__(self, place, digits, directory, *flags, num_workers=2,
+  def __init__(self, place, data, directory, *flags, num_workers=2,
                by_environment=False):
     self.directory = str(directory)
     self.train_log_dir = os.path.join(self.directory, 'train')
     self.addresses = _free_addresses(1 + num_workers)
     self.flags = testing.to_flags(**testing.train_settings(
-        digits, train_log_dir=self.train_log_dir, batch_size=4,
+        data, train_log_dir=self.train_log_dir, batch_size=4,
         max_number_of_steps=END)) + place.flags + list(flags)
     self._prefix = place.prefix
     self._by_environment = by_environment
@@ -87,8 +102,7 @@ class Tasks:
   def start(self, job, task=0, *flags):
     """Starts a task; an earlier process of it must have been killed."""
     server, workers = self.addresses[0], self.addresses[1:]
-    environment = dict(os.environ, OMP_NUM_THREADS='1',
-                       TF_NUM_INTRAOP_THREADS='1')
+    environment = dict(os.environ, **THREADS)
     where = [f'--job_name={job}', f'--task={task}', f'--ps_hosts={server}',
              '--worker_hosts=' + ','.join(workers)]
     if self._by_environment:  # Worker 0 is the job `chief` there.
@@ -157,13 +171,14 @@ class Tasks:
 
 
 @pytest.fixture(scope='module')
-def one_process(place, digits, tmp_path_factory):
+def one_process(place, noise, tmp_path_factory):
   """A directory with a run `train` of 6 steps, and how it was after 3."""
   root = tmp_path_factory.mktemp('one_process')
-  flags = Tasks(place, digits, root).flags
+  flags = Tasks(place, noise, root).flags
   for steps in 3, 6:
-    code, out, err = testing.run(
-        TRAIN, root, *flags, f'--max_number_of_steps={steps}')
+    with mock.patch.dict(os.environ, THREADS):
+      code, out, err = testing.run(
+          TRAIN, root, *flags, f'--max_number_of_steps={steps}')
     assert code == 0, out + err
     if steps == 3:
       shutil.copytree(str(root / 'train'), str(root / 'begun'))
@@ -173,8 +188,8 @@ def one_process(place, digits, tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize('flags', [[], ['--sync_replicas']])
 def test_a_cluster_of_one_takes_the_steps_of_one_process(
-    place, digits, tmp_path, flags, one_process):
-  with Tasks(place, digits, tmp_path, '--max_number_of_steps=6', *flags,
+    place, noise, tmp_path, flags, one_process):
+  with Tasks(place, noise, tmp_path, '--max_number_of_steps=6', *flags,
              num_workers=1) as tasks:
     shutil.copytree(str(one_process / 'begun'), tasks.train_log_dir)
     path = tmp_path / 'train' / 'config.json'
@@ -192,8 +207,8 @@ def test_a_cluster_of_one_takes_the_steps_of_one_process(
 
 
 @pytest.mark.slow
-def test_whoever_is_killed_joins_again(place, digits, tmp_path):
-  with Tasks(place, digits, tmp_path, '--save_interval_secs=1',
+def test_whoever_is_killed_joins_again(place, noise, tmp_path):
+  with Tasks(place, noise, tmp_path, '--save_interval_secs=1',
              '--cluster_timeout=90') as tasks:
     # A worker comes first: it waits, and says for whom.
     tasks.start('worker', 1)
@@ -246,8 +261,8 @@ def test_whoever_is_killed_joins_again(place, digits, tmp_path):
     (['--max_number_of_steps=60'], True, (60, 61)),
     (['--max_number_of_steps=60', '--sync_replicas'], False, (60,))])
 def test_the_end_of_training_ends_every_task(
-    place, digits, tmp_path, flags, by_environment, steps):
-  with Tasks(place, digits, tmp_path, '--save_interval_secs=5', *flags,
+    place, noise, tmp_path, flags, by_environment, steps):
+  with Tasks(place, noise, tmp_path, '--save_interval_secs=5', *flags,
              by_environment=by_environment) as tasks:
     for job in 'ps', 'worker', 'evaluator':
       tasks.start(job)
@@ -276,8 +291,8 @@ def test_the_end_of_training_ends_every_task(
 
 
 @pytest.mark.slow
-def test_a_signal_ends_a_synchronous_chief_that_waits(place, digits, tmp_path):
-  with Tasks(place, digits, tmp_path, '--sync_replicas',
+def test_a_signal_ends_a_synchronous_chief_that_waits(place, noise, tmp_path):
+  with Tasks(place, noise, tmp_path, '--sync_replicas',
              '--save_interval_secs=1000') as tasks:
     for job, task in ('ps', 0), ('worker', 0), ('worker', 1):
       tasks.start(job, task)
@@ -294,8 +309,8 @@ def test_a_signal_ends_a_synchronous_chief_that_waits(place, digits, tmp_path):
 
 
 @pytest.mark.slow
-def test_signals_end_a_task(place, digits, tmp_path):
-  with Tasks(place, digits, tmp_path) as tasks:
+def test_signals_end_a_task(place, noise, tmp_path):
+  with Tasks(place, noise, tmp_path) as tasks:
     tasks.start('worker', 1)
     tasks.wait_for('waiting for ps 0', 'worker', 1)
     assert tasks.kill('worker', 1, signal.SIGTERM) == 143
@@ -313,7 +328,7 @@ def test_signals_end_a_task(place, digits, tmp_path):
 
 
 @pytest.mark.slow
-def test_servers_that_run_already(place, digits, tmp_path):
+def test_servers_that_run_already(place, noise, tmp_path):
   """The published flags --master, --ps_tasks and --task."""
   server, worker = _free_addresses(2)
   program = ('import sys; from mentormix.runtime import tf; tf.train.Server('
@@ -324,7 +339,7 @@ def test_servers_that_run_already(place, digits, tmp_path):
                for job in ('ps', 'worker')]
   try:
     subprocess.check_call([*python, TRAIN, *testing.to_flags(
-        **testing.train_settings(digits, train_log_dir=tmp_path, batch_size=4,
+        **testing.train_settings(noise, train_log_dir=tmp_path, batch_size=4,
                                  master='grpc://' + worker, ps_tasks=1))])
     assert testing.weights(tmp_path)['global_step'] == 3
   finally:

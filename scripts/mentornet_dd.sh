@@ -14,26 +14,21 @@
 #   --overwrite           replace an existing MentorNet
 #   --python=PATH         default: that of scripts/setup_env.sh
 #
-# The student is trained by MentorMix with mentornet_pd and --preset=cpu; flags
-# after -- change that, such as -- --preset=published. Data, run and losses
-# (mentornet_dd.csv) go to runs/mentornet_dd/DATASET and are reused.
-#
-#   scripts/mentornet_dd.sh --dataset=cifar10
+# MentorMix trains the student with mentornet_pd and --preset=cpu; flags after --
+# change that, such as -- --preset=published. Data, run and losses go to
+# runs/mentornet_dd/DATASET and are reused.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 dataset=digits skip_train='' noise_level=0.4 archive='' output_dir='' python=''
-overwrite=() training=()
-
+overwrite='' training=()
 die() { echo "mentornet_dd: error: $1" >&2; exit 2; }
 
 while (($#)); do
   case $1 in
     --dataset=*|--skip_train=*|--noise_level=*|--archive=*|--output_dir=*|\
-    --python=*)
-      name=${1%%=*}
-      printf -v "${name#--}" '%s' "${1#*=}" ;;
-    --overwrite) overwrite=(--overwrite) ;;
+    --python=*) name=${1%%=*}; printf -v "${name#--}" %s "${1#*=}" ;;
+    --overwrite) overwrite=1 ;;
     --) shift; training=("$@"); break ;;
     -h|--help) sed -n '2,/^set/s/^# \{0,1\}//p' scripts/mentornet_dd.sh; exit ;;
     *) die "unknown argument '$1'; see --help (training flags go after --)" ;;
@@ -45,7 +40,6 @@ case $dataset in
   cifar10|cifar100) skip_train=${skip_train:-45000} ;;
   *) die "--dataset=$dataset is not digits, cifar10 or cifar100" ;;
 esac
-[[ $skip_train =~ ^[0-9]+$ ]] || die "--skip_train=$skip_train is not a number"
 [[ $noise_level =~ ^0\.[0-9]*[1-9]$ ]] \
   || die "--noise_level=$noise_level is not a number such as 0.4 or 0.45"
 for flag in ${training[@]+"${training[@]}"}; do
@@ -56,9 +50,8 @@ done
   --num_epochs_per_decay=4 ${training[@]+"${training[@]}"})
 work=runs/mentornet_dd/$dataset
 output_dir=${output_dir:-$work/mentornet_dd}
-if [[ -e $output_dir && -z ${overwrite[*]-} ]]; then
-  die "--output_dir=$output_dir exists; add --overwrite to replace it"
-fi
+[[ ! -e $output_dir || -n $overwrite ]] \
+  || die "--output_dir=$output_dir exists; add --overwrite to replace it"
 [[ -n $python ]] || python=$(scripts/setup_env.sh)
 command -v "$python" >/dev/null || die "--python=$python does not exist"
 
@@ -69,4 +62,4 @@ command -v "$python" >/dev/null || die "--python=$python does not exist"
   --data_dir="$work/data/$noise_level" --train_log_dir="$work/train" \
   --loss_csv_file="$work/mentornet_dd.csv" ${training[@]+"${training[@]}"}
 "$python" code/train_mentornet.py --curriculum="$work/mentornet_dd.csv" \
-  --output_dir="$output_dir" ${overwrite[@]+"${overwrite[@]}"}
+  --output_dir="$output_dir" ${overwrite:+--overwrite}

@@ -56,7 +56,6 @@ def test_digits_are_the_default(python):
 
 @pytest.mark.parametrize('flags,message', [
     (['--dataset=mnist'], '--dataset=mnist is not digits, cifar10 or cifar100'),
-    (['--skip_train=half'], '--skip_train=half is not a number'),
     (['--noise_level=40'], '--noise_level=40 is not a number such as 0.4'),
     (['--noise_level=0.40'], '--noise_level=0.40 is not a number such as'),
     (['--python=/nowhere/python'], '--python=/nowhere/python does not exist'),

@@ -14,7 +14,6 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 die() { echo "quickstart: error: $1" >&2; exit 2; }
-
 seeds=0 runtime=auto
 for arg; do
   case $arg in

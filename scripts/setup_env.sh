@@ -38,9 +38,8 @@ except ImportError as error:
   reason = "cannot make virtual environments (%s)" % error
 if version == "3.7" and platform.system() + os.uname()[4] != "Linuxx86_64":
   reason = "is not for Linux on x86_64, the only system of TensorFlow 1.15"
-if sys.implementation.name != "cpython" or "free-threading" in sys.version \
-    or sys.maxsize < 2**32:
-  reason = "is not an ordinary 64-bit CPython"
+if sys.implementation.name != "cpython" or "free-threading" in sys.version:
+  reason = "is not an ordinary CPython"
 print("%s.%d|%s|%s" % (version, sys.version_info[2],
     python if os.path.exists(python) else sys.executable, reason))
 '

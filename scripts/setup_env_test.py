@@ -1,6 +1,7 @@
 """setup_env.sh and test.sh with stand-ins for Python; nothing is installed."""
 import os
 import shutil
+import signal
 import subprocess
 import time
 
@@ -19,7 +20,7 @@ case "$1 $2" in
   "-m pip") [[ $4 == pip* ]] || echo "$*" >>{log}; sleep {secs}
             echo "pip says no"; exit {pip_exit} ;;
   "-m pytest") echo "$* other=$MENTORMIX_OTHER_PYTHON" >>{log}
-               echo tested; exit {pytest_exit} ;;
+               echo tested; sleep {pytest_secs}; exit {pytest_exit} ;;
 esac
 '''
 
@@ -50,14 +51,14 @@ class Machine:
     return path
 
   def python(self, version, folder=None, name=None, reason='', pip_exit=0,
-             pytest_exit=0, secs=0):
+             secs=0, pytest_exit=0, pytest_secs=0):
     """Installs a stand-in for a Python, on the PATH by default."""
     folder = folder or self.bin
     name = name or 'python' + version.rpartition('.')[0]
     return self.script(folder, name, PYTHON.format(
         bash='{bash}', version=version, path=os.path.join(folder, name),
         reason=reason, log=self.log, pip_exit=pip_exit,
-        pytest_exit=pytest_exit, secs=secs))
+        secs=secs, pytest_exit=pytest_exit, pytest_secs=pytest_secs))
 
   def start(self, *args, script='setup_env.sh', **environ):
     return subprocess.Popen(
@@ -100,14 +101,18 @@ def test_python37_gives_the_reference_runtime(machine):
 def test_gpu_gives_the_gpu_builds(machine):
   machine.python('3.7.16')
   machine.python('3.11.7')
-  smi = '#!{bash}\n[[ -z $* ]] || echo %s\nexit %d\n'
-  machine.script(machine.bin, 'nvidia-smi', smi % ('7.5', 0))
+
+  def answer(capability, code):
+    machine.script(machine.bin, 'nvidia-smi', '#!{bash}\n[[ -z $* ]] || '
+                   f'echo {capability}\nexit {code}\n')
+
+  answer('7.5', 0)
   line = machine.choice()
   assert ' requirements.txt (a GPU' in line and 'too old' not in line
-  machine.script(machine.bin, 'nvidia-smi', smi % ('12.0', 0))
+  answer('12.0', 0)
   assert 'use --runtime=tf2' in machine.choice()
   assert '/tf2-gpu.txt' in machine.choice('--runtime=tf2')
-  machine.script(machine.bin, 'nvidia-smi', smi % ('', 9))
+  answer('', 9)
   assert '/tf1-cpu.txt' in machine.choice()
 
 
@@ -227,6 +232,18 @@ def test_one_failing_runtime_fails_the_tests(machine, failing):
   for runtime in 'tf1', 'tf2':
     outcome = 'FAILED' if runtime == failing else 'passed'
     assert f'test: {runtime} {outcome} in ' in stderr
+
+
+def test_a_signal_ends_the_tests_of_both_runtimes(machine):
+  machine.python('3.7.16', pytest_secs=1000)
+  machine.python('3.12.1', pytest_secs=1000)
+  process = machine.start(script='test.sh')
+  while not (os.path.exists(machine.log)
+             and str(machine.logged()).count('pytest') == 2):
+    time.sleep(0.02)
+  process.send_signal(signal.SIGINT)
+  process.communicate(timeout=100)  # No `sleep` holds its stdout any more.
+  assert process.returncode == 130
 
 
 def test_a_slip_at_the_tests_is_one_line(machine):

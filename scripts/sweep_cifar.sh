@@ -42,8 +42,7 @@ while (($#)); do
     --datasets=*|--noise_levels=*|--methods=*|--seeds=*|--preset=*|\
     --devices=*|--jobs=*|--eval_interval_secs=*|--data_root=?*|\
     --runs_root=?*|--python=*)
-      name=${1%%=*}
-      printf -v "${name#--}" '%s' "${1#*=}" ;;
+      name=${1%%=*}; printf -v "${name#--}" %s "${1#*=}" ;;
     --run) run=1 ;;
     --) shift; training=("$@"); break ;;
     -h|--help) sed -n '2,/^# sh/s/^# \{0,1\}//p' scripts/sweep_cifar.sh; exit ;;
@@ -53,9 +52,12 @@ while (($#)); do
   shift
 done
 
-# Dies unless flag $1 is a list of different words that match $2, which are $3.
+# Dies unless flag $1 matches $2, or is a list of different words that do; $3
+# says what it should be.
 check() {
-  [[ ${!1} =~ ^($2)(,($2))*$ ]] || die "--$1=${!1} is not $3"
+  local pattern="^($2)(,($2))*$"
+  [[ $3 == 'a list of '* ]] || pattern="^($2)$"
+  [[ ${!1} =~ $pattern ]] || die "--$1=${!1} is not $3"
   [[ -z $(tr , '\n' <<<"${!1}" | sort | uniq -d) ]] \
     || die "--$1=${!1} names one twice"
 }
@@ -68,12 +70,9 @@ check methods 'cross_entropy|mixup|mentornet|mentormix' \
   'a list of cross_entropy, mixup, mentornet, mentormix'
 check seeds '0|[1-9][0-9]{0,8}' 'a list of numbers such as 0,1,2'
 [[ -z $devices ]] || check devices '[0-9]+' 'a list of GPUs such as 0,1'
-[[ $preset =~ ^(published|cpu|none)$ ]] \
-  || die "--preset=$preset is not published, cpu or none"
-for name in jobs eval_interval_secs; do
-  [[ ${!name} =~ ^[1-9][0-9]{0,8}$ ]] \
-    || die "--$name=${!name} is not a number from 1"
-done
+check preset 'published|cpu|none' 'published, cpu or none'
+check jobs '[1-9][0-9]{0,3}' 'a number from 1'
+check eval_interval_secs '[1-9][0-9]{0,8}' 'a number from 1'
 [[ ,$noise_levels, != *,val,* ]] \
   || die "--noise_levels=$noise_levels: val is the test set"
 set_here='dataset_name|data_dir|train_log_dir|method|seed|preset|device_id'

@@ -55,31 +55,31 @@ def sweep(tmp_path):
   python = tmp_path / 'python'
   python.write_text(PYTHON)
   python.chmod(0o755)
-  return ['--python=%s' % python, '--data_root=%s/data' % tmp_path,
-          '--runs_root=%s/runs' % tmp_path, '--noise_levels=0.4']
+  return [f'--python={python}', f'--data_root={tmp_path}/data',
+          f'--runs_root={tmp_path}/runs', '--noise_levels=0.4']
 
 
 def test_it_prints_every_command_and_starts_nothing(tmp_path):
   out, code = _run('--datasets=cifar10,cifar100', '--noise_levels=0.2,worse',
                    '--methods=mixup,mentormix', '--seeds=0,1',
-                   '--devices=0,3', '--runs_root=%s/a b' % tmp_path,
+                   '--devices=0,3', f'--runs_root={tmp_path}/a b',
                    '--python=/my/python', '--', '--mixup_alpha=2')
   lines = out.splitlines()
   assert code == 0 and len(lines) == len(set(lines)) == 2 * 2 * 2 * 2
   for k, line in enumerate(lines):
-    assert line.count('--device_id=%d ' % [0, 3][k % 2]) == 2
+    assert line.count(f'--device_id={[0, 3][k % 2]} ') == 2
     assert '--preset=published --mixup_alpha=2 ' in line
     assert line.count('/my/python code/cifar_') == 2
-  assert ('--data_dir=data/cifar100/worse --train_log_dir=%s/a\\ b/cifar100/'
-          'worse/mentormix/seed1/train --method=mentormix --seed=1'
-          % tmp_path) in lines[-1]
+  assert (f'--data_dir=data/cifar100/worse --train_log_dir={tmp_path}/a\\ b/'
+          'cifar100/worse/mentormix/seed1/train --method=mentormix --seed=1'
+          ) in lines[-1]
   assert not os.listdir(str(tmp_path))
 
 
 def test_a_printed_line_is_a_command(sweep, tmp_path):
   runs = tmp_path / "it's"
   out, _ = _run(*sweep, '--methods=mixup', '--jobs=1000',
-                '--runs_root=%s' % runs)
+                f'--runs_root={runs}')
   subprocess.run(['bash', '-ec', out], check=True, cwd=ROOT,
                  env=dict(os.environ, TEST_FAILS='nothing'))
   lines = sorted(_logs(runs)['mixup'].splitlines())
@@ -164,10 +164,10 @@ def test_runs_killed_in_the_middle(tmp_path):
   subprocess.run(
       [sys.executable, os.path.join(ROOT, 'code', 'prepare_data.py'),
        '--dataset_name=digits', '--noise_levels=0.4', '--num_shards=2',
-       '--output_dir=%s/digits' % tmp_path], check=True, stdout=subprocess.PIPE)
+       f'--output_dir={tmp_path}/digits'], check=True, stdout=subprocess.PIPE)
   args = ['--python=' + sys.executable, '--datasets=digits', '--preset=none',
-          '--noise_levels=0.4', '--data_root=%s' % tmp_path, '--run',
-          '--runs_root=%s/runs' % tmp_path, '--eval_interval_secs=1',
+          '--noise_levels=0.4', f'--data_root={tmp_path}', '--run',
+          f'--runs_root={tmp_path}/runs', '--eval_interval_secs=1',
           '--methods=mixup,mentormix,mentornet', '--jobs=2', '--',
           '--studentnet=resnet8_thin', '--batch_size=8',
           '--save_interval_secs=1', '--max_number_of_steps=20',

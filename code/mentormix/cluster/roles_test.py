@@ -69,7 +69,7 @@ def test_tasks_of_tf_config(job, index, worker):
     (dict(ps_hosts='c:1'), 'c:1 stands for two tasks'),
     (dict(task=3), '--task=3 must be below 3, the number of --worker_hosts'),
     (dict(job_name='ps', task=2), 'must be below 2, the number of --ps_hosts'),
-    (dict(job_name='chief'), '--job_name=chief must be worker, ps or evaluator'),
+    (dict(job_name='chief'), '--job_name=chief must be worker, ps or'),
     (dict(worker_hosts=''), '--worker_hosts= must be given'),
     (dict(master='grpc://a:1'), '--master=grpc://a:1 is for servers that run'),
     (dict(ps_tasks=1), '--ps_tasks=1 is for servers that run')])

@@ -37,7 +37,8 @@ class Watch:
 
   Args:
     cluster: a `roles.Cluster`.
-    timeout: seconds to wait for a task, or for a step after `wait`; 0: no limit.
+    timeout: seconds to wait for a task, or for a step after `wait`; 0 waits
+      forever.
     is_sync: whether a step takes every worker.
   """
 
