@@ -34,7 +34,7 @@ LIMIT = 300  # Seconds in which a command has to do what it must.
 ONE_THREAD = {name: '1' for name in (  # This fixes the order of sums.
     'OMP_NUM_THREADS', 'TF_NUM_INTRAOP_THREADS', 'TF_NUM_INTEROP_THREADS')}
 READY = r'step \d+/\d+ |evaluating|waiting'
-RESUMED = r'from step (\d+)|a new run'
+RESUMED = r'(?:from|is already at) step (\d+)|a new run'
 SAVED = r'SIGUSR1: checkpoint of step (\d+) saved'
 DATA, INDEX = '.data-00000-of-00001', '.index'
 
