@@ -20,7 +20,7 @@ from mentormix.messages import RunError
 PREFIX = 'model.ckpt'
 FILES = {'mentornet.pb', 'checkpoint', f'{PREFIX}.index',
          f'{PREFIX}.data-00000-of-00001'}
-TOLERANCE = 1e-6  # Largest difference of two outputs of the same network.
+_TOLERANCE = 1e-6  # Largest difference of two outputs of the same network.
 
 
 def define_flags():
@@ -44,7 +44,7 @@ def main():
   args = flags.FLAGS
   path = os.path.normpath(args.output_dir)
   files.check_output(path, FILES, args.overwrite)
-  # pylint: disable=g-import-not-at-top
+  # TensorFlow starts once the flags are valid.
   from mentormix.mentornet import frozen_graph
   from mentormix.mentornet import loading
   from mentormix.mentornet import weights as weights_lib
@@ -56,16 +56,14 @@ def main():
     if args.form == 'frozen':
       frozen_graph.freeze(weights, directory)
     else:
-      weights_lib.write_checkpoint(
-          weights, os.path.join(directory, PREFIX))
-    written = loading.apply_network(
-        loading.load(directory), points)
+      weights_lib.write_checkpoint(weights, os.path.join(directory, PREFIX))
+    written = loading.apply_network(loading.load(directory), points)
     difference = np.abs(written - original).max()
-    if not difference <= TOLERANCE:
+    if not difference <= _TOLERANCE:
       raise RunError(
-          f'--trained_mentornet_dir={args.trained_mentornet_dir} computes '
-          'something else than a MentorNet of its weights: they differ by up '
-          f'to {difference:.1e}; nothing was written')
+          f'--trained_mentornet_dir={args.trained_mentornet_dir} does not '
+          'compute what a MentorNet with its weights computes: they differ by '
+          f'up to {difference:.1e}; nothing was written')
   print(f'{path}: {args.form}; largest difference from '
         f'{args.trained_mentornet_dir} on {len(points)} points: '
         f'{difference:.1e}')

@@ -6,9 +6,9 @@ import pytest
 
 import export_mentornet
 from mentormix.mentornet import frozen_graph
-from mentormix.mentornet import loading as mentornet_loading
+from mentormix.mentornet import loading
 from mentormix.mentornet import network
-from mentormix.mentornet import weights as mentornet_weights
+from mentormix.mentornet import weights as weights_lib
 from mentormix.runtime import tf
 from mentormix import testing
 
@@ -26,19 +26,18 @@ def _run(cwd, *args, python=None):
 
 def _freeze(directory, **sizes):
   """Freezes random weights; returns them."""
-  published = dict(label=(2, 2), epoch=(100, 5), lstm=1, hidden=20)
+  sizes = dict(dict(label=(2, 2), epoch=(100, 5), lstm=1, hidden=20), **sizes)
   random = np.random.RandomState(1)
   weights = {name: random.normal(size=shape).astype(np.float32)
-             for name, shape in mentornet_weights.shapes(
-                 **dict(published, **sizes))}
+             for name, shape in weights_lib.shapes(**sizes)}
   directory.mkdir()
   frozen_graph.freeze(weights, str(directory))
   return weights
 
 
 def _weigh(path):
-  return mentornet_loading.apply_network(
-      mentornet_loading.load(str(path)), frozen_graph.probe_points())
+  return loading.apply_network(
+      loading.load(str(path)), frozen_graph.probe_points())
 
 
 def _names(path):
@@ -104,7 +103,7 @@ def test_a_graph_that_is_more_than_its_weights(tmp_path):
   code, out, err = _run(tmp_path, '--trained_mentornet_dir=ours',
                         '--output_dir=out')
   assert code == 1 and not out and len(err.splitlines()) == 1
-  assert 'ours computes something else' in err
+  assert 'ours does not compute' in err
   assert _names(tmp_path) == {'ours'}
 
 
@@ -116,7 +115,7 @@ def test_a_graph_that_is_more_than_its_weights(tmp_path):
     ('threshold', '/dev/null/x', '--overwrite', ['--output_dir=/dev/null']),
     ('threshold', 'out', '--overwrite', ['=threshold is not a network']),
 ])
-def test_slips_are_one_line(source, output, more, named, tmp_path):
+def test_mistakes_are_one_line(source, output, more, named, tmp_path):
   code, out, err = _run(tmp_path, '--trained_mentornet_dir=' + source,
                         '--output_dir=' + output, more)
   assert code == 2 and not out

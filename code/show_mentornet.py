@@ -18,12 +18,11 @@ from absl import flags
 from mentormix import command
 from mentormix import files
 from mentormix.mentornet import curriculum
-from mentormix.mentornet import loss_traces
+from mentormix.mentornet import lesson as lesson_lib
 from mentormix.mentornet import pictures
 from mentormix.messages import UserError
 
-METRICS = 'metrics.json'  # Beside a MentorNet of train_mentornet.py.
-PICTURE, ANIMATION, DATA = '.png', '.gif', '.csv'
+PICTURE, ANIMATION = '.png', '.gif'
 
 
 def define_flags():
@@ -36,7 +35,8 @@ def define_flags():
       'curriculum', '', f'What to show beside it: a predefined curriculum '
       f'({known}), a Python file that defines v_star(loss, difference, label, '
       'epoch) (it is run), or a CSV file of loss traces; by default the '
-      f'predefined one that the MentorNet learned, if its {METRICS} names one.')
+      'predefined one that the MentorNet learned, if its '
+      f'{lesson_lib.METRICS} names one.')
   flags.DEFINE_list(
       'epochs', [], 'Percentages of training, 0 to 99; by default the ends of '
       'the phases of the curriculum, or all for an animation.')
@@ -65,13 +65,14 @@ def main():
   if os.path.lexists(output) and not args.overwrite:
     raise UserError(f'--output_file={output} exists already; add --overwrite '
                     'to replace it')
-  v_star, traces, epochs = target(args.curriculum or learned_curriculum(path))
+  shown = args.curriculum or learned_curriculum(path)
+  chosen, traces = lesson_lib.target(shown or 'baseline')
+  epochs = curriculum.stages(chosen.phases)
   directory = os.path.dirname(os.path.abspath(output))
   files.writable_directory(directory, 'output_file')
-  # pylint: disable=g-import-not-at-top
-  from mentormix.mentornet import loading  # TensorFlow starts once the flags are valid.
-  learned = functools.partial(loading.apply_network,
-                              loading.load(path))
+  # TensorFlow starts once the flags are valid.
+  from mentormix.mentornet import loading
+  learned = functools.partial(loading.apply_network, loading.load(path))
   draw = pictures.draw
   if output.endswith(ANIMATION):
     draw, epochs = pictures.animate, range(100)
@@ -79,7 +80,8 @@ def main():
     epochs = sorted(set(map(int, args.epochs)))
   with tempfile.TemporaryDirectory(dir=directory) as unfinished:
     drawn = os.path.join(unfinished, os.path.basename(output))
-    draw(drawn, learned, epochs=epochs, v_star=v_star, traces=traces,
+    draw(drawn, learned, epochs=epochs, traces=traces,
+         v_star=chosen.v_star if shown else None,
          title=os.path.basename(os.path.normpath(path)))
     os.replace(drawn, output)
   print(output)
@@ -88,38 +90,13 @@ def main():
 def learned_curriculum(path):
   """The predefined curriculum that a MentorNet learned, '' if unknown."""
   try:
-    with open(os.path.join(path, METRICS)) as f:
+    with open(os.path.join(path, lesson_lib.METRICS)) as f:
       metrics = json.load(f)
     if 'file' not in metrics.get('source', {}):
       return curriculum.CURRICULA[metrics['curriculum']].name
   except (OSError, ValueError, KeyError, TypeError, AttributeError):
     pass  # Made elsewhere, or from something else.
   return ''
-
-
-def target(name):
-  """What to show beside a MentorNet.
-
-  Args:
-    name: a curriculum, as for `curriculum.get`, a CSV file of loss traces, or
-      '' for nothing.
-
-  Returns:
-    (v*, traces, epoch percentages to look at); at least one of the first two
-    is None.
-
-  Raises:
-    UserError: there is no such curriculum or file.
-  """
-  if not name:
-    return None, None, curriculum.stages(curriculum.ALWAYS)
-  try:
-    if name.endswith(DATA):
-      return None, loss_traces.read(name), curriculum.stages(curriculum.ALWAYS)
-    chosen = curriculum.get(name)
-  except UserError as error:
-    raise UserError(f'--curriculum: {error}')
-  return chosen.v_star, None, curriculum.stages(chosen.phases)
 
 
 def cli():

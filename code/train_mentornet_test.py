@@ -1,26 +1,30 @@
 """The command as users run it, and the models that come with the project."""
+import functools
 import json
 import os
 import signal
 import subprocess
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
 
 import train_mentornet
-from mentormix.mentornet import curriculum
-from mentormix.mentornet import frozen_graph
-from mentormix.mentornet import learning
-from mentormix.mentornet import loading as mentornet_loading
 from mentormix import testing
+from mentormix.mentornet import card as card_lib
+from mentormix.mentornet import curriculum
+from mentormix.mentornet import learning
+from mentormix.mentornet import lesson as lesson_lib
+from mentormix.mentornet import loading
+from mentormix.mentornet import pictures
 
 SCRIPT = os.path.abspath(train_mentornet.__file__)
 MODELS = os.path.join(os.path.dirname(os.path.dirname(SCRIPT)),
                       'mentornet_models')
 DATA_DRIVEN = 'mentornet_dd'
-FILES = {frozen_graph.FROZEN_GRAPH, 'metrics.json', 'curriculum.png',
-         'curriculum.gif', 'README.md'}
+FILES = {'mentornet.pb', 'metrics.json', 'curriculum.png', 'curriculum.gif',
+         'README.md'}
 FORMULA = """
 import numpy as np
 
@@ -28,6 +32,14 @@ def v_star(loss, difference, label, epoch):
   \"\"\"1 for half of training, then 1 / (1 + loss).\"\"\"
   return np.where(epoch < 50, 1, 1 / (1 + loss))
 """
+
+
+@pytest.fixture(scope='module', autouse=True)
+def short_animations():
+  """A hundred frames take seconds; pictures_test.py makes them."""
+  with mock.patch.object(pictures, 'animate', functools.partial(
+      pictures.animate, epochs=[0, 99])):
+    yield
 
 
 def _run(cwd, *args):
@@ -48,7 +60,7 @@ def test_it_writes_a_whole_model(learned):
   path, out, err = learned
   assert {p.name for p in path.iterdir()} == FILES
   assert [p.name for p in path.parent.iterdir()] == ['self_paced']
-  assert 'step 60 of 300' in out
+  assert 'step 60 of 300' in out and out.count(' of 300, loss') == 5
   assert 'mean absolute error' in out and 'worst 1%' in out
   assert 'Traceback' not in err and '\r' not in err  # No bar in a file.
   assert (path / 'curriculum.png').read_bytes().startswith(b'\x89PNG')
@@ -71,8 +83,8 @@ def test_metrics_are_complete(learned):
 
 def test_the_model_loads(learned):
   path, _, _ = learned
-  v = mentornet_loading.apply_network(
-      mentornet_loading.load(str(path)), [[1, -1, 0, 50], [3, 1, 0, 50]])
+  v = loading.apply_network(
+      loading.load(str(path)), [[1, -1, 0, 50], [3, 1, 0, 50]])
   assert v[0] > 0.9 and v[1] < 0.1
 
 
@@ -95,22 +107,22 @@ def test_nothing_is_overwritten_silently(learned):
 
 
 @pytest.mark.slow
-def test_signal_leaves_nothing(tmp_path):
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_nothing(number, tmp_path):
   process = subprocess.Popen(
       [sys.executable, SCRIPT, '--output_dir=out',
        '--max_number_of_steps=1000000000'], cwd=str(tmp_path),
       stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
   assert process.stdout.readline().startswith('Learning')
-  process.send_signal(signal.SIGTERM)
+  process.send_signal(number)
   _, err = process.communicate()
-  assert process.returncode == 128 + signal.SIGTERM
-  assert 'Stopped by signal 15' in err and 'Traceback' not in err
+  assert process.returncode == -number and 'Traceback' not in err
   assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize('args,named', [
     (['--curriculum=mentornet_dd'], ['--curriculum: mentornet_dd is not a']),
-    (['--curriculum=none.py'], ['--curriculum: none.py cannot be read']),
+    (['--curriculum=none.py'], ['--curriculum: none.py is not a file']),
     (['--curriculum=none.csv'], ['--curriculum: none.csv cannot be read']),
     (['--loss_p_percentiles=0.5'], ['--loss_p_percentiles is for a CSV file']),
     (['--curriculum=x.csv', '--loss_p_percentiles=0.5,70'],
@@ -154,7 +166,7 @@ def test_a_custom_formula(tmp_path):
   assert '--curriculum=mine.py' in card and '--restarts=2' in card
 
 
-def test_a_formula_that_is_wrong_is_one_line(tmp_path):
+def test_an_invalid_formula_is_one_line(tmp_path):
   (tmp_path / 'mine.py').write_text(FORMULA.replace('1 / (1 + loss)', 'loss'))
   code, out, err = _run(tmp_path, '--curriculum=mine.py')
   assert code == 2 and not out and len(err.splitlines()) == 1
@@ -189,8 +201,8 @@ def test_learning_from_data(tmp_path):
   card = (tmp_path / 'model' / 'README.md').read_text()
   assert '4,000 losses of 60 examples' in card
   assert '--loss_p_percentiles=0.6,0.7' in card and 'ROC' in card
-  easy, hard = mentornet_loading.apply_network(
-      mentornet_loading.load(str(tmp_path / 'model')), [[0.2, -0.7, 0, 99],
+  easy, hard = loading.apply_network(
+      loading.load(str(tmp_path / 'model')), [[0.2, -0.7, 0, 99],
                                                 [5, 4.1, 0, 99]])
   assert easy > 0.9 and hard < 0.1
 
@@ -212,10 +224,10 @@ def test_every_curriculum_is_there():
 def test_committed_models_have_the_errors_that_they_claim(name):
   metrics = _metrics(name)
   assert metrics['curriculum'] == name and not metrics['published']
-  lesson = train_mentornet.get_lesson(name, [], metrics['settings']['seed'])
-  errors = learning.held_out_errors(
-      mentornet_loading.load(os.path.join(MODELS, name)), lesson.held_out[0],
-      lesson.held_out[1], lesson.phases)
+  lesson = lesson_lib.get(name, [], metrics['settings']['seed'])
+  v = loading.apply_network(loading.load(os.path.join(MODELS, name)),
+                            lesson.held_out[0])
+  errors = learning.held_out_errors(v, *lesson.held_out, lesson.phases)
   claimed = metrics['held_out']
   assert errors['mean_absolute_error'] < 2e-4
   for found, said in zip([errors] + errors['phases'],
@@ -223,6 +235,18 @@ def test_committed_models_have_the_errors_that_they_claim(name):
     assert found['rows'] == said['rows']
     for value in ('mean_absolute_error', 'worst_1_percent'):
       assert abs(found[value] - said[value]) < 1e-5 + 0.01 * said[value]
+
+
+@pytest.mark.parametrize('name', sorted(curriculum.CURRICULA) + [DATA_DRIVEN])
+def test_committed_cards_follow_from_their_metrics(name):
+  source = 'losses.csv' if name == DATA_DRIVEN else name
+  with mock.patch.object(lesson_lib.loss_traces, 'read', lambda path: True):
+    chosen, traces = lesson_lib.target(source)
+  lesson = lesson_lib.Lesson(name, chosen.about, chosen.phases, chosen.v_star,
+                             traces, (), (), {})
+  with open(os.path.join(MODELS, name, 'README.md'), encoding='utf-8') as f:
+    assert f.read() == card_lib.card(lesson, _metrics(name), learning.BEST,
+                                     os.path.join('mentornet_models', name))
 
 
 def test_the_tables_have_the_figures_of_the_models():
@@ -239,12 +263,12 @@ def test_the_tables_have_the_figures_of_the_models():
 
 def test_mentornet_pd_where_it_is_used():
   """On points that occur: the moving average is never negative."""
-  network = mentornet_loading.load(os.path.join(MODELS, 'mentornet_pd'))
+  network = loading.load(os.path.join(MODELS, 'mentornet_pd'))
   average, d, e = (x.ravel() for x in np.meshgrid(
       np.linspace(0, 5, 21), np.linspace(-4, 4, 81), np.arange(100)))
   occurs = average + d >= 0
   average, d, e = average[occurs], d[occurs], e[occurs]
-  v = mentornet_loading.apply_network(
+  v = loading.apply_network(
       network, np.stack([average + d, d, 0 * d, e], axis=1))
   assert (v[e <= 18] > 0.99).all()
   middle = (e > 18) & (e < 90)
@@ -257,7 +281,7 @@ def test_mentornet_pd_where_it_is_used():
 def test_mentornet_dd_trusts_low_losses():
   judged = _metrics(DATA_DRIVEN)['judged']
   assert judged['accuracy'] > judged['constant'] + 0.1
-  v = mentornet_loading.apply_network(
-      mentornet_loading.load(os.path.join(MODELS, DATA_DRIVEN)),
+  v = loading.apply_network(
+      loading.load(os.path.join(MODELS, DATA_DRIVEN)),
       [[loss, loss - 2, 0, e] for e in range(15, 100) for loss in (0.3, 5)])
   assert (v[::2] > 0.9).all() and (v[1::2] < 0.2).all()

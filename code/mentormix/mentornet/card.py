@@ -1,30 +1,10 @@
-"""The card of a learned MentorNet: what it follows, how closely, how it was made."""
+"""The card of a learned MentorNet: its curriculum, its errors, its making."""
 import os
 import shlex
 import textwrap
-import typing
 
-from mentormix.mentornet import loss_traces
-
-NETWORK, METRICS = 'mentornet.pb', 'metrics.json'
-PICTURE, ANIMATION, CARD = 'curriculum.png', 'curriculum.gif', 'README.md'
-FILES = {NETWORK, METRICS, PICTURE, ANIMATION, CARD}
-MODELS_DIR = 'mentornet_models'
-
-
-class Lesson(typing.NamedTuple):
-  """What a MentorNet is to learn."""
-  name: str  # Of the curriculum.
-  about: str  # v* in words, for the card.
-  phases: tuple  # (first, last) epoch percentages to report separately.
-  v_star: typing.Callable  # The formula (see `curriculum`), or None.
-  traces: loss_traces.Traces  # The source if there is no formula, or None.
-  learn_from: tuple  # (features [N, 4], v_star [N]).
-  held_out: tuple  # The same, to test on.
-  facts: dict  # The source, for metrics.json.
-
-
-ABOUT_DATA = '1 where the label is right, else 0; learned from losses.'
+from mentormix.mentornet import learning
+from mentormix.mentornet import lesson as lesson_lib
 
 _CARD = """\
 # {lesson.name}
@@ -102,53 +82,57 @@ _HOW = (
 
 
 def card(lesson, metrics, standard, path):
-  """The README.md of a model.
+  """Makes the README.md of a model.
 
   Args:
     lesson: the `Lesson`.
     metrics: the content of metrics.json.
-    standard: the settings without further flags, name -> value.
+    standard: the settings without further flags, a `learning.Settings`.
     path: where the model will be.
 
   Returns:
     A Markdown text.
   """
-  # pylint: disable=g-import-not-at-top
-  from mentormix.mentornet import learning
-  in_words = learning.IN_WORDS
-  held_out, settings = metrics['held_out'], metrics['settings']
-  source = metrics['source'].get('file', lesson.name)
-  words = [f'--curriculum={source}']
-  words += ['--published'] * metrics['published']
-  words += [f'--{name}={settings[name]}' for name in sorted(standard)
-            if settings[name] != standard[name]]
-  if lesson.traces:
-    percentiles = metrics['source']['loss_p_percentiles']
-    words.append(f'--loss_p_percentiles={",".join(map(str, percentiles))}')
-  if path != os.path.join(MODELS_DIR, lesson.name):
-    words.append(f'--output_dir={path}')
-  words = ['python code/train_mentornet.py'] + list(map(shlex.quote, words))
+  settings, in_words = metrics['settings'], learning.IN_WORDS
   judged = ''
   if 'judged' in metrics:
     judged = f'\n{textwrap.fill(_JUDGED.format(**metrics["judged"]), 80)}\n'
   how = (_POINTS_DATA if lesson.traces else _POINTS) + _HOW
   return _CARD.format(
-      lesson=lesson, rows=held_out['rows'], table='\n'.join(_table(held_out)),
+      lesson=lesson, rows=metrics['held_out']['rows'],
+      table='\n'.join(_table(metrics['held_out'])),
       legend=textwrap.fill(_LEGEND_DATA if lesson.traces else _LEGEND, 80),
       judged=judged, how=textwrap.fill(how.format(
           schedule=in_words[settings['schedule']],
           loss=in_words[settings['loss']], **metrics), 80),
-      departures=textwrap.fill(_departures(
-          settings, learning.PUBLISHED._asdict()), 80),
-      remake=' \\\n      '.join(words), path=shlex.quote(path), picture=PICTURE,
-      animation=ANIMATION, network=NETWORK, metrics=METRICS)
+      departures=textwrap.fill(_departures(settings), 80),
+      remake=' \\\n      '.join(_command(lesson, metrics, standard, path)),
+      path=shlex.quote(path), picture=lesson_lib.PICTURE,
+      animation=lesson_lib.ANIMATION, network=lesson_lib.NETWORK,
+      metrics=lesson_lib.METRICS)
 
 
-def _departures(settings, published):
+def _command(lesson, metrics, standard, path):
+  """The words of the command that makes the model."""
+  source, settings = metrics['source'], metrics['settings']
+  words = [f'--curriculum={source.get("file", lesson.name)}']
+  words += ['--published'] * metrics['published']
+  words += [f'--{name}={settings[name]}'
+            for name, value in sorted(standard._asdict().items())
+            if settings[name] != value]
+  if lesson.traces:
+    percentiles = ','.join(map(str, source['loss_p_percentiles']))
+    words.append(f'--loss_p_percentiles={percentiles}')
+  if path != os.path.join(lesson_lib.MODELS_DIR, lesson.name):
+    words.append(f'--output_dir={path}')
+  return ['python code/train_mentornet.py'] + list(map(shlex.quote, words))
+
+
+def _departures(settings):
   """Which settings are not the published ones, in words."""
-  changed = [f'{name} is {settings[name]} instead of {published[name]}'
-             for name in sorted(published)
-             if name != 'seed' and settings[name] != published[name]]
+  changed = [f'{name} is {settings[name]} instead of {value}'
+             for name, value in sorted(learning.PUBLISHED._asdict().items())
+             if name != 'seed' and settings[name] != value]
   if not changed:
     return 'All as published; the initial weights are small random numbers.'
   return f'Not as published: {"; ".join(changed)}.'

@@ -10,8 +10,8 @@ section 3.2 and table of predefined curricula; published code). A custom one is
 a Python file that defines such a function, `v_star`. NumPy only.
 """
 import os
-import sys
-import types
+import runpy
+import traceback
 import typing
 
 import numpy as np
@@ -48,16 +48,16 @@ def hard_example_mining(loss, difference, label, epoch):
   return (difference >= 0).astype(np.float64)
 
 
-def focal(loss, difference, label, epoch, gamma=2.0):
+def focal(loss, difference, label, epoch):
   """Focal loss: (1 - p)^gamma, where p = exp(-loss) and gamma = 2."""
   del difference, label, epoch
-  return (1 - np.exp(-loss)) ** gamma
+  return (1 - np.exp(-loss)) ** 2
 
 
-def spcl_linear(loss, difference, label, epoch, gamma=1.0):
+def spcl_linear(loss, difference, label, epoch):
   """SPCL linear: 1 - d / gamma, cut to 0..1, where gamma = 1."""
   del loss, label, epoch
-  return np.clip(1 - difference / gamma, 0, 1)
+  return np.clip(1 - difference, 0, 1)
 
 
 def mentornet_pd(loss, difference, label, epoch):
@@ -92,10 +92,9 @@ def stages(phases):
 
 
 def get(name):
-  """The curriculum of that name, or of that Python file.
+  """Finds a predefined curriculum, or runs a Python file that defines one.
 
-  The file is run, with all that it does. What its function returns is checked
-  whenever it is called.
+  What the function of a file returns is checked at every call.
 
   Args:
     name: a key of `CURRICULA`, or the path of a file, ending in .py, that
@@ -106,7 +105,7 @@ def get(name):
 
   Raises:
     UserError: there is no such curriculum; the file cannot be run or does not
-      define the function; or the function raises or returns no weights.
+      define the function; or the function fails or does not return weights.
   """
   if name in CURRICULA:
     return CURRICULA[name]
@@ -115,7 +114,7 @@ def get(name):
         f'{name} is not a curriculum; known are {", ".join(CURRICULA)}, and a '
         f'Python file (.py) that defines {FUNCTION}(loss, difference, label, '
         'epoch)')
-  function = getattr(_run_file(name), FUNCTION, None)
+  function = _run_file(name).get(FUNCTION)
   if not callable(function):
     raise UserError(f'{name} defines no function {FUNCTION}(loss, difference, '
                     'label, epoch)')
@@ -133,45 +132,27 @@ def get(name):
 
 
 def _run_file(path):
-  """Runs a Python file and returns its module."""
+  """Runs a Python file and returns its global names, name -> value."""
+  if not os.path.isfile(path):
+    raise UserError(f'{path} is not a file')
   try:
-    with open(path, 'rb') as f:
-      code = compile(f.read(), path, 'exec')
-  except OSError as error:
-    raise UserError(f'{path} cannot be read: {error.strerror}')
-  except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-    raise UserError(f'{path} is not a Python file: {error}')
-  # With this name, code under `if __name__ == '__main__'` does not run.
-  module = types.ModuleType('curriculum')
-  module.__file__ = path
-  previous = sys.modules.get(module.__name__)
-  sys.modules[module.__name__] = module  # Dataclasses need that.
-  try:
-    exec(code, module.__dict__)  # pylint: disable=exec-used
+    # With this name, code under `if __name__ == '__main__'` does not run.
+    return runpy.run_path(path, run_name='curriculum')
   except (Exception, SystemExit) as error:  # Whatever the file does.
     raise UserError(f'{path} cannot be run: {_describe(error, path)}')
-  finally:
-    del sys.modules[module.__name__]
-    if previous:
-      sys.modules[module.__name__] = previous
-  return module
 
 
 def _checked(path, function, point):
   """The weights [N] float64 that a user's function returns."""
   shape = point[0].shape
   try:
-    # Copies, so that the function can change its arguments.
-    returned = function(*(x.copy() for x in point))
-    v = np.asarray(returned)
+    # Copies, so that the function can change its arguments. What it masks is
+    # not a weight.
+    v = np.asarray(np.ma.filled(function(*(x.copy() for x in point)), np.nan))
   except (Exception, SystemExit) as error:  # Whatever the function does.
     raise UserError(
         f'{path}: {FUNCTION}(loss, difference, label, epoch), called with '
         f'arrays [N], failed: {_describe(error, path)}')
-  if isinstance(returned, np.ma.MaskedArray):
-    raise UserError(
-        f'{path}: {FUNCTION} returns a masked array; it must return a weight '
-        'for every example, as from .filled(0)')
   if v.shape != shape:
     raise UserError(
         f'{path}: {FUNCTION} returns the shape {list(v.shape)} for arrays of '
@@ -191,13 +172,10 @@ def _checked(path, function, point):
 
 
 def _describe(error, path):
-  """The exception and, if it arose in that file, its line."""
-  line, trace = None, error.__traceback__
-  while trace:
-    if trace.tb_frame.f_code.co_filename == path:
-      line = trace.tb_lineno
-    trace = trace.tb_next
-  where = f'line {line}: ' if line else ''
+  """The exception and, if it was raised in that file, its line."""
+  lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
+           if frame.filename == path]
+  where = f'line {lines[-1]}: ' if lines else ''
   return f'{where}{type(error).__name__}: {" ".join(str(error).split())}'
 
 
@@ -237,5 +215,5 @@ def training_set(curriculum, size=100000, held_out=0.2, seed=0):
 
 
 def is_binary(v_star):
-  """Whether all weights are 0 or 1; decides the loss they are learned with."""
+  """Whether all weights are 0 or 1."""
   return set(np.unique(v_star)) <= {0, 1}

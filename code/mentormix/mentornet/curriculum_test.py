@@ -1,6 +1,4 @@
 """The v* functions on hand-made numbers, those of a file, and the grid."""
-import sys
-
 import numpy as np
 import pytest
 
@@ -43,12 +41,6 @@ def test_focal_depends_on_the_loss_alone():
     (99, RAMP)])
 def test_mentornet_pd_changes_after_18_and_at_90(e, expected):
   np.testing.assert_allclose(_v_star('mentornet_pd', 2.0, D, e), expected)
-
-
-def test_spcl_linear_falls_more_slowly_with_a_larger_gamma():
-  d = np.array([1.0, 2.0, 3.0])
-  np.testing.assert_allclose(curriculum.spcl_linear(d, d, d, d, gamma=2.0),
-                             [0.5, 0, 0])
 
 
 @pytest.mark.parametrize('name', sorted(curriculum.CURRICULA))
@@ -109,18 +101,16 @@ def test_stages():
       0, 18, 19, 89, 90, 99]
 
 
-# A curriculum of one's own.
-
-
-def _own(tmp_path, body, head=''):
+def _custom(tmp_path, body, head=''):
   path = tmp_path / 'mine.py'
-  path.write_text(u'%s\ndef v_star(loss, difference, label, epoch):\n  %s\n' % (
-      head, body.replace('\n', '\n  ')))
+  body = body.replace('\n', '\n  ')
+  path.write_text(
+      f'{head}\ndef v_star(loss, difference, label, epoch):\n  {body}\n')
   return str(path)
 
 
-def test_a_formula_of_ones_own(tmp_path):
-  path = _own(tmp_path, '"""1 early,\nthen np.exp(-d)."""\nreturn np.where('
+def test_a_formula_of_ones_custom(tmp_path):
+  path = _custom(tmp_path, '"""1 early,\nthen np.exp(-d)."""\nreturn np.where('
               'epoch < 10, 1, np.minimum(1, np.exp(-difference)))',
               head='import numpy as np')
   chosen = curriculum.get(path)
@@ -135,8 +125,8 @@ def test_a_formula_of_ones_own(tmp_path):
 
 
 def test_a_formula_with_a_dataclass(tmp_path):
-  """Which looks for the module that it is in, to read its annotations."""
-  path = _own(tmp_path, 'return loss * SETTINGS.factor', head="""\
+  """A dataclass looks its module up to read its annotations."""
+  path = _custom(tmp_path, 'return loss * SETTINGS.factor', head="""\
 from __future__ import annotations
 import dataclasses
 
@@ -146,20 +136,18 @@ class Settings:
 
 SETTINGS = Settings()
 """)
-  before = dict(sys.modules)
   x = np.ones(3)
   np.testing.assert_array_equal(curriculum.get(path).v_star(x, x, x, x), 0)
-  assert sys.modules.get('curriculum') is before.get('curriculum')
 
 
-def test_rounding_is_no_error(tmp_path):
-  chosen = curriculum.get(_own(tmp_path, 'return loss * 0 + 1 + 1e-15'))
+def test_rounding_errors_are_clipped(tmp_path):
+  chosen = curriculum.get(_custom(tmp_path, 'return loss * 0 + 1 + 1e-15'))
   x = np.ones(3)
   np.testing.assert_array_equal(chosen.v_star(x, x, x, x), 1)
 
 
-def test_what_a_formula_does_to_its_arguments_stays_there(tmp_path):
-  chosen = curriculum.get(_own(tmp_path, 'loss *= 0\nreturn loss'))
+def test_a_formula_may_change_its_arguments(tmp_path):
+  chosen = curriculum.get(_custom(tmp_path, 'loss *= 0\nreturn loss'))
   loss = np.ones(3)
   chosen.v_star(loss, loss, loss, loss)
   np.testing.assert_array_equal(loss, 1)
@@ -183,11 +171,11 @@ def test_what_a_formula_does_to_its_arguments_stays_there(tmp_path):
     ('return np.where(epoch == 51, 2, 1)',
      'returns 2 at loss 0, difference -5, label 0, epoch 51'),
     ('return [[1], [2, 3]]', 'mine.py'),
-    ('return np.ma.masked_less(loss / 9, 0.1)', 'returns a masked array'),
+    ('return np.ma.masked_less(loss / 9, 0.1)', 'returns nan at loss 0, '),
 ])
-def test_a_formula_that_is_none(body, message, tmp_path):
+def test_an_invalid_formula(body, message, tmp_path):
   with pytest.raises(UserError) as error:
-    curriculum.get(_own(tmp_path, body, head='import numpy as np'))
+    curriculum.get(_custom(tmp_path, body, head='import numpy as np'))
   assert 'mine.py' in str(error.value) and message in str(error.value)
   assert 'v_star' in str(error.value)
 
@@ -196,8 +184,8 @@ def test_a_formula_that_is_none(body, message, tmp_path):
     ('', 'defines no function v_star(loss, difference, label, epoch)'),
     ('v_star = 3', 'defines no function'),
     ('def v_star(loss): return loss', 'TypeError'),
-    ('def v_star(:', 'is not a Python file'),
-    ('\0', 'is not a Python file'),
+    ('def v_star(:', 'cannot be run: SyntaxError'),
+    ('\0', 'cannot be run: '),
     ('import nothing_of_that_name', 'line 1: ModuleNotFoundError'),
     ('\nx = 1 / 0', 'cannot be run: line 2: ZeroDivisionError'),
     ('exit(0)', 'cannot be run: line 1: SystemExit'),
@@ -209,16 +197,16 @@ def test_a_file_without_a_formula(text, message, tmp_path):
   assert message in str(error.value)
 
 
-def test_what_is_no_curriculum(tmp_path):
+def test_unknown_curricula(tmp_path):
   with pytest.raises(UserError,
                      match='self_pace is not a curriculum.*self_paced'):
     curriculum.get('self_pace')
-  with pytest.raises(UserError, match='none.py cannot be read: No such file'):
+  with pytest.raises(UserError, match='none.py is not a file'):
     curriculum.get(str(tmp_path / 'none.py'))
 
 
 def test_a_formula_that_fails_later_is_named(tmp_path):
-  chosen = curriculum.get(_own(tmp_path, 'return (loss < 20) / (loss < 20)'))
+  chosen = curriculum.get(_custom(tmp_path, 'return (loss < 20) / (loss < 20)'))
   x = np.full(1, 25.0)
   with pytest.raises(UserError, match='returns nan at loss 25'):
     chosen.v_star(x, x, x, x)

@@ -4,11 +4,11 @@ import os
 import numpy as np
 
 from mentormix import files
+from mentormix import runtime
+from mentormix import schedules
 from mentormix.mentornet import network
 from mentormix.messages import UserError
-from mentormix import runtime
 from mentormix.runtime import tf
-from mentormix import schedules
 
 FROZEN_GRAPH = 'mentornet.pb'
 
@@ -26,14 +26,16 @@ _MAX_BYTES = 16 << 20  # Of a frozen graph.
 def freeze(weights, directory):
   """Writes a network to `directory`/mentornet.pb, for TensorFlow 1.15 and 2.x.
 
-  The constants have the names of the weights, so that `weights_of` finds them.
+  The constants have the names of the weights, so that
+  `loading.weights_of` finds them.
 
   Args:
     weights: name -> NumPy array, with the names of `SHAPES`.
     directory: an existing directory.
   """
   with tf.Graph().as_default() as graph:
-    features = tf.placeholder(tf.float32, [None, network.NUM_FEATURES], name=INPUT)
+    features = tf.placeholder(tf.float32, [None, network.NUM_FEATURES],
+                              name=INPUT)
     logits = network.network(features, network.constants(weights))
     tf.sigmoid(logits, name=OUTPUT)
   # The attributes that 2.x writes and 1.15 does not know have default values.
@@ -48,7 +50,8 @@ def probe_points():
   """Points that any MentorNet can weigh, [N, 4] float32, with all epochs."""
   rows = np.meshgrid([0, 0.1, 1, 5, 30], [-5, -1, 0, 0.5, 5], [0],
                      np.arange(schedules.NUM_EPOCH_PERCENTS), indexing='ij')
-  return np.stack(rows, axis=-1).reshape(-1, network.NUM_FEATURES).astype(np.float32)
+  points = np.stack(rows, axis=-1).reshape(-1, network.NUM_FEATURES)
+  return points.astype(np.float32)
 
 
 def read_graph(path):
@@ -101,6 +104,7 @@ def _probe(path, graph_def):
 
 
 def import_graph(graph_def, features):
+  """Imports a frozen graph: features [B, 4] -> v [B]."""
   v, = tf.import_graph_def(graph_def, input_map={INPUT: features},
                            return_elements=[OUTPUT + ':0'], name='mentornet')
   if v.shape.ndims == 2:

@@ -1,22 +1,20 @@
 """Learns a MentorNet: from points with a known weight v* to its variables.
 
     weights = learn(features, v_star)
-    mentornet.freeze(weights, directory)
-    errors = held_out_errors(mentornet.load(directory), held_out, v_star)
+    frozen_graph.freeze(weights, directory)
 
 The points come from a formula (`curriculum.training_set`) or from the losses of
 a student (`loss_traces.training_set`). Learning is the same (MentorNet paper,
 section 3; published code). N is the number of points.
 """
-import functools
 import typing
 
 import numpy as np
 
 from mentormix.mentornet import curriculum
-from mentormix.mentornet import loading as mentornet_loading
+from mentormix.mentornet import loading
 from mentormix.mentornet import network as network_lib
-from mentormix.mentornet import weights as mentornet_weights
+from mentormix.mentornet import weights as weights_lib
 from mentormix.messages import RunError
 from mentormix.runtime import tf
 from mentormix import schedules
@@ -60,10 +58,10 @@ IN_WORDS = {  # For a card.
     CROSS_ENTROPY: 'sigmoid cross-entropy',
 }
 _EPOCHS = 'mentornet/epoch_embedding'
-INITIAL_STDDEV = 0.1  # Of the embeddings and dense layers.
+_INITIAL_STDDEV = 0.1  # Of the embeddings and dense layers.
 _NEXT_START = 1000003  # Difference of the seeds of two starts.
-WORST_SHARE = 0.01
-REPORTS = 100
+_WORST_SHARE = 0.01
+_REPORTS = 100  # Calls of `on_step` per start.
 
 
 def learn(features, v_star, settings=BEST, on_step=None):
@@ -80,27 +78,25 @@ def learn(features, v_star, settings=BEST, on_step=None):
       of the batch).
 
   Returns:
-    name -> array, with the names and shapes of `mentornet.SHAPES`.
+    name -> array, with the names and shapes of `weights.SHAPES`.
 
   Raises:
     RunError: the loss, a weight or an output is no longer finite.
   """
   steps, starts = settings.max_number_of_steps, []
   for start in range(settings.restarts):
-    report = on_step and functools.partial(_report, on_step, start * steps)
+    def report(done, loss, before=start * steps):
+      if on_step:
+        on_step(before + done, loss)
     weights = _learn_once(
         features, v_star,
         settings._replace(seed=settings.seed + _NEXT_START * start), report)
-    v = mentornet_loading.apply_network(network_lib.from_weights(weights), features)
+    v = loading.apply_network(network_lib.from_weights(weights), features)
     error = np.abs(v - v_star).mean()
     if not np.isfinite(error):
       raise RunError(_DIVERGED)
     starts.append((error, start, weights))
   return min(starts)[-1]  # The number of the start breaks ties.
-
-
-def _report(on_step, done_before, done, loss):
-  on_step(done_before + done, loss)
 
 
 def _learn_once(features, v_star, settings, on_step):
@@ -118,7 +114,7 @@ def _learn_once(features, v_star, settings, on_step):
                       or curriculum.is_binary(v_star))
     step = tf.train.get_or_create_global_step()
     train_op = minimize(loss, list(variables.values()), step, settings)
-    with tf.Session(config=mentornet_loading.one_core()) as session:
+    with tf.Session(config=loading.one_core()) as session:
       session.run(tf.global_variables_initializer())
       _run(session, train_op, loss, settings.max_number_of_steps, on_step)
       weights = session.run(variables)
@@ -136,7 +132,7 @@ def _run(session, train_op, loss, num_steps, on_step):
   """Runs the steps; a plain callable costs less per step than session.run."""
   plain_step = session.make_callable(train_op)
   step_with_loss = session.make_callable([loss, train_op])
-  every = max(1, num_steps // REPORTS)
+  every = max(1, num_steps // _REPORTS)
   for done in range(1, num_steps + 1):
     if done % every and done < num_steps:
       plain_step()
@@ -144,8 +140,7 @@ def _run(session, train_op, loss, num_steps, on_step):
     value, _ = step_with_loss()
     if not np.isfinite(value):
       raise RunError(_DIVERGED)
-    if on_step:
-      on_step(done, value)
+    on_step(done, value)
 
 
 def fill_epochs(embedding, epochs):
@@ -173,14 +168,14 @@ def initial_variables():
   Glorot uniform, biases are 0.
   """
   variables = {}
-  for seed, (name, shape) in enumerate(mentornet_weights.SHAPES):
+  for seed, (name, shape) in enumerate(weights_lib.SHAPES):
     if len(shape) == 1:
       initializer = tf.zeros_initializer()
     elif 'lstm' in name:
       initializer = tf.glorot_uniform_initializer(seed=seed)
     else:
       initializer = tf.truncated_normal_initializer(
-          stddev=INITIAL_STDDEV, seed=seed)
+          stddev=_INITIAL_STDDEV, seed=seed)
     variables[name] = tf.get_variable(name, shape, initializer=initializer)
   return variables
 
@@ -231,11 +226,11 @@ def clipped_gradients(loss, variables, clip_norm):
   return tf.clip_by_global_norm(gradients, clip_norm)[0]
 
 
-def held_out_errors(network, features, v_star, phases=()):
-  """The errors of a network on points that it has not learned from.
+def held_out_errors(v, features, v_star, phases=()):
+  """Measures a network on points that it has not learned from.
 
   Args:
-    network: features -> v, as from `mentornet.load`.
+    v: [N], what the network gives.
     features: [N, 4] array.
     v_star: [N] array.
     phases: (first, last) epoch percentages to report separately.
@@ -244,18 +239,15 @@ def held_out_errors(network, features, v_star, phases=()):
     A dict for JSON: number of rows, mean absolute error of all and of the worst
     1% of the rows, and a list of such dicts for the phases.
   """
-  error = np.abs(mentornet_loading.apply_network(network, features).astype(np.float64) - v_star)
-  result = _summary(error)
-  result['phases'] = []
-  for first, last in phases:
-    inside = (features[:, 3] >= first) & (features[:, 3] <= last)
-    result['phases'].append(
-        dict(_summary(error[inside]), epoch_percent=[first, last]))
-  return result
+  error = np.abs(v.astype(np.float64) - v_star)
+  percent = features[:, 3]
+  return dict(_summary(error), phases=[
+      dict(_summary(error[(percent >= first) & (percent <= last)]),
+           epoch_percent=[first, last]) for first, last in phases])
 
 
 def _summary(error):
-  worst = np.sort(error)[-max(1, int(round(len(error) * WORST_SHARE))):]
+  worst = np.sort(error)[-max(1, int(round(len(error) * _WORST_SHARE))):]
   return {
       'rows': len(error),
       'mean_absolute_error': float(error.mean()) if len(error) else None,

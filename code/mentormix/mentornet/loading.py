@@ -1,14 +1,12 @@
-"""The MentorNet, a small frozen network that weights examples by their loss.
+"""Loads a MentorNet, a small frozen network that weights examples by loss.
 
-    network = mentornet.load('mentornet_models/mentornet_pd')   # features -> v
-    mentor = mentornet.Mentor(network, epoch_percent, ...)      # loss -> v
-    v = mentor(loss)                                            # [B], in [0, 1]
+    network = loading.load('mentornet_models/mentornet_pd')   # features -> v
+    v = mentor.Mentor(network, epoch_percent, ...)(loss)      # [B], in [0, 1]
 
-See section 3 of the MentorNet paper and the published code. A network has no
-variables: it is a GraphDef of constants, or a checkpoint turned into constants.
-So it can neither be trained nor be saved in a checkpoint. A plain threshold
-(`threshold`), or the formula that a network learns (`v_star:...`), can take its
-place. B is the batch size.
+A network has no variables: it is a GraphDef of constants, or a checkpoint
+turned into constants. So it can neither be trained nor be saved in a
+checkpoint. A plain threshold (`threshold`), or the formula that a network
+learns (`v_star:...`), can take its place. B is the batch size.
 """
 import glob
 import hashlib
@@ -21,8 +19,7 @@ from mentormix.mentornet import curriculum
 from mentormix.mentornet import frozen_graph
 from mentormix.mentornet import mentor
 from mentormix.mentornet import network as network_lib
-from mentormix.mentornet import weights as mentornet_weights
-from mentormix.mentornet.weights import SHAPES
+from mentormix.mentornet import weights as weights_lib
 from mentormix.messages import RunError
 from mentormix.messages import UserError
 from mentormix import runtime
@@ -52,8 +49,8 @@ def load(path, loss_p_percentile=None):
     return lambda features: mentor.threshold(features[:, 0], loss_p_percentile)
   if path.startswith(V_STAR):
     return _formula(path)
-  frozen = os.path.join(path, frozen_graph.FROZEN_GRAPH)
-  if os.path.isfile(frozen):
+  frozen = _frozen(path)
+  if frozen:
     graph_def = frozen_graph.read_graph(frozen)
     return lambda features: frozen_graph.import_graph(graph_def, features)
   return network_lib.from_weights(weights_of(path))
@@ -72,14 +69,20 @@ def md5(path):
   return digest.hexdigest()
 
 
+def _frozen(path):
+  """Path of the frozen graph in a directory, or None."""
+  frozen = os.path.join(path, frozen_graph.FROZEN_GRAPH)
+  return frozen if os.path.isfile(frozen) else None
+
+
 def _files(path):
   """Paths of the files that `load` reads."""
   if path == THRESHOLD:
     return []
   if path.startswith(V_STAR):
     return [path[len(V_STAR):]] if path.endswith('.py') else []
-  frozen = os.path.join(path, frozen_graph.FROZEN_GRAPH)
-  if os.path.isfile(frozen):
+  frozen = _frozen(path)
+  if frozen:
     return [frozen]
   prefix = _find_checkpoint(path)
   return [f'{prefix}.index'] + sorted(
@@ -102,17 +105,19 @@ def weights_of(path):
   if path == THRESHOLD or path.startswith(V_STAR):
     raise UserError(
         f'--trained_mentornet_dir={path} is not a network, so it has no '
-        f'weights; name a checkpoint or a directory with {frozen_graph.FROZEN_GRAPH}')
-  frozen = os.path.join(path, frozen_graph.FROZEN_GRAPH)
-  if not os.path.isfile(frozen):
-    return mentornet_weights.read_checkpoint(_find_checkpoint(path))
+        'weights; name a checkpoint or a directory with '
+        f'{frozen_graph.FROZEN_GRAPH}')
+  frozen = _frozen(path)
+  if not frozen:
+    return weights_lib.read_checkpoint(_find_checkpoint(path))
+  graph_def = frozen_graph.read_graph(frozen)
   arrays = {node.name: tf.make_ndarray(node.attr['value'].tensor)
-            for node in frozen_graph.read_graph(frozen).node if node.op == 'Const'}
-  if SHAPES[0][0] not in arrays:
+            for node in graph_def.node if node.op == 'Const'}
+  if weights_lib.SHAPES[0][0] not in arrays:
     raise UserError(
         f'{frozen} does not name its weights: another program or an earlier '
         'version made it; make it again with code/train_mentornet.py')
-  return mentornet_weights.check(arrays, frozen)
+  return weights_lib.check(arrays, frozen)
 
 
 def _formula(path):
@@ -157,9 +162,10 @@ def _find_checkpoint(path):
   prefix = checkpoints.newest(path)
   if not prefix:
     raise UserError(
-        f'--trained_mentornet_dir={path} holds neither {frozen_graph.FROZEN_GRAPH} nor a '
-        f'checkpoint that is the only one or named in '
-        f'{os.path.join(path, checkpoints.STATE)}; name a checkpoint prefix')
+        f'--trained_mentornet_dir={path} holds neither '
+        f'{frozen_graph.FROZEN_GRAPH} nor a checkpoint that is the only one or '
+        f'is named in {os.path.join(path, checkpoints.STATE)}; name a '
+        'checkpoint prefix')
   return prefix
 
 
@@ -167,7 +173,7 @@ def apply_network(network, features):
   """Weights v [N] float32 that a network gives to features [N, 4].
 
   Args:
-    network: features -> v, as from `mentornet.load`.
+    network: features -> v, as from `load`.
     features: [N, 4] array.
 
   Raises:
@@ -183,6 +189,7 @@ def apply_network(network, features):
 
 
 def one_core():
+  """A session config without threads, for networks as small as these."""
   config = tf.ConfigProto(
       intra_op_parallelism_threads=1, inter_op_parallelism_threads=1)
   config.device_count['GPU'] = 0

@@ -16,7 +16,6 @@ import numpy as np
 from mentormix.messages import UserError
 
 MAX_ROWS = 1000000  # About as many as a whole training writes.
-_MAX_BYTES = 256 << 20
 _MIN_SAMPLES = 10
 _SPLIT = 1  # The stream of a seed that chooses what is held out.
 
@@ -40,22 +39,22 @@ _HEADER = (','.join(Traces._fields) + '\n').encode('ascii')
 class Writer:
   """Collects rows and appends them to the file on request."""
 
-  def __init__(self, path, go_on):
+  def __init__(self, path, resume):
     """Creates a Writer and the file.
 
     Args:
       path: of the file.
-      go_on: whether the file may exist, because a run resumes. An incomplete
-        last row is removed.
+      resume: whether the file may exist, because the run is resumed. An
+        incomplete last row is removed.
 
     Raises:
       UserError: the file exists already, or cannot be written.
     """
     self._path = path
     self._rows = []
-    # A failed start may have left a file without rows.
-    there = os.path.lexists(path) and (
-        go_on or os.path.isfile(path) and os.path.getsize(path) <= len(_HEADER))
+    # A start that failed may have left a file without rows.
+    there = os.path.lexists(path) and (resume or (
+        os.path.isfile(path) and os.path.getsize(path) <= len(_HEADER)))
     try:
       with open(path, 'rb+' if there else 'xb') as f:
         text = f.read() if there else b''
@@ -65,10 +64,10 @@ class Writer:
           f.seek(0)
           f.write(_HEADER)
         else:
-          raise UserError(f'--loss_csv_file={path} holds something else; name '
+          raise UserError(f'--loss_csv_file={path} does not hold losses; name '
                           'another file')
     except FileExistsError:
-      raise UserError(f'--loss_csv_file={path} is there already; name another '
+      raise UserError(f'--loss_csv_file={path} already exists; name another '
                       'file, or remove it')
     except OSError as error:
       raise UserError(f'--loss_csv_file={path} cannot be written: '
@@ -98,92 +97,75 @@ class Writer:
 
 
 def read(path):
-  """The `Traces` in a file.
-
-  Columns other than those of `Traces` are ignored.
+  """Reads the `Traces` in a file. Other columns are ignored.
 
   Raises:
     UserError: a column is missing, a cell is not a valid number, or all labels
       are right, or all wrong; the line names the file and the place.
   """
-  cells = _read_cells(path)
-  if not cells:
-    raise UserError(f'{path} holds no rows')
-  ids, percent, noisy, clean, loss = zip(*cells)
-  def number(k, column, check, what):
-    return _numbers(path, Traces._fields[k], column, check, what)
-  def label(k, column):
-    return number(
-        k, column, lambda x: (x >= 0) & (x == np.floor(x)) & (x < 2 ** 31),
-        'a whole number from 0').astype(np.int64)
-  percent = number(1, percent, lambda x: (x >= 0) & (x <= 100),
-                   'a number from 0 to 100')
+  columns = _read_columns(path)
+
+  def number(name, most, what, whole=False):
+    values = np.array([_number(cell) for cell in columns[name]])
+    # NaN fails, too.
+    good = (values >= 0) & (values <= most)
+    if whole:
+      good &= values == np.floor(values)
+    if not good.all():
+      bad = int(np.argmin(good))
+      raise UserError(f'{path}: row {bad + 1}: the {name} '
+                      f'{columns[name][bad]!r:.40} is not {what}')
+    return values.astype(np.int64) if whole else values
+
+  whole = dict(most=2 ** 31 - 1, what='a whole number from 0', whole=True)
+  percent = number('epoch_percent', 100, 'a number from 0 to 100')
   traces = Traces(
       # Objects, because one long cell would widen a whole array of text.
-      np.array(ids, object), np.minimum(percent, 99).astype(np.int64),
-      label(2, noisy), label(3, clean),
-      number(4, loss, lambda x: (x >= 0) & (x <= np.finfo(np.float32).max),
-             'a number from 0'))
+      np.array(columns['sample_id'], object),
+      np.minimum(percent, 99).astype(np.int64),
+      number('noisy_label', **whole), number('clean_label', **whole),
+      number('loss', np.finfo(np.float32).max, 'a number from 0'))
   share = traces.v_star().mean()
   if share in (0, 1):
     missing = 'wrong' if share else 'right'
     raise UserError(f'{path} holds no row with a {missing} label; nothing can '
                     'be learned from it')
-  samples = len(set(ids))
-  if samples < _MIN_SAMPLES and samples > 1:
+  samples = len(set(traces.sample_id))
+  if 1 < samples < _MIN_SAMPLES:
     raise UserError(f'{path} holds {samples} different values of sample_id; at '
                     f'least {_MIN_SAMPLES} are needed')
   return traces
 
 
-def _read_cells(path):
-  """The rows of a file, each with the text of the columns of `Traces`."""
+def _read_columns(path):
+  """Reads the columns of `Traces`: name -> the text of its cells."""
   try:
-    if os.path.exists(path) and not os.path.isfile(path):  # A pipe would hang.
-      raise UserError(f'{path} cannot be read: it is not a file')
-    if os.path.getsize(path) > _MAX_BYTES:
-      raise UserError(f'{path} has more than {_MAX_BYTES >> 20} MiB; take a '
-                      'part of its rows')
     with open(path, newline='', encoding='utf-8-sig') as f:
-      rows = csv.reader(f)
-      columns = next(rows, [])
-      missing = [name for name in Traces._fields if name not in columns]
+      rows = csv.DictReader(f)
+      missing = [name for name in Traces._fields
+                 if name not in (rows.fieldnames or ())]
       if missing:
         raise UserError(
             f'{path} lacks the column{"s" * (len(missing) > 1)} '
             f'{", ".join(missing)}; it needs {",".join(Traces._fields)}')
-      twice = [name for name in Traces._fields if columns.count(name) > 1]
-      if twice:
-        raise UserError(f'{path} has the column {twice[0]} twice')
-      places = [columns.index(name) for name in Traces._fields]
-      cells = []
+      columns = {name: [] for name in Traces._fields}
       for row in rows:
-        if row and len(row) != len(columns):
-          raise UserError(f'{path}: line {rows.line_num} has {len(row)} cells '
-                          f'instead of {len(columns)}')
-        if row:
-          cells.append([row[place] for place in places])
-      return cells
+        if None in row or None in row.values():
+          raise UserError(f'{path}: line {rows.line_num} does not have '
+                          f'{len(rows.fieldnames)} cells')
+        for name, cells in columns.items():
+          cells.append(row[name])
   except OSError as error:
     raise UserError(f'{path} cannot be read: {error.strerror}')
   except (ValueError, csv.Error) as error:
     raise UserError(f'{path} is not a CSV file: {error}')
-
-
-def _numbers(path, name, cells, check, what):
-  """A column as float64 [N]."""
-  values = np.array([_number(cell) for cell in cells])
-  with np.errstate(invalid='ignore'):
-    good = check(values)
-  if not good.all():
-    bad = int(np.argmin(good))
-    raise UserError(f'{path}: row {bad + 1}: the {name} {cells[bad]!r:.40} is '
-                    f'not {what}')
-  return values
+  if not columns['loss']:
+    raise UserError(f'{path} holds no rows')
+  return columns
 
 
 def _number(cell):
-  """A float; NaN, which fails every check, if the cell is not a number."""
+  """A float; NaN if the cell is not a number."""
   try:
     return float(cell)
   except ValueError:
@@ -191,7 +173,7 @@ def _number(cell):
 
 
 def rank_from_top(count, p):
-  """Rank of a percentile by nearest rank, as published; the largest has rank 0.
+  """Rank of a percentile by nearest rank, as published; 0 is the largest.
 
   Ranks are rounded half to even. Counted from the bottom, ties would round the
   other way.
@@ -250,7 +232,6 @@ def training_set(traces, loss_p_percentiles, held_out=0.2, seed=0):
   parts = tuple((features[:, which].reshape(-1, 4), v_star[:, which].ravel())
                 for which in (~tested, tested))
   if any(len(np.unique(wanted)) < 2 for _, wanted in parts):
-    raise UserError(f'of the {len(known)} examples of the losses too few have '
-                    'a right, or a wrong, label to hold some out; more are '
-                    'needed')
+    raise UserError(f'too few of the {len(known)} examples have a right label, '
+                    'or too few have a wrong one, to hold some out')
   return parts

@@ -1,4 +1,4 @@
-"""Loss traces: what is written is read; what is wrong is named."""
+"""Loss traces: writing, resuming, reading, and errors that name the place."""
 import os
 
 import numpy as np
@@ -14,7 +14,7 @@ HEADER = 'sample_id,epoch_percent,noisy_label,clean_label,loss\n'
 
 
 def _rows(label_of):
-  return ''.join('%d,%d,%d,3,%g\n' % (k % 12, k // 12, label_of(k), k / 10)
+  return ''.join(f'{k % 12},{k // 12},{label_of(k)},3,{k / 10:g}\n'
                  for k in range(36))
 
 
@@ -27,10 +27,10 @@ def _file(tmp_path, text):
   return str(path)
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_rows_can_be_read_back(tmp_path):
   path = str(tmp_path / 'losses.csv')
-  writer = loss_traces.Writer(path, go_on=False)
-  ids = [b'%d' % k for k in range(9)] + [u'a,b\u00e9/c.png'.encode('utf-8')]
+  writer = loss_traces.Writer(path, resume=False)
+  ids = [b'%d' % k for k in range(9)] + ['a,b\u00e9/c.png'.encode('utf-8')]
   writer.add(ids, 0, np.arange(10), [3] * 10, np.arange(10) / 3)
   size = writer.flush()
   assert size == os.path.getsize(path)
@@ -51,11 +51,11 @@ def test_what_is_written_is_read(tmp_path):
   np.testing.assert_array_equal(traces.v_star(), expected)
 
 
-def test_going_on_adds_to_the_file(tmp_path):
+def test_resuming_adds_to_the_file(tmp_path):
   path = _file(tmp_path, HEADER + ROWS + '76,5,1,2,0.')  # Cut off.
-  with pytest.raises(UserError, match='losses.csv is there already'):
-    loss_traces.Writer(path, go_on=False)
-  writer = loss_traces.Writer(path, go_on=True)
+  with pytest.raises(UserError, match='losses.csv already exists'):
+    loss_traces.Writer(path, resume=False)
+  writer = loss_traces.Writer(path, resume=True)
   writer.add([b'77'], 5, [1], [2], [0.5])
   writer.flush()
   assert (tmp_path / 'losses.csv').read_text() == (
@@ -66,20 +66,20 @@ def test_going_on_adds_to_the_file(tmp_path):
 def test_a_file_without_rows_begins_with_the_header(before, tmp_path):
   path = str(tmp_path / 'losses.csv') if before is None else _file(tmp_path,
                                                                    before)
-  loss_traces.Writer(path, go_on=True)
+  loss_traces.Writer(path, resume=True)
   assert (tmp_path / 'losses.csv').read_text() == HEADER
-  loss_traces.Writer(path, go_on=False)
+  loss_traces.Writer(path, resume=False)
   assert (tmp_path / 'losses.csv').read_text() == HEADER
 
 
-def test_what_cannot_be_a_trace(tmp_path):
+def test_a_file_that_is_not_a_trace(tmp_path):
   path = _file(tmp_path, 'step,top1\n1,2\n')
-  with pytest.raises(UserError, match='--loss_csv_file=.*something else'):
-    loss_traces.Writer(path, go_on=True)
+  with pytest.raises(UserError, match='--loss_csv_file=.*does not hold losses'):
+    loss_traces.Writer(path, resume=True)
   assert (tmp_path / 'losses.csv').read_text() == 'step,top1\n1,2\n'
   for bad in (tmp_path, tmp_path / 'none' / 'x.csv'):
     with pytest.raises(UserError, match='--loss_csv_file='):
-      loss_traces.Writer(str(bad), go_on=True)
+      loss_traces.Writer(str(bad), resume=True)
 
 
 @pytest.mark.parametrize('text,message', [
@@ -87,13 +87,11 @@ def test_what_cannot_be_a_trace(tmp_path):
          'clean_label, loss;'),
     ('sample_id,epoch_percent,noisy_label,loss\n', 'lacks the column clean_'),
     (HEADER, 'holds no rows'),
-    (HEADER + ROWS + '1,2,3\n', 'line 38 has 3 cells instead of 5'),
+    (HEADER + ROWS + '1,2,3\n', 'line 38 does not have 5 cells'),
     (HEADER + ROWS + '1,2,3,3,big\n', "row 37: the loss 'big' is not a number"),
     (HEADER + ROWS + '1,2,3,3,nan\n', "row 37: the loss 'nan'"),
     (HEADER + ROWS + '1,2,3,3,inf\n', "row 37: the loss 'inf'"),
     (HEADER + ROWS + '1,2,3,3,1e39\n', "row 37: the loss '1e39'"),
-    ('loss,' + HEADER + '1,' + ROWS.replace('\n', '\n1,')[:-2],
-     'has the column loss twice'),
     (HEADER + ROWS + '1,2,3,3,-1\n', "row 37: the loss '-1'"),
     (HEADER + ROWS + '1,,3,3,1\n', "row 37: the epoch_percent ''"),
     (HEADER + ROWS + '1,101,3,3,1\n', "the epoch_percent '101' is not a number "
@@ -118,12 +116,6 @@ def test_a_file_that_is_not_there(tmp_path):
       loss_traces.read(str(path))
 
 
-def test_numbers_in_other_spellings(tmp_path):
-  traces = loss_traces.read(_file(
-      tmp_path, HEADER + ROWS + '1,2,3,3,1_0\n1,2,3,3, 4 \n'))
-  assert traces.loss[-2:].tolist() == [10, 4]
-
-
 def test_one_long_name_does_not_widen_the_others(tmp_path):
   traces = loss_traces.read(_file(
       tmp_path, HEADER + ROWS + 'x' * 100000 + ',2,3,3,1\n'))
@@ -131,28 +123,19 @@ def test_one_long_name_does_not_widen_the_others(tmp_path):
   assert traces.sample_id.nbytes < 1000
 
 
-def test_sizes_and_kinds_of_files(tmp_path, monkeypatch):
-  os.mkfifo(str(tmp_path / 'pipe'))
-  with pytest.raises(UserError, match='pipe cannot be read: it is not a file'):
-    loss_traces.read(str(tmp_path / 'pipe'))
-  monkeypatch.setattr(loss_traces, '_MAX_BYTES', 100)
-  with pytest.raises(UserError, match='losses.csv has more than'):
-    loss_traces.read(_file(tmp_path, HEADER + ROWS))
-
-
 def test_too_few_examples_to_hold_some_out():
   traces = loss_traces.Traces(
       np.arange(50).astype(str), np.zeros(50, int), np.arange(50) // 49,
       np.zeros(50, int), np.arange(50.0))
-  with pytest.raises(UserError, match='of the 50 examples.*too few'):
+  with pytest.raises(UserError, match='too few of the 50 examples'):
     loss_traces.training_set(traces, [0.5])
 
 
 def test_other_columns_and_orders_do_not_matter(tmp_path):
   lines = ['loss,clean_label,who,noisy_label,epoch_percent,sample_id']
-  lines += ['%d.5,1,me,%d,100,%d' % (k, k % 2, k) for k in range(10)]
-  traces = loss_traces.read(_file(  # With the mark that Excel puts in front.
-      tmp_path, u'\ufeff' + '\n'.join(lines) + '\n\n'))
+  lines += [f'{k}.5,1,me,{k % 2},100,{k}' for k in range(10)]
+  traces = loss_traces.read(_file(  # With the byte order mark of Excel.
+      tmp_path, '\ufeff' + '\n'.join(lines) + '\n\n'))
   np.testing.assert_array_equal(traces.loss, np.arange(10) + 0.5)
   np.testing.assert_array_equal(traces.epoch_percent, [99] * 10)
   np.testing.assert_array_equal(traces.v_star(), np.arange(10) % 2)
@@ -190,12 +173,12 @@ def test_training_set(tmp_path):
                                 rows % 5 > 0)
 
 
-def test_what_is_held_out_is_no_special_choice():
-  """Although the labels were made wrong with the same seed."""
+def test_the_held_out_part_is_like_the_rest():
+  """The labels were made wrong with the same seed."""
   clean = np.arange(1000) % 10
   noisy = noise.corrupt(clean, 0.4, noise.SYMMETRIC_OTHERS, 10, seed=0)
   traces = loss_traces.Traces(
-      np.array(['%04d' % k for k in range(1000)]), 0 * clean, noisy, clean,
+      np.arange(1000).astype(str), 0 * clean, noisy, clean,
       1.0 * clean)
   for _, v_star in loss_traces.training_set(traces, [0.5], 0.2, seed=0):
     assert abs(v_star.mean() - 0.6) < 0.08

@@ -33,12 +33,8 @@ def _column(v_star=None, traces=None, epoch=0, p=0.7):
   return column, axes
 
 
-def _focal(loss, difference, label, epoch):
-  return curriculum.focal(loss, difference, label, epoch)
-
-
 def test_maps_have_the_loss_upwards_and_the_difference_to_the_right():
-  _, axes = _column(_focal, epoch=40)
+  _, axes = _column(curriculum.focal, epoch=40)
   ideal, learned = (np.asarray(ax.images[0].get_array()) for ax in axes[:2])
   centres = (np.arange(120) + 0.5) / 20  # Of 120 cells, on 0 to 6.
   np.testing.assert_allclose(ideal, np.broadcast_to(
@@ -51,7 +47,7 @@ def test_maps_have_the_loss_upwards_and_the_difference_to_the_right():
 
 
 def test_curves_keep_their_moving_average():
-  _, axes = _column(_focal, epoch=30)
+  _, axes = _column(curriculum.focal, epoch=30)
   for k, average in enumerate(pictures.AVERAGES):
     learned, ideal = axes[2].lines[k], axes[2].lines[3 + k]
     d, v = learned.get_data()
@@ -77,8 +73,7 @@ def test_traces_around_an_epoch_or_the_nearest(epoch, first, last):
   _, axes = _column(traces=_traces(), epoch=epoch)
   average = np.linspace(0, 2, 100)[69] + (first == 80)
   text = axes[1].texts[0].get_text()
-  assert text == 'losses of %d\u2013%d%%: average %.2f' % (
-      first, last, average)
+  assert text == f'losses of {first}\u2013{last}%: average {average:.2f}'
   line, = axes[1].lines
   assert line.get_xdata()[0] == pytest.approx(-average)
   offsets = axes[1].collections[0].get_offsets()
@@ -100,22 +95,21 @@ def test_the_percentile_of_traces():
 
 
 @pytest.mark.parametrize('settings', [
-    {}, {'v_star': _focal, 'title': '$x_1$'}, {'traces': _traces()}])
+    {}, {'v_star': curriculum.focal, 'title': '$x_1$'}, {'traces': _traces()}])
 def test_files_are_the_same_each_time(settings, tmp_path):
   for name in ('a', 'b'):
-    pictures.draw(str(tmp_path / (name + '.png')), _learned, [60],
-                           **settings)
+    pictures.draw(str(tmp_path / (name + '.png')), _learned, [60], **settings)
     pictures.animate(str(tmp_path / (name + '.gif')), _learned,
-                              epochs=[0, 1, 60], **settings)
+                     epochs=[0, 1, 60], **settings)
   for ending, magic in (('.png', b'\x89PNG'), ('.gif', b'GIF89a')):
     data = (tmp_path / ('a' + ending)).read_bytes()
     assert data.startswith(magic) and b'atplotlib' not in data
     assert data == (tmp_path / ('b' + ending)).read_bytes()
 
 
-def test_an_animation_is_small_and_goes_on(tmp_path):
+def test_an_animation_is_small_and_repeats(tmp_path):
   path = tmp_path / 'a.gif'
-  pictures.animate(str(path), _learned, v_star=_focal)
+  pictures.animate(str(path), _learned, v_star=curriculum.focal)
   assert path.stat().st_size < 900000
   with Image.open(str(path)) as image:
     assert (image.n_frames, image.width, image.info['loop']) == (100, 700, 0)
@@ -124,8 +118,8 @@ def test_an_animation_is_small_and_goes_on(tmp_path):
   assert set(durations[:-1]) == {90} and durations[-1] > 1000
 
 
-def test_frames_of_a_gif_are_what_was_given(tmp_path):
-  """What stays is left out of the file, not of the picture."""
+def test_the_frames_of_a_gif_are_those_given(tmp_path):
+  """The file leaves out unchanged pixels, the picture does not."""
   palette = np.zeros([256, 3], np.uint8)
   palette[:4] = [[250, 0, 0], [0, 250, 0], [0, 0, 250], [90, 90, 90]]
   choice = np.random.RandomState(0).randint(5, size=[6, 40, 30])

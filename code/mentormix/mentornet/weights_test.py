@@ -5,27 +5,20 @@ import hypothesis
 import numpy as np
 import pytest
 
+from mentormix import runtime
+from mentormix import testing
 from mentormix.mentornet import frozen_graph
 from mentormix.mentornet import network
-from mentormix.mentornet import weights as mentornet_weights
+from mentormix.mentornet import weights as weights_lib
 from mentormix.messages import RunError
 from mentormix.messages import UserError
-from mentormix import runtime
 from mentormix.runtime import tf
-from mentormix import testing
 
 FW = 'mentornet/bidirectional_rnn/fw/basic_lstm_cell/'
 
 
-def _random_weights(label=(2, 2), epoch=(100, 5), lstm=1, hidden=20):
-  random = np.random.RandomState(1)
-  shapes = mentornet_weights.shapes(label, epoch, lstm, hidden)
-  return {name: random.normal(size=shape).astype(np.float32)
-          for name, shape in shapes}
-
-
 def test_shapes():
-  assert mentornet_weights.shapes((10, 3), (50, 4), 2, 7) == (
+  assert weights_lib.shapes((10, 3), (50, 4), 2, 7) == (
       ('mentornet/label_embedding', (10, 3)),
       ('mentornet/epoch_embedding', (50, 4)),
       (FW + 'kernel', (4, 8)),
@@ -38,31 +31,25 @@ def test_shapes():
       ('mentornet/Variable_3', (1,)))
 
 
-def test_what_is_right_stays():
-  weights = _random_weights(lstm=3)
+def test_valid_weights_are_kept(random_weights):
+  weights = random_weights(lstm=3)
   arrays = dict(weights, other=np.zeros([3]))
   arrays['mentornet/Variable'] = np.float64(weights['mentornet/Variable'])
-  found = mentornet_weights.check(arrays, 'here')
-  assert list(found) == [name for name, _ in mentornet_weights.SHAPES]
+  found = weights_lib.check(arrays, 'here')
+  assert list(found) == [name for name, _ in weights_lib.SHAPES]
   for name, value in weights.items():
     assert found[name].dtype == np.float32
     np.testing.assert_array_equal(found[name], value)
 
 
-def test_all_that_is_missing_is_named():
-  weights = _random_weights()
+def test_everything_missing_is_named(random_weights):
+  weights = random_weights()
   del weights['mentornet/epoch_embedding'], weights[FW + 'bias']
   with pytest.raises(UserError) as error:
-    mentornet_weights.check(weights, 'here')
+    weights_lib.check(weights, 'here')
   assert str(error.value) == (
       'here is not a MentorNet: it lacks the variables '
       f'mentornet/epoch_embedding, {FW}bias')
-
-
-def _with(name, edit, **sizes):
-  weights = _random_weights(**sizes)
-  weights[name] = edit(weights[name])
-  return weights
 
 
 @pytest.mark.parametrize('name,edit,faults', [
@@ -86,26 +73,26 @@ def _with(name, edit, **sizes):
       'mentornet/Variable_2 has the shape [20, 1] where [1, 1] would fit']),
     ('mentornet/Variable_1', np.int64,
      ['mentornet/Variable_1 holds int64 instead of float32']),
-    ('mentornet/Variable_1', lambda x: x.astype(str).astype(object),
-     ['mentornet/Variable_1 holds object instead of float32']),
     ('mentornet/Variable_1', lambda x: np.where(np.arange(20) == 7, np.nan, x),
-     ['mentornet/Variable_1 holds a number that is not finite']),
-    ('mentornet/Variable_1', lambda x: x - np.inf,
      ['mentornet/Variable_1 holds a number that is not finite']),
     ('mentornet/Variable_1', lambda x: np.float64(x) * 1e300,
      ['mentornet/Variable_1 holds a number that is not finite']),
 ])
-def test_all_that_does_not_fit_is_named(name, edit, faults):
+def test_everything_that_does_not_fit_is_named(name, edit, faults,
+                                               random_weights):
+  weights = random_weights()
+  weights[name] = edit(weights[name])
   with pytest.raises(UserError) as error:
-    mentornet_weights.check(_with(name, edit), 'here')
+    weights_lib.check(weights, 'here')
   assert str(error.value) == 'here is not a MentorNet: ' + '; '.join(faults)
 
 
-def test_two_faults_of_different_kinds():
-  weights = _with('mentornet/Variable_3', np.int32, lstm=5)
+def test_two_faults_of_different_kinds(random_weights):
+  weights = random_weights(lstm=5)
+  weights['mentornet/Variable_3'] = np.zeros([1], np.int32)
   weights[FW + 'bias'] = weights[FW + 'bias'][:4]
   with pytest.raises(UserError) as error:
-    mentornet_weights.check(weights, 'here')
+    weights_lib.check(weights, 'here')
   assert str(error.value) == (
       f'here is not a MentorNet: {FW}bias has the shape [4] where [20] would '
       'fit; mentornet/Variable_3 holds int32 instead of float32')
@@ -113,17 +100,17 @@ def test_two_faults_of_different_kinds():
 
 @pytest.mark.parametrize('sizes', [
     {}, dict(label=(10, 3), epoch=(50, 2), lstm=5, hidden=7)], ids=str)
-def test_a_plain_graph_restores_what_is_written(sizes, tmp_path):
-  weights = _random_weights(**sizes)
+def test_a_plain_graph_restores_it(sizes, random_weights, tmp_path):
+  weights = random_weights(**sizes)
   made = tmp_path / 'made'
   made.mkdir()
-  mentornet_weights.write_checkpoint(weights, str(made / 'model.ckpt'))
+  weights_lib.write_checkpoint(weights, str(made / 'model.ckpt'))
   assert {p.name for p in made.iterdir()} == {
       'checkpoint', 'model.ckpt.index', 'model.ckpt.data-00000-of-00001'}
   made.rename(tmp_path / 'moved')
   prefix = tf.train.latest_checkpoint(str(tmp_path / 'moved'))
   assert prefix == str(tmp_path / 'moved' / 'model.ckpt')
-  found = mentornet_weights.read_checkpoint(prefix)
+  found = weights_lib.read_checkpoint(prefix)
   with tf.Graph().as_default(), tf.Session() as session:
     with tf.variable_scope('mentornet'):
       variables = {
@@ -140,11 +127,11 @@ def test_a_plain_graph_restores_what_is_written(sizes, tmp_path):
 @pytest.mark.skipif(runtime.VERSION.startswith('2'),
                     reason='TensorFlow 2 has no LSTM cell without Keras')
 @pytest.mark.parametrize('lstm', [1, 2, 5])
-def test_the_cell_of_tensorflow_restores_what_is_written(lstm, tmp_path):
+def test_the_cell_of_tensorflow_restores_it(lstm, random_weights, tmp_path):
   """As the published code builds it: same names, same order of the gates."""
-  weights = _random_weights(lstm=lstm)
+  weights = random_weights(lstm=lstm)
   prefix = str(tmp_path / 'model.ckpt')
-  mentornet_weights.write_checkpoint(weights, prefix)
+  weights_lib.write_checkpoint(weights, prefix)
   points = frozen_graph.probe_points()
   with tf.Graph().as_default(), tf.Session() as session:
     ours = tf.sigmoid(network.network(
@@ -179,33 +166,33 @@ DATA, INDEX = 'model.ckpt.data-00000-of-00001', 'model.ckpt.index'
     (DATA, lambda data: b'\0' * len(data)), (DATA, None),
     (INDEX, lambda data: data[:100]), (INDEX, lambda data: b''),
     (INDEX, lambda data: b'junk'), (INDEX, None)])
-def test_damaged_checkpoints(name, damage, tmp_path):
+def test_damaged_checkpoints(name, damage, random_weights, tmp_path):
   prefix = str(tmp_path / 'model.ckpt')
-  mentornet_weights.write_checkpoint(_random_weights(), prefix)
+  weights_lib.write_checkpoint(random_weights(), prefix)
   path = tmp_path / name
   if damage:
     path.write_bytes(damage(path.read_bytes()))
   else:
     path.unlink()
   with pytest.raises(UserError) as error:
-    mentornet_weights.read_checkpoint(prefix)
+    weights_lib.read_checkpoint(prefix)
   assert str(error.value).startswith(prefix + ' is a damaged checkpoint')
   assert '\n' not in str(error.value)
 
 
-def test_where_nothing_can_be_written(tmp_path):
+def test_a_place_that_cannot_be_written(random_weights, tmp_path):
   os.makedirs(str(tmp_path / 'model.ckpt.index'))  # In the file's place.
   with pytest.raises(RunError, match='model.ckpt cannot be written'):
-    mentornet_weights.write_checkpoint(_random_weights(),
-                                       str(tmp_path / 'model.ckpt'))
+    weights_lib.write_checkpoint(random_weights(),
+                                 str(tmp_path / 'model.ckpt'))
 
 
 @pytest.mark.parametrize('name', [DATA, INDEX])
-def test_random_damage(name, tmp_path):
+def test_random_damage(name, random_weights, tmp_path):
   """Gives the weights that were written, or a clean error."""
-  weights = _random_weights()
+  weights = random_weights()
   prefix = str(tmp_path / 'model.ckpt')
-  mentornet_weights.write_checkpoint(weights, prefix)
+  weights_lib.write_checkpoint(weights, prefix)
   path = tmp_path / name
 
   @hypothesis.settings(max_examples=25, deadline=None, database=None)
@@ -213,7 +200,7 @@ def test_random_damage(name, tmp_path):
   def check(data):
     path.write_bytes(data)
     try:
-      found = mentornet_weights.read_checkpoint(prefix)
+      found = weights_lib.read_checkpoint(prefix)
     except UserError as error:
       assert '\n' not in str(error)
     else:

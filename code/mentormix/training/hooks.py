@@ -163,7 +163,7 @@ class TraceHook(tf.train.SessionRunHook):
     self._fetches = (batch.source_ids, step.epoch_percent, batch.labels,
                      batch.clean_labels, step.unmixed)
     self._every = max(1, -(-num_rows // loss_traces.MAX_ROWS))
-    self._writer = loss_traces.Writer(path, go_on=not is_new)
+    self._writer = loss_traces.Writer(path, resume=not is_new)
     self._sizes_path = os.path.join(directory, TRACE_SIZES)
     self._sizes = {}  # Step, as a string -> bytes.
     if not is_new:
