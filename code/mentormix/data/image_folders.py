@@ -65,10 +65,10 @@ def find(path):
   except (OSError, ValueError) as error:
     raise UserError(f'--image_dir={path} cannot be read ({error}); it needs '
                     'train/<class>/* and val/<class>/*, with the same classes')
-  empty = set(range(len(class_names))) - {label for _, label in found['train']}
-  if len(class_names) < 2 or empty:
-    raise UserError(f'--image_dir={path}/train needs two classes or more, with '
-                    'images in each')
+  labels = {label for _, label in found['train']}
+  if not len(class_names) == len(labels) > 1 or not found['val']:
+    raise UserError(f'--image_dir={path} needs two classes or more, and images '
+                    'in each folder')
   return Folder(path, digest.hexdigest(), class_names, **found)
 
 
@@ -92,20 +92,15 @@ def read(folder, image_size):
     UserError: a file is not an image, is damaged or too large; the line names
       it.
   """
-  images, labels, ids = {}, {}, {}
-  for split in ('train', 'val'):
-    pairs = getattr(folder, split)
-    ids[split] = [relative for relative, _ in pairs]
-    labels[split] = np.array([label for _, label in pairs], np.int64)
-    images[split] = np.empty([len(pairs), image_size, image_size, 3], np.uint8)
-    for index, relative in enumerate(ids[split]):
-      images[split][index] = _decode(
-          os.path.join(folder.path, relative), image_size)
-  return image_set.ImageSet(
-      train_images=images['train'], train_labels=labels['train'],
-      test_images=images['val'], test_labels=labels['val'],
-      class_names=folder.class_names, train_ids=ids['train'],
-      test_ids=ids['val'])
+  found = {}
+  for name, pairs in (('train', folder.train), ('test', folder.val)):
+    ids, labels = map(list, zip(*pairs))
+    images = np.empty([len(ids), image_size, image_size, 3], np.uint8)
+    for index, relative in enumerate(ids):
+      images[index] = _decode(os.path.join(folder.path, relative), image_size)
+    found.update({f'{name}_ids': ids, f'{name}_images': images,
+                  f'{name}_labels': np.array(labels, np.int64)})
+  return image_set.ImageSet(class_names=folder.class_names, **found)
 
 
 def _decode(path, image_size):

@@ -156,7 +156,7 @@ def test_resizing_is_antialiased_and_fills_the_square(folder):
 def test_layout(folder):
   refused(folder / 'none', "No such file.*none/train'")
   (folder / 'train' / 'emu').mkdir()
-  refused(folder, 'train needs two classes or more, with images in each')
+  refused(folder, 'needs two classes or more, and images in each folder')
   (folder / 'val' / 'gnu').mkdir()
   refused(folder, 'val/gnu is not a class of train')
   (folder / 'val' / 'gnu').rmdir()

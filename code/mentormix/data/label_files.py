@@ -254,14 +254,10 @@ def _integers(values, what):
 
 def _find(entries, key, flag):
   """The name among `entries` that the user means by `key`."""
-  names = sorted(entries)
-  if key is None and len(names) == 1:
-    return names[0]
-  if key in entries:
-    return key
-  for name in names:
-    if key and name.replace('_label', '') == key:
+  names = sorted(map(str, entries))
+  for name in (key, *names):
+    if name in entries and (name == key or name.replace('_label', '') == key
+                            or key is None and len(names) == 1):
       return name
   problem = f'has no --noise_key={key}' if key else 'needs --noise_key'
-  keys = ', '.join(map(str, names))
-  raise UserError(f'{flag} {problem}; its keys are {keys:.300}')
+  raise UserError(f'{flag} {problem}; its keys are {", ".join(names):.300}')

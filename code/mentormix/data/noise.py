@@ -139,22 +139,17 @@ def parse_levels(texts):
   Raises:
     UserError: a level is not such a number, or there is none.
   """
-  levels = {}
-  for text in texts:
-    try:
-      level = float(text)
-    except ValueError:
-      level = -1
-    if not 0 <= level <= 1:
-      raise UserError(f'--noise_levels: {text!r} is not a number from 0 to 1; '
-                      'write for example --noise_levels=0.2,0.4')
-    if level_name(level) in levels:
-      raise UserError(f'--noise_levels: {level_name(level)} is there twice')
-    levels[level_name(level)] = level
-  if not levels:
-    raise UserError('--noise_levels is empty; write for example '
-                    '--noise_levels=0.2,0.4')
-  return tuple(levels.values())
+  try:
+    levels = tuple(map(float, texts))
+  except ValueError:
+    levels = ()
+  names = set(map(level_name, levels))
+  if not levels or len(names) < len(levels) or not all(
+      0 <= level <= 1 for level in levels):
+    raise UserError(
+        f'--noise_levels={",".join(map(str, texts))} must be different numbers '
+        'from 0 to 1; write for example --noise_levels=0.2,0.4')
+  return levels
 
 
 def level_name(level):

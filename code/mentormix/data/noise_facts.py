@@ -73,10 +73,10 @@ def keep(path, asked, overwrite):
     raise UserError(f'{path} is in the way and not a directory; move it, or '
                     'choose another --output_dir')
   names = sorted(os.listdir(path))
-  own = (f'{asked["dataset_name"]}_t', FACTS_FILE, label_files.JSON_FILE,
-         label_files.CSV_FILE)
+  records = tuple(f'{asked["dataset_name"]}_{x}-' for x in ('train', 'test'))
+  beside = (FACTS_FILE, label_files.JSON_FILE, label_files.CSV_FILE)
   for name in names:
-    if not name.startswith(own):
+    if not name.startswith(records) and name not in beside:
       raise UserError(f'{path} holds {name}, which is not part of the data set; '
                       'move it away, or choose another --output_dir')
   if not names or overwrite:
@@ -91,18 +91,15 @@ def keep(path, asked, overwrite):
 def _difference(path, names, asked):
   """How `path` differs from what is asked, in words; None if it does not."""
   try:
-    found = read_facts(path)
-    checksums = dict(found['sha256'])
-  except (UserError, ValueError, KeyError, TypeError):
-    return f'has no valid {FACTS_FILE}, so how it was made is unknown'
+    found = read_facts(path) or {}
+  except UserError:
+    found = {}
   for key in sorted(asked):
     if found.get(key) != asked[key]:
       return f'was made with {key} {found.get(key)}, not {asked[key]}'
-  if sorted(checksums) != [name for name in names if name != FACTS_FILE]:
-    return 'lacks files or has too many'
-  for name in sorted(checksums):
-    if files.sha256_of(os.path.join(path, name)) != checksums[name]:
-      return f'has a changed file {name}'
+  if found.get('sha256') != {name: files.sha256_of(os.path.join(path, name))
+                             for name in names if name != FACTS_FILE}:
+    return 'has files that were changed, added or removed'
   return None
 
 
