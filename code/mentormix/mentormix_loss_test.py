@@ -199,7 +199,8 @@ def test_second_mentor_weighs_the_mixed_losses():
   images, labels = _batch()
   student = _Student()
   second = lambda loss: tf.cast(loss > tf.reduce_mean(loss), tf.float32)
-  once = loss_lib.mentormix(images, labels, student, tf.ones_like, 0, _sampler())
+  once = loss_lib.mentormix(images, labels, student, tf.ones_like, 0,
+                            _sampler())
   twice = loss_lib.mentormix(images, labels, student, tf.ones_like, 0,
                              _sampler(), second)
   once, twice = _run([once.per_example, twice.per_example])
@@ -210,7 +211,8 @@ def test_no_gradient_through_either_weight():
   images, labels = _batch()
   student = _Student()
   steep = lambda loss: tf.exp(loss)
-  loss = loss_lib.mentormix(images, labels, student, steep, 0, _sampler(), steep)
+  loss = loss_lib.mentormix(images, labels, student, steep, 0, _sampler(),
+                            steep)
   gradient, = tf.gradients(tf.reduce_sum(loss.per_example), [student.kernel])
   logits = student(images)
   xent = tf.nn.softmax_cross_entropy_with_logits_v2(labels=labels,

@@ -110,11 +110,6 @@ def _turn_hue(planes, saturation, hue):
   It does so without converting: where `top` is the value V and `chroma` the
   product of S and V, each colour is top - chroma * w, and w depends on the
   distance of the hue, 0 to 6 around the circle, from the opposite colour.
-
-  Args:
-    planes: red, green and blue, each [B, H, W].
-    saturation: [B, 1, 1], factor.
-    hue: [B, 1, 1], in turns.
   """
   red, green, blue = planes
   top = tf.maximum(tf.maximum(red, green), blue)

@@ -62,24 +62,37 @@ def read(path, dataset_name):
   Raises:
     UserError: the file is not such an archive or is damaged; the line names it.
   """
+  try:
+    found = _members(path)
+  except Exception as error:  # Whatever gzip and tarfile raise.
+    raise _bad(path, 'is not a .tar.gz archive, or is truncated or damaged '
+               f'({error or type(error).__name__})')
+  for other in set(OFFICIAL) - {dataset_name}:
+    if OFFICIAL[other].test in found:
+      raise UserError(f'--archive={path} holds {other}, not --dataset_name='
+                      f'{dataset_name}; change one of the two')
   official = OFFICIAL[dataset_name]
   num_classes = image_set.NUM_CLASSES[dataset_name]
-  members = _read_members(path, dataset_name)
-  names = members[official.meta].get(official.names)
-  if (not isinstance(names, list) or len(names) != num_classes
-      or not all(isinstance(name, (bytes, str)) for name in names)):
-    raise _bad(path, f'has a member {official.meta} without {num_classes} '
-               + official.names)
-  images, labels, coarse = zip(*(
-      _read_batch(path, name, official, num_classes, members.pop(name))
-      for name in official.train + (official.test,)))
+  batches = []
+  for name in official.train + (official.test, official.meta):
+    try:
+      content = plain_pickles.load(found.pop(name))
+      if name == official.meta:
+        names = content[official.names]
+        # Python 2 wrote bytes where Python 3 writes str.
+        names = tuple(each.decode('latin1') if isinstance(each, bytes)
+                      else each for each in names)
+        if len(names) != num_classes:
+          raise ValueError(f'it names {len(names)} classes')
+      else:
+        batches.append(_batch(official, num_classes, content))
+    except (KeyError, TypeError, ValueError) as error:
+      raise _bad(path, f'has no valid {name} of {dataset_name} ({error})')
+  images, labels, coarse = zip(*batches)
   return image_set.ImageSet(
       train_images=np.concatenate(images[:-1]),
       train_labels=np.concatenate(labels[:-1]),
-      test_images=images[-1], test_labels=labels[-1],
-      # Python 2 wrote bytes where Python 3 writes str.
-      class_names=tuple(name.decode('latin1') if isinstance(name, bytes)
-                        else name for name in names),
+      test_images=images[-1], test_labels=labels[-1], class_names=names,
       superclass=(_superclass(path, num_classes, np.concatenate(labels),
                               np.concatenate(coarse))
                   if official.coarse else None))
@@ -89,57 +102,31 @@ def _bad(path, what):
   return UserError(f'{path} {what}; get it again, or pass another --archive')
 
 
-def _read_members(path, dataset_name):
-  """What the members of an archive hold: base name -> dictionary."""
-  try:
-    with gzip.open(path) as stream:
-      data = stream.read(_MAX_BYTES + 1)  # Checks the checksum at the end.
-    if len(data) > _MAX_BYTES:
-      raise ValueError('it holds too much data')
-    with tarfile.open(fileobj=io.BytesIO(data), mode='r:') as tar:
-      found = {posixpath.basename(member.name): tar.extractfile(member).read()
-               for member in tar if member.isreg() and not member.issparse()}
-  except Exception as error:  # Whatever gzip and tarfile raise.
-    raise _bad(path, 'is not a .tar.gz archive, or is truncated or damaged '
-               f'({error or type(error).__name__})')
-  official = OFFICIAL[dataset_name]
-  members = {}
-  for name in official.train + (official.test, official.meta):
-    if name not in found:
-      for other in OFFICIAL:
-        if other != dataset_name and OFFICIAL[other].test in found:
-          raise UserError(
-              f'--archive={path} holds {other}, not --dataset_name='
-              f'{dataset_name}; change one of the two')
-      raise _bad(path, f'lacks {name} of {dataset_name}')
-    try:
-      members[name] = plain_pickles.load(found.pop(name))
-    except ValueError as error:
-      raise _bad(path, f'has a member {name} that is not a plain CIFAR pickle '
-                 f'({error})')
-    if not isinstance(members[name], dict):
-      raise _bad(path, f'has a member {name} that is not a dictionary')
-  return members
+def _members(path):
+  """What an archive holds: base name -> bytes of each plain file."""
+  with gzip.open(path) as stream:
+    data = stream.read(_MAX_BYTES + 1)  # Checks the checksum at the end.
+  if len(data) > _MAX_BYTES:
+    raise ValueError('it holds too much data')
+  with tarfile.open(fileobj=io.BytesIO(data), mode='r:') as tar:
+    return {posixpath.basename(member.name): tar.extractfile(member).read()
+            for member in tar if member.isreg() and not member.issparse()}
 
 
-def _read_batch(path, name, official, num_classes, batch):
+def _batch(official, num_classes, batch):
   """Images uint8 [n, 32, 32, 3], labels int64 [n], superclasses [n] or None."""
   size = image_set.IMAGE_SIZE
-  pixels = batch.get('data')
-  if (not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8
-      or pixels.ndim != 2 or not len(pixels)
-      or pixels.shape[1] != 3 * size * size):
-    raise _bad(path, f'has a member {name} without images, uint8 '
-               f'[n, {3 * size * size}]')
+  pixels = np.asarray(batch['data'])
+  if pixels.dtype != np.uint8 or pixels.shape[1:] != (3 * size * size,):
+    raise ValueError('it has no images, uint8 [n, 3072]')
 
   def column(key, bound):
-    values = batch.get(key)
-    if not isinstance(values, list) or len(values) != len(pixels):
-      raise _bad(path, f'has a member {name} without {len(pixels)} {key}')
-    if not all(isinstance(x, int) and 0 <= x < bound for x in values):
-      raise _bad(path, f'has a member {name} with {key} other than 0 to '
-                 f'{bound - 1}')
-    return np.array(values, dtype=np.int64)
+    values = np.asarray(batch[key])
+    if values.dtype.kind != 'i' or values.shape != pixels.shape[:1]:
+      raise ValueError(f'it has no {len(pixels)} {key}')
+    if not np.all((values >= 0) & (values < bound)):
+      raise ValueError(f'it has {key} other than 0 to {bound - 1}')
+    return values.astype(np.int64)
 
   images = pixels.reshape(-1, 3, size, size).transpose(0, 2, 3, 1)
   return (np.ascontiguousarray(images), column(official.labels, num_classes),
@@ -150,8 +137,6 @@ def _superclass(path, num_classes, labels, coarse):
   """The one superclass of every class: int64 [K]."""
   superclass = np.full(num_classes, -1, dtype=np.int64)
   superclass[labels] = coarse
-  if np.any(superclass < 0):
-    raise _bad(path, f'has no image of class {np.argmin(superclass)}')
-  if np.any(superclass[labels] != coarse):
-    raise _bad(path, 'puts a class into more than one superclass')
+  if np.any(superclass < 0) or np.any(superclass[labels] != coarse):
+    raise _bad(path, 'does not have every class in one superclass')
   return superclass

@@ -29,9 +29,7 @@ def with_bytes(protocol):
 
 @pytest.mark.parametrize('dataset_name', ['cifar10', 'cifar100'])
 @pytest.mark.parametrize('dumps', [
-    None, functools.partial(pickle.dumps, protocol=2),
-    functools.partial(pickle.dumps, protocol=4),
-    with_bytes(2), with_bytes(3), with_bytes(4)])
+    None, functools.partial(pickle.dumps, protocol=4), with_bytes(2)])
 def test_read_gives_back_what_was_written(tmp_path, dataset_name, dumps):
   path = str(tmp_path / 'a.tar.gz')
   expected = testing.write_cifar_archive(path, dataset_name, dumps=dumps)
@@ -112,16 +110,15 @@ def test_a_pickle_does_not_run(archive, tmp_path, protocol):
 
 
 @pytest.mark.parametrize('content, what', [
-    ([1, 2], 'not a dictionary'),
+    ([1, 2], ''),
     (batch(labels=[0, 1, 2, 10]), 'labels other than 0 to 9'),
-    (batch(labels=[0, 1, 2]), 'without 4 labels'),
-    (batch(labels=['0', 1, 2, 3]), 'labels other than'),
-    ({'data': np.zeros([4, 3072], np.uint8)}, 'without 4 labels'),
-    ({'labels': [1]}, 'without images'),
-    (batch(data=[0, 1]), 'without images'),
-    (batch(data=np.zeros([4, 3071], np.uint8)), 'without images'),
-    (batch(data=np.zeros([2, 6144], np.uint8)), 'without images'),
-    (batch(data=np.zeros([0, 3072], np.uint8), labels=[]), 'without images')])
+    (batch(labels=[0, 1, 2]), 'no 4 labels'),
+    (batch(labels=['0', 1, 2, 3]), 'no 4 labels'),
+    ({'data': np.zeros([4, 3072], np.uint8)}, "'labels'"),
+    ({'labels': [1]}, "'data'"),
+    (batch(data=[0, 1]), 'no images'),
+    (batch(data=np.zeros([4, 3071], np.uint8)), 'no images'),
+    (batch(data=np.zeros([2, 6144], np.uint8)), 'no images')])
 def test_odd_content(archive, content, what):
   testing.write_tar_gz(
       archive, members(data_batch_2=testing.python2_pickle(content)))
@@ -131,23 +128,19 @@ def test_odd_content(archive, content, what):
 @pytest.mark.parametrize('data', [
     np.zeros([4, 3072], np.int8), np.zeros([4, 384], np.float64),
     np.zeros([4, 3, 1024], np.uint8), np.zeros([4, 3072], object),
-    np.uint8(3), np.arange(3).astype('S3')])
+    np.uint8(3)])
 def test_other_arrays(archive, data):
   content = pickle.dumps(batch(data=data), protocol=2)
   testing.write_tar_gz(archive, members(data_batch_1=content))
   refused(archive, 'data_batch_1')
 
 
-@pytest.mark.parametrize('names', [None, ['class'] * 9, [1] * 10, 'x'])
-def test_odd_class_names(archive, names):
-  meta = testing.python2_pickle({} if names is None else {'label_names': names})
-  testing.write_tar_gz(archive, members(**{'batches.meta': meta}))
+@pytest.mark.parametrize('meta', [
+    [], {}, {'label_names': ['class'] * 9}, {'label_names': 3}])
+def test_odd_class_names(archive, meta):
+  testing.write_tar_gz(archive, members(**{
+      'batches.meta': testing.python2_pickle(meta)}))
   refused(archive, 'batches.meta')
-
-
-def test_a_missing_batch(archive):
-  testing.write_tar_gz(archive, members(data_batch_4=None))
-  refused(archive, 'lacks data_batch_4')
 
 
 def test_archive_of_the_other_data_set(archive):
@@ -157,23 +150,18 @@ def test_archive_of_the_other_data_set(archive):
   refused(archive, 'holds cifar10, not --dataset_name=cifar100', 'cifar100')
 
 
-def cifar100_archive(path, change):
-  """An archive of cifar100 whose parts went through `change`."""
-  testing.write_cifar_archive(path, 'cifar100', dumps=lambda value: (
-      testing.python2_pickle(change(value) if 'data' in value else value)))
-
-
 @pytest.mark.parametrize('change, what', [
     (lambda x: dict(x, coarse_labels=x['coarse_labels'][::-1]),
-     'more than one'),
+     'in one superclass'),
     (lambda x: dict(x, coarse_labels=[20] * len(x['data'])), '0 to 19'),
     (lambda x: {k: v for k, v in x.items() if k != 'coarse_labels'},
-     'without 200 coarse_labels'),
+     'coarse_labels'),
     (lambda x: dict(x, fine_labels=[0] * len(x['data']),
                     coarse_labels=[0] * len(x['data'])),
-     'no image of class 1')])
+     'in one superclass')])
 def test_odd_superclasses(archive, change, what):
-  cifar100_archive(archive, change)
+  testing.write_cifar_archive(archive, 'cifar100', dumps=lambda value: (
+      testing.python2_pickle(change(value) if 'data' in value else value)))
   refused(archive, what, 'cifar100')
 
 
@@ -194,7 +182,7 @@ def test_links_and_devices_are_not_followed(archive, kind, tmp_path):
   link = tarfile.TarInfo('data_batch_1')
   link.type, link.linkname = kind, str(secret)
   testing.write_tar_gz(archive, [(link, b'')] + members(data_batch_1=None))
-  refused(archive, 'lacks data_batch_1')
+  refused(archive, 'no valid data_batch_1')
   # Nor do they stand in the way of the real one.
   testing.write_tar_gz(archive, [(link, b'')] + members())
   assert len(cifar_archive.read(archive, 'cifar10').train_labels) == 20

@@ -24,7 +24,6 @@ import re
 import typing
 
 import numpy as np
-import tqdm
 
 from mentormix import runtime
 from mentormix.data import image_set
@@ -43,7 +42,6 @@ SOURCE_ID = 'image/source_id'
 ITEMS = ('image', 'label', 'clean_label', 'source_id')  # Of a decoded record.
 UNKNOWN_LABEL = -1  # What a record without a clean label decodes to.
 
-_BUFFER = 1 << 16  # Bytes.
 _FRAME = 16  # Bytes around a record: its length and two checksums.
 MOST_NAMED = 10  # Bad records, or missing files.
 
@@ -91,8 +89,9 @@ def get(name, data_dir=None):
         f'--dataset_name={name} is unknown; known are {known}, and custom '
         f'sets by the name in {noise_facts.FACTS_FILE} of --data_dir{here}')
   try:
-    return Dataset(name, facts['num_classes'], facts['image_size'], LABEL)
-  except KeyError as error:
+    return Dataset(name, int(facts['num_classes']), int(facts['image_size']),
+                   LABEL)
+  except (KeyError, TypeError, ValueError) as error:
     raise UserError(f'{os.path.join(data_dir, noise_facts.FACTS_FILE)} lacks '
                     f'{error}; make the data set again')
 
@@ -115,33 +114,16 @@ def find_files(dataset, split, data_dir):
         f'--data_dir={data_dir} has no file {prefix}*; it holds '
         f'{", ".join(names[:3]) or "nothing"}; check --data_dir, '
         '--dataset_name and the split')
-  _check_complete(data_dir, prefix, found)
+  totals = re.findall(r'-of-(\d{5})$', '\n'.join(found), re.MULTILINE)
+  if totals:
+    odd = {f'{prefix}{n:05d}-of-{totals[0]}' for n in range(int(totals[0]))
+           }.symmetric_difference(found)
+    if odd:
+      raise UserError(
+          f'{data_dir} does not hold exactly the files of one set: '
+          f'{", ".join(sorted(odd)[:MOST_NAMED])}; copy or make the missing '
+          'ones again, and move those of another set')
   return [os.path.join(data_dir, n) for n in found]
-
-
-def _check_complete(data_dir, prefix, names):
-  """Raises UserError where names like -00003-of-00010 show that some lack."""
-  first_name = {}  # Total in the name of a file, or None -> first such name.
-  for name in names:
-    match = re.search(r'-\d{5}-of-(\d{5})$', name)
-    first_name.setdefault(match and match.group(1), name)
-  if len(first_name) > 1:
-    first, second, *_ = first_name.values()
-    raise UserError(f'{data_dir}: {first} and {second} are parts of different '
-                    'sets; move the file that does not belong there')
-  total, = first_name
-  if total is None:
-    return
-  expected = [f'{prefix}{n:05d}-of-{total}' for n in range(int(total))]
-  missing = sorted(set(expected) - set(names))
-  if missing:
-    more = ' and more' if len(missing) > MOST_NAMED else ''
-    raise UserError(f'{data_dir}: files are missing: '
-                    f'{", ".join(missing[:MOST_NAMED])}{more}; copy or make '
-                    'them again')
-  if len(names) > len(expected):
-    raise UserError(f'{data_dir}: {len(names)} files are named as parts of '
-                    f'{int(total)}; move the files that do not belong there')
 
 
 def encode_example(png, label, clean_label=None, fine_label=None,
@@ -158,18 +140,16 @@ def encode_example(png, label, clean_label=None, fine_label=None,
   Returns:
     Bytes, the same for the same arguments whatever the protobuf version.
   """
-  integer = lambda x: tf.train.Feature(
-      int64_list=tf.train.Int64List(value=[int(x)]))
-  string = lambda x: tf.train.Feature(
-      bytes_list=tf.train.BytesList(value=[x]))
-  feature = {IMAGE: string(png), FORMAT: string(b'png'), LABEL: integer(label)}
-  if clean_label is not None:
-    feature[CLEAN_LABEL] = integer(clean_label)
-  if fine_label is not None:
-    feature[FINE_LABEL] = integer(fine_label)
+  example = tf.train.Example()
+  feature = example.features.feature
+  feature[IMAGE].bytes_list.value.append(png)
+  feature[FORMAT].bytes_list.value.append(b'png')
+  for key, value in ((LABEL, label), (CLEAN_LABEL, clean_label),
+                     (FINE_LABEL, fine_label)):
+    if value is not None:
+      feature[key].int64_list.value.append(int(value))
   if source_id is not None:
-    feature[SOURCE_ID] = string(source_id.encode('utf-8'))
-  example = tf.train.Example(features=tf.train.Features(feature=feature))
+    feature[SOURCE_ID].bytes_list.value.append(source_id.encode('utf-8'))
   return example.SerializeToString(deterministic=True)
 
 
@@ -190,20 +170,17 @@ def write_files(prefix, num_files, order, images, labels, clean_labels, ids,
   Raises:
     OSError: a file cannot be written.
   """
-  with tqdm.tqdm(total=len(order), desc=os.path.dirname(prefix), unit='image',
-                 leave=False, disable=None) as bar:
-    try:
-      for shard, indices in enumerate(np.array_split(order, num_files)):
-        with tf.python_io.TFRecordWriter(
-            f'{prefix}{shard:05d}-of-{num_files:05d}') as writer:
-          for index in indices:
-            clean = None if clean_labels is None else clean_labels[index]
-            writer.write(encode_example(
-                png.encode_png(images[index]), labels[index], clean,
-                clean if fine else None, ids[index]))
-            bar.update()
-    except tf.errors.OpError as error:
-      raise OSError(runtime.reason(error))
+  try:
+    for shard, indices in enumerate(np.array_split(order, num_files)):
+      with tf.python_io.TFRecordWriter(
+          f'{prefix}{shard:05d}-of-{num_files:05d}') as writer:
+        for index in indices:
+          clean = None if clean_labels is None else clean_labels[index]
+          writer.write(encode_example(
+              png.encode_png(images[index]), labels[index], clean,
+              clean if fine else None, ids[index]))
+  except tf.errors.OpError as error:
+    raise OSError(runtime.reason(error))
 
 
 def read_records(path):
@@ -225,18 +202,14 @@ def read_records(path):
 
 
 def _offsets(path):
-  """Yields where each record begins; each ends where the next one begins.
+  """Yields where each record begins; EOFError if one ends beyond the file.
 
   TensorFlow checks the checksums. But it takes a file that ends within the
-  length of a record to be complete, and allocates whatever memory a length asks
-  for.
-
-  Raises:
-    EOFError: a record would end beyond the end of the file.
+  length of a record to be complete, and allocates what a length asks for.
   """
   size = os.path.getsize(path)
   offset = 0
-  with open(path, 'rb', _BUFFER) as f:
+  with open(path, 'rb') as f:
     while offset < size:
       f.seek(offset)
       end = offset + _FRAME + int.from_bytes(f.read(8), 'little')

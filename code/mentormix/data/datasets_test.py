@@ -2,7 +2,7 @@
 import pytest
 
 from mentormix.data import datasets
-from mentormix.data.records_testing import record
+from mentormix.data.record_checks_test import record
 from mentormix.messages import UserError
 
 
@@ -34,25 +34,32 @@ def test_missing_empty_and_foreign_directories(tmp_path):
     datasets.get('imagenet')
 
 
-@pytest.mark.parametrize('names,message', [
-    (['00000-of-00003', '00002-of-00003'],
-     'files are missing: cifar10_train-00001-of-00003; copy or make'),
-    (['00002-of-00003'],
-     'missing: cifar10_train-00000-of-00003, cifar10_train-00001-of-00003; '),
-    (['00000-of-00020'], 'train-00010-of-00020 and more'),
+@pytest.mark.parametrize('names, odd', [
+    (['00000-of-00003', '00002-of-00003'], ['00001-of-00003']),
+    (['00002-of-00003'], ['00000-of-00003', '00001-of-00003']),
     (['00000-of-00001', '00000-of-00002', '00001-of-00002'],
-     'train-00000-of-00001 and cifar10_train-00000-of-00002 are parts of diff'),
-    (['00000-of-00001', '00000-of-00001.bak'], 'are parts of different sets'),
-    (['00000-of-00001', '00001-of-00001'], '2 files are named as parts of 1'),
-    (['00000-of-00001', '0-of-1'], 'are parts of different sets'),
-    (['00000-of-00000'], '1 files are named as parts of 0'),
-])
-def test_missing_and_mixed_files(tmp_path, names, message):
+     ['00000-of-00002', '00001-of-00002']),
+    (['00000-of-00001', '00000-of-00001.bak'], ['00000-of-00001.bak']),
+    (['00000-of-00001', '00001-of-00001'], ['00001-of-00001']),
+    (['00000-of-00001', '0-of-1'], ['0-of-1'])])
+def test_missing_and_mixed_files(tmp_path, names, odd):
   for name in names:
     (tmp_path / ('cifar10_train-' + name)).write_bytes(b'')
   (tmp_path / 'cifar10_test-00000-of-00007').write_bytes(b'')
-  with pytest.raises(UserError, match=message):
+  with pytest.raises(UserError, match='exactly the files of one set: '
+                     + ', '.join(f'cifar10_train-{name}' for name in odd)
+                     + '; copy or make'):
     datasets.find_files(datasets.get('cifar10'), 'train', str(tmp_path))
+
+
+@pytest.mark.parametrize('facts, words', [
+    ('{"dataset_name": "own", "image_size": 32}', "lacks 'num_classes'"),
+    ('{"dataset_name": "own", "num_classes": "x"}', 'noise.json lacks'),
+    ('{"dataset_name": "other"}', 'own is unknown.*here other')])
+def test_facts_of_a_custom_set(tmp_path, facts, words):
+  (tmp_path / 'noise.json').write_text(facts)
+  with pytest.raises(UserError, match=words):
+    datasets.get('own', str(tmp_path))
 
 
 def test_complete_files(tmp_path):

@@ -141,13 +141,7 @@ def decoder(dataset, split):
 
 
 def undecodable(dataset, records, run):
-  """Why each record of a list cannot be decoded; None where it can.
-
-  Args:
-    dataset: a `Dataset`.
-    records: a list of bytes.
-    run: decodes records, from `decoder`.
-  """
+  """Why each record cannot be decoded by `run`; None where it can."""
   if not records:
     return []
   try:

@@ -2,7 +2,6 @@
 import os
 import re
 import sys
-import time
 import typing
 
 from mentormix import files
@@ -47,7 +46,6 @@ def locate(dataset_name, archive, md5, directory):
       print(f'Note: {archive} is not the official archive (md5 {found} instead '
             f'of {official.md5})')
     return Source(archive, found)
-
   match = re.match(r'https?://[^/]+/(?:[^?#]*/)?([^/?#]+)', archive)
   if not match:
     raise UserError(f'--archive={archive} is neither a file nor the http or '
@@ -71,22 +69,19 @@ def _md5(path):
     return files.md5_of(path)
   except OSError as error:
     raise UserError(f'--archive={path} cannot be read ({error.strerror}); pass '
-                    'a .tar.gz file, or leave --archive out to download the '
-                    'official archive')
+                    'a file, or leave --archive out to download the official')
 
 
-def download(url, path, md5, delays=(1, 2, 4, 8)):
+def download(url, path, md5):
   """Downloads `url` to `path`, which exists only once it is complete.
 
   Args:
     url: http or https.
     path: where the file goes; its directory is made if need be.
     md5: the checksum that the file must have.
-    delays: seconds to wait before each further attempt.
 
   Raises:
-    UserError: the server or the network fails every time, or the checksum is
-      wrong.
+    UserError: the server or the network fails, or the checksum is wrong.
     OSError: the file cannot be written.
   """
   # Slow to load.
@@ -97,26 +92,14 @@ def download(url, path, md5, delays=(1, 2, 4, 8)):
   fetch = pooch.HTTPDownloader(
       progressbar=sys.stderr.isatty(), chunk_size=1 << 16,
       headers={'Accept-Encoding': 'identity'})
-  for delay in (*delays, None):
+  elsewhere = 'or get the file elsewhere and pass it with --archive=FILE'
+  with files.replaced(path, 'wb') as stream:
     try:
-      with files.replaced(path, 'wb') as stream:
-        fetch(url, stream, None)
-        stream.flush()
-        found = files.md5_of(stream.name)
-        if found != md5:
-          raise UserError(f'{url} has md5 {found} instead of {md5} and was '
-                          'discarded; get the file elsewhere and pass it with '
-                          '--archive=FILE')
-      return
+      fetch(url, stream, None)
     except requests.RequestException as error:
-      problem, answer = error, error.response
-      while problem.__context__:  # The others only say where it happened.
-        problem = problem.__context__
-      if answer is not None:
-        problem = f'the server answers {answer.status_code} {answer.reason}'
-      if delay is None or (answer is not None and answer.status_code < 500
-                           and answer.status_code not in (408, 429)):
-        raise UserError(f'cannot download {url} ({problem}); check the '
-                        'network, or get the file elsewhere and pass it with '
-                        '--archive=FILE')
-    time.sleep(delay)
+      raise UserError(f'cannot download {url} ({error}); try again, {elsewhere}')
+    stream.flush()
+    found = files.md5_of(stream.name)
+    if found != md5:
+      raise UserError(f'{url} has md5 {found} instead of {md5} and was '
+                      f'discarded; correct --md5, {elsewhere}')

@@ -15,20 +15,15 @@ import hashlib
 import io
 import os
 import typing
-import warnings
 
 import numpy as np
-import tqdm
 from PIL import Image
 from PIL import ImageOps
 
 from mentormix import files
 from mentormix.data import image_set
-from mentormix.messages import RunError
 from mentormix.messages import UserError
 
-_SPLITS = ('train', 'val')
-_FORMATS = ('PNG', 'JPEG')
 _MAX_BYTES = 100 << 20  # Of one file.
 
 
@@ -53,66 +48,38 @@ def find(path):
   Raises:
     UserError: it does not have the layout above; the line names the path.
   """
-  flag = f'--image_dir={path}'
-  for split in _SPLITS:
-    if not os.path.isdir(os.path.join(path, split)):
-      raise UserError(f'{flag} has no folder {split}; it needs '
-                      f'train/<class>/* and val/<class>/*')
-  class_names = _names(os.path.join(path, 'train'))
-  if len(class_names) < 2:
-    raise UserError(f'{flag}/train holds {len(class_names)} classes, and it '
-                    f'needs two or more: one folder for each')
-  for name in _names(os.path.join(path, 'val')):
-    if name not in class_names:
-      raise UserError(
-          f'{flag}/val holds {name}, which is not a class of train')
-  train, val = (_find_split(path, split, class_names) for split in _SPLITS)
   digest = hashlib.md5()
-  for relative, _ in train + val:
-    # A checksum has a fixed length, so no file can pass for two.
-    digest.update(relative.encode('utf-8') + b'\0' + files.md5_of(
-        os.path.join(path, relative)).encode('ascii'))
-  return Folder(path, digest.hexdigest(), class_names, train, val)
-
-
-def _find_split(path, split, class_names):
-  """The images of a split: sorted pairs (relative path, label)."""
-  found = []
-  for name in _names(os.path.join(path, split)):
-    folder = os.path.join(path, split, name)
-    if not os.path.isdir(folder):
-      raise UserError(f'{folder} is not a folder; {split} holds one folder for '
-                      f'each class')
-    images = _names(folder)
-    if not images:
-      raise UserError(f'{folder} holds no image; put some in, or remove it')
-    for image in images:
-      if not os.path.isfile(os.path.join(folder, image)):
-        raise UserError(f'{os.path.join(folder, image)} is not a file; images '
-                        f'are directly in the folder of their class')
-      found.append((f'{split}/{name}/{image}', class_names.index(name)))
-  return found
-
-
-def _names(folder):
-  """The sorted names in a folder, without hidden ones: a tuple."""
+  found = {'train': [], 'val': []}
   try:
-    names = sorted(n for n in os.listdir(folder) if not n.startswith('.'))
-    for name in names:
-      name.encode('utf-8')
-  except OSError as error:
-    raise UserError(f'{folder} cannot be read ({error.strerror})')
-  except UnicodeEncodeError:
-    raise UserError(f'{folder} holds {name!r}, which is not a name in UTF-8; '
-                    f'rename it')
-  return tuple(names)
+    class_names = _names(path, 'train')
+    for split, images in found.items():
+      for name in _names(path, split):
+        if name not in class_names:
+          raise ValueError(f'{split}/{name} is not a class of train')
+        images += [(f'{split}/{name}/{image}', class_names.index(name))
+                   for image in _names(path, split, name)]
+      for relative, _ in images:
+        # A checksum has a fixed length, so no file can pass for two.
+        digest.update(relative.encode('utf-8') + b'\0' + files.md5_of(
+            os.path.join(path, relative)).encode('ascii'))
+  except (OSError, ValueError) as error:
+    raise UserError(f'--image_dir={path} cannot be read ({error}); it needs '
+                    'train/<class>/* and val/<class>/*, with the same classes')
+  labels = {label for _, label in found['train']}
+  if not len(class_names) == len(labels) > 1 or not found['val']:
+    raise UserError(f'--image_dir={path} needs two classes or more, and images '
+                    'in each folder')
+  return Folder(path, digest.hexdigest(), class_names, **found)
+
+
+def _names(*folder):
+  """The sorted names in a folder, without hidden ones: a tuple."""
+  names = os.listdir(os.path.join(*folder))
+  return tuple(sorted(name for name in names if not name.startswith('.')))
 
 
 def read(folder, image_size):
   """Decodes all images.
-
-  Needs N * image_size * image_size * 3 bytes of memory, and those of one
-  image at its original size.
 
   Args:
     folder: a `Folder`.
@@ -124,43 +91,26 @@ def read(folder, image_size):
   Raises:
     UserError: a file is not an image, is damaged or too large; the line names
       it.
-    RunError: the images do not fit into memory.
   """
-  images, labels, ids = {}, {}, {}
-  for split in _SPLITS:
-    pairs = getattr(folder, split)
-    ids[split] = [relative for relative, _ in pairs]
-    labels[split] = np.array([label for _, label in pairs], np.int64)
-    try:
-      images[split] = np.empty([len(pairs), image_size, image_size, 3],
-                               np.uint8)
-    except MemoryError:
-      raise RunError(f'--image_dir={folder.path}: {len(pairs)} images do not '
-                     f'fit into memory; choose a smaller --image_size')
-    for index, relative in enumerate(tqdm.tqdm(
-        ids[split], desc=folder.path, unit='image', leave=False,
-        disable=None)):
-      images[split][index] = _decode(
-          os.path.join(folder.path, relative), image_size)
-  return image_set.ImageSet(
-      train_images=images['train'], train_labels=labels['train'],
-      test_images=images['val'], test_labels=labels['val'],
-      class_names=folder.class_names, train_ids=ids['train'],
-      test_ids=ids['val'])
+  found = {}
+  for name, pairs in (('train', folder.train), ('test', folder.val)):
+    ids, labels = map(list, zip(*pairs))
+    images = np.empty([len(ids), image_size, image_size, 3], np.uint8)
+    for index, relative in enumerate(ids):
+      images[index] = _decode(os.path.join(folder.path, relative), image_size)
+    found.update({f'{name}_ids': ids, f'{name}_images': images,
+                  f'{name}_labels': np.array(labels, np.int64)})
+  return image_set.ImageSet(class_names=folder.class_names, **found)
 
 
 def _decode(path, image_size):
   """The image in a file, uint8 [image_size, image_size, 3]."""
   try:
-    with warnings.catch_warnings():
-      warnings.simplefilter('ignore')
-      # A small file can claim to be a huge image; Pillow knows a limit.
-      warnings.simplefilter('error', Image.DecompressionBombWarning)
-      # From memory: for a file, Pillow allocates whatever size it claims.
-      data = io.BytesIO(files.contents(path, _MAX_BYTES))
-      with Image.open(data, formats=_FORMATS) as image:
-        image = _to_rgb(ImageOps.exif_transpose(image))
-        return np.asarray(image.resize([image_size, image_size], Image.BICUBIC))
+    # From memory: for a file, Pillow allocates whatever size it claims.
+    data = io.BytesIO(files.contents(path, _MAX_BYTES))
+    with Image.open(data, formats=('PNG', 'JPEG')) as image:
+      image = _to_rgb(ImageOps.exif_transpose(image))
+      return np.asarray(image.resize([image_size, image_size], Image.BICUBIC))
   except Exception as error:  # Damaged data can cause any error.
     reason = str(error) or type(error).__name__
     raise UserError(f'{path} cannot be read as PNG or JPEG ({reason}); replace '

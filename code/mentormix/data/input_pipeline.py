@@ -2,10 +2,8 @@
 
 Training: a set that fits into memory is decoded once, and a queue of shuffled
 indices decides which records come next. A larger set is read again in every
-epoch through tf-slim's provider, by several readers into a shuffling queue. In
-both cases whole batches are augmented at a time and wait in a queue for the
-step. Evaluation: one reader, in order, every image exactly once. B is the batch
-size.
+epoch through tf-slim's provider, by several readers into a shuffling queue.
+Evaluation: one reader, in order, every image exactly once. B is the batch size.
 """
 import typing
 
@@ -19,8 +17,7 @@ from mentormix.runtime import slim
 from mentormix.runtime import tf
 
 # Decoded images of up to this many bytes are kept in memory, twice: as they
-# were read, for a session that restarts, and in a variable of the graph. CIFAR
-# has 154 million bytes, a million images of 32 x 32 pixels three billion.
+# were read, for a session that restarts, and in a variable of the graph.
 MOST_IN_MEMORY = 2 ** 31
 _BATCHES_AHEAD = 4  # In the queue before the step.
 _ORDER_STREAM = 31  # Of random numbers; the augmentation uses those from 0 on.
@@ -130,12 +127,7 @@ def _from_memory(dataset, shards, num_examples, batch_size, seed, start, worker,
 def _shuffled(num_examples, seed, used, worker, num_workers):
   """A queue of a worker's share of all indices, in random order, by epoch.
 
-  Args:
-    num_examples: N.
-    seed: seed and epoch determine the order.
-    used: scalar or int, how many indices of its share the worker has used.
-    worker: its index.
-    num_workers: W; the share is N // W per epoch.
+  Seed and epoch determine the order; `used` indices of the share are skipped.
   """
   share = num_examples // num_workers
   queue = tf.FIFOQueue(share, [tf.int32], [[]])
@@ -191,11 +183,7 @@ def eval_batch(dataset, split, shards, num_examples, batch_size):
         decoding.slim_dataset(dataset, split, shards, num_examples),
         num_readers=1, shuffle=False, num_epochs=1)
     image, *rest = provider.get(list(datasets.ITEMS))
+    image = (tf.cast(image, tf.float32) - 127.5) / 127.5  # As published.
     return Batch(*tf.train.batch(
-        [standardize(image)] + rest, batch_size, num_threads=1,
+        [image] + rest, batch_size, num_threads=1,
         capacity=4 * batch_size, allow_smaller_final_batch=True))
-
-
-def standardize(image):
-  """uint8 [H, W, 3] -> float32 in [-1, 1], as for the published test split."""
-  return (tf.cast(image, tf.float32) - 127.5) / 127.5

@@ -6,15 +6,13 @@ of the records:
     labels.json   [6, 9, 9, 4, ...]: the noisy labels, as DivideMix writes them
     labels.csv    index,label,clean_label,source_id: one line for each image
 
-Read, whatever the name of the file:
+Read, whatever the name of the file, and without running code in it:
 
     JSON          such a list, or lists by key
     CSV           the columns index and label, in any order; without a header,
                   just these two
     .npz, .npy    NumPy arrays: by key, just one, or one dictionary (CIFAR-N)
-    .pt           a dictionary of arrays or tensors, from torch.save (CIFAR-N)
-
-No code in a file is run: see plain_pickles.py.
+    .pt           a dictionary of arrays, from torch.save (CIFAR-N)
 """
 import csv
 import io
@@ -35,13 +33,11 @@ JSON_FILE = 'labels.json'
 CSV_FILE = 'labels.csv'
 
 _MAX_BYTES = 32 << 20  # Of a file, and of what it unpacks to.
-_MAX_DIGITS = 9
-_TORCH_MAGIC = plain_pickles.TORCH_MAGIC.to_bytes(10, 'little')
 
-# Labels in a wrong order are independent of the images: their chi-square is
-# within a few standard deviations of that of chance. With fewer images, that
-# can happen to very noisy labels too, so their order is not checked.
-_INDEPENDENT = 6
+# Labels in a wrong order agree with the images as by chance, within a few
+# standard deviations. With fewer images, that can happen to very noisy labels
+# too, so their order is not checked.
+_DEVIATIONS = 6
 _ENOUGH = 1000
 
 
@@ -94,16 +90,15 @@ def read(path, key=None, index_path=None):
   flag = f'--noise_file={path}'
   entries = _parse(path, flag)
   clean = index = None
-  if isinstance(entries, dict):
-    name = _find(entries, key, flag)
-    labels = _integers(entries[name], f'{flag}, {name}')
-    for name in ('clean', 'clean_label'):
-      if name in entries:
-        clean = _integers(entries[name], f'{flag}, {name}')
-  elif key is None:
+  if not isinstance(entries, dict):
+    if key is not None:
+      raise UserError(f'{flag} has no keys; leave out --noise_key={key}')
     labels = _integers(entries, flag)
   else:
-    raise UserError(f'{flag} has no keys; leave out --noise_key={key}')
+    name = _find(entries, key, flag)
+    labels = _integers(entries[name], f'{flag}, {name}')
+    for name in entries.keys() & {'clean', 'clean_label'}:
+      clean = _integers(entries[name], f'{flag}, {name}')
   if index_path is not None:
     flag = f'--noise_index={index_path}'
     index = _integers(_parse(index_path, flag), flag)
@@ -147,13 +142,15 @@ def fit(label_file, source_labels, num_classes):
           f'{flag}: {wrong} of its {count} clean labels are not those of the '
           f'images, so its order is not that of the archive or folder; if it '
           f'is in TFDS order, pass --noise_index')
-  elif (count >= _ENOUGH and noise.association(
-      source_labels, label_file.labels) < _INDEPENDENT):
+  elif count >= _ENOUGH:
     agree = 1 - noise.realised_rate(source_labels, label_file.labels)
-    raise UserError(
-        f'{flag}: the labels have nothing to do with the images '
-        f'({agree:.1%} agree, as by chance), so their order is not that of the '
-        f'archive or folder')
+    chance = np.dot(np.bincount(source_labels, None, num_classes) / count,
+                    np.bincount(label_file.labels, None, num_classes) / count)
+    if agree < chance + _DEVIATIONS * np.sqrt(chance / count):
+      raise UserError(
+          f'{flag}: the labels have nothing to do with the images ({agree:.1%} '
+          'agree, as by chance), so their order is not that of the archive or '
+          'folder')
   return label_file.labels
 
 
@@ -173,12 +170,7 @@ def _reorder(label_file, source_labels):
     raise UserError(
         f'{flag}: with --noise_index, {min(wrong)} of its {count} clean labels '
         f'are not those of the images; pass the index of this file')
-  found, other = (label_file.labels[ways[i]] for i in np.argsort(wrong))
-  if not max(wrong) and not np.array_equal(found, other):
-    raise UserError(f'{flag}: the clean labels fit --noise_index both ways, so '
-                    f'it is ambiguous; put the labels in order and leave it '
-                    f'out')
-  return found
+  return label_file.labels[ways[np.argmin(wrong)]]
 
 
 # The formats.
@@ -195,9 +187,6 @@ def _parse(path, flag):
     if data.startswith(np.lib.format.MAGIC_PREFIX):
       return _from_npy(data)
     if data.startswith(b'\x80'):
-      if _TORCH_MAGIC not in data[:40]:
-        raise ValueError('it is a pickle; save the labels as .npy, .npz, .csv '
-                         'or .json instead')
       return plain_pickles.load(data)
     text = data.decode('utf-8-sig')
     return (json.loads(text) if text.lstrip()[:1] in ('[', '{')
@@ -210,33 +199,24 @@ def _parse(path, flag):
 def _from_csv(text):
   """The labels in the order of the indices, a list."""
   rows = csv.reader(io.StringIO(text, newline=''), strict=True)
-  columns = {'index': 0, 'label': 1}
-  found = {}  # Index -> line, label.
+  columns = 0, 1
+  found = {}  # Index -> label.
   for row in filter(None, rows):
-    here = f'line {rows.line_num}'
     if not found and 'label' in row:
-      if 'index' not in row:
-        raise ValueError(f'{here} has a column label, but no column index')
-      columns = {name: row.index(name) for name in columns}
+      columns = row.index('index'), row.index('label')
       continue
-    numbers = {}
-    for name, column in columns.items():
-      field = row[column].strip() if column < len(row) else ''
-      if not field.isdecimal() or len(field) > _MAX_DIGITS:
-        raise ValueError(f'{here} has {name} {field!r:.40}, which is not a '
-                         f'whole number of at most {_MAX_DIGITS} digits')
-      numbers[name] = int(field)
-    index = numbers['index']
+    try:
+      index, label = (int(row[column]) for column in columns)
+    except (IndexError, ValueError):
+      raise ValueError(f'line {rows.line_num} has no whole numbers as index '
+                       'and label')
     if index in found:
-      raise ValueError(
-          f'{here} has index {index}, as line {found[index][0]} does')
-    found[index] = rows.line_num, numbers['label']
-  last = max(found, default=-1)
-  if last >= len(found):
-    raise ValueError(
-        f'line {found[last][0]} has index {last}; with {len(found)} labels the '
-        f'indices are 0 to {len(found) - 1}')
-  return [found[index][1] for index in range(len(found))]
+      raise ValueError(f'line {rows.line_num} has index {index} again')
+    found[index] = label
+  if sorted(found) != list(range(len(found))):
+    raise ValueError(f'with {len(found)} labels the indices are 0 to '
+                     f'{len(found) - 1}, not up to {max(found)}')
+  return [found[index] for index in range(len(found))]
 
 
 def _from_npy(data):
@@ -256,45 +236,28 @@ def _from_zip(data):
     members = {name: archive.read(name) for name in archive.namelist()}
   for name in members:
     if os.path.basename(name) == 'data.pkl':
-      folder = os.path.join(os.path.dirname(name), 'data', '')
-      return plain_pickles.load(members[name], {
-          other[len(folder):]: content for other, content in members.items()
-          if other.startswith(folder)})
+      return plain_pickles.load(members[name])
   return {name[:-len('.npy')]: _from_npy(content)
           for name, content in members.items() if name.endswith('.npy')}
 
 
 def _integers(values, what):
   """Labels as int64 [N]."""
-  if isinstance(values, np.ndarray):
-    if values.dtype.kind not in 'iu' or values.ndim != 1:
-      raise UserError(f'{what}: {values.dtype} {list(values.shape)} instead of '
-                      f'one row of integers')
-    return values.astype(np.int64)
-  if not isinstance(values, list):
-    raise UserError(f'{what}: not a row of integers')
-  for position, value in enumerate(values):
-    # A bool is an int, but not a label.
-    if (not isinstance(value, int) or isinstance(value, bool)
-        or abs(value) >= 10 ** _MAX_DIGITS):
-      raise UserError(f'{what}: entry {position}, counted from 0, is '
-                      f'{value!r:.40}, not a label')
-  return np.array(values, np.int64)
+  try:
+    labels = np.asarray(values)
+    if labels.dtype.kind not in 'iu' or labels.ndim != 1:
+      raise ValueError(f'{labels.dtype} {list(labels.shape)}')
+    return labels.astype(np.int64)
+  except ValueError as error:
+    raise UserError(f'{what} is not one row of integers: {error}')
 
 
 def _find(entries, key, flag):
   """The name among `entries` that the user means by `key`."""
-  names = sorted(entries)
-  if key is None and len(names) == 1:
-    return names[0]
-  if key in entries:
-    return key
-  short = lambda name: name.replace('_label', '')
-  for name in names:
-    if key is not None and short(name) == short(key):
+  names = sorted(map(str, entries))
+  for name in (key, *names):
+    if name in entries and (name == key or name.replace('_label', '') == key
+                            or key is None and len(names) == 1):
       return name
-  problem = ('holds more than one set of labels' if key is None
-             else f'has no --noise_key={key}')
-  keys = ', '.join(f'{name!r:.40}'.strip('\'"') for name in names[:20])
-  raise UserError(f'{flag} {problem}; it has the keys {keys or "none"}; name '
-                  f'one with --noise_key')
+  problem = f'has no --noise_key={key}' if key else 'needs --noise_key'
+  raise UserError(f'{flag} {problem}; its keys are {", ".join(names):.300}')

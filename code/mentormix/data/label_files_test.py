@@ -3,7 +3,6 @@ import io
 import json
 import os
 import pickle
-import struct
 import zipfile
 
 import hypothesis
@@ -43,14 +42,12 @@ def csv_text(order, header='index,label\n', extra=''):
   return header + ''.join(f'{i},{WORSE[i]}{extra}\n' for i in order)
 
 
-def torch_zip(pickled, storages=()):
+def torch_zip(pickled):
   """What torch.save writes since 1.6, around a pickle."""
   stream = io.BytesIO()
   with zipfile.ZipFile(stream, 'w') as archive:
     archive.writestr('name/data.pkl', pickled)
     archive.writestr('name/byteorder', 'little')
-    for key, content in storages:
-      archive.writestr('name/data/' + key, content)
     archive.writestr('name/version', '3\n')
   return stream.getvalue()
 
@@ -61,27 +58,6 @@ def torch_legacy(value):
       0x1950a86a20f9469cfc6c, 1001,
       {'protocol_version': 1001, 'little_endian': True,
        'type_sizes': {'short': 2, 'int': 4, 'long': 4}}, value, []))
-
-
-def tensor_pickle(sizes):
-  """A dictionary of torch tensors; their storages are called 0, 1, ..."""
-  text = lambda x: b'X' + struct.pack('<I', len(x)) + x.encode('ascii')
-  pickled = b'\x80\x02}('
-  for key, (name, size) in enumerate(sorted(sizes.items())):
-    pickled += (
-        text(name) + b'ctorch._utils\n_rebuild_tensor_v2\n((' + text('storage')
-        + b'ctorch\nLongStorage\n' + text(str(key)) + text('cpu')
-        + b'J' + struct.pack('<i', size) + b'tQK\x00J' + struct.pack('<i', size)
-        + b'\x85K\x01\x85\x89ccollections\nOrderedDict\n)RtR')
-  return pickled + b'u.'
-
-
-def tensor_file(entries):
-  names = sorted(entries)
-  return torch_zip(
-      tensor_pickle({name: len(entries[name]) for name in names}),
-      [(str(key), entries[name].astype('<i8').tobytes())
-       for key, name in enumerate(names)])
 
 
 # Written and read.
@@ -126,7 +102,6 @@ def keyed(entries):
           'npz compressed': saved(None, np.savez_compressed, **entries),
           'npy': saved(entries),
           'torch': torch_zip(pickle.dumps(entries, protocol=2)),
-          'torch tensors': tensor_file(entries),
           'torch legacy': torch_legacy(entries)}
 
 
@@ -143,8 +118,8 @@ def test_labels_by_key(put, kind):
     np.testing.assert_array_equal(found.clean, CLEAN)
     assert found.key == key
   for key in (None, 'best'):
-    with pytest.raises(UserError, match='clean_label, random_label1, '
-                       'worse_label; name one with --noise_key'):
+    with pytest.raises(UserError, match='--noise_key.*its keys are '
+                       'clean_label, random_label1, worse_label'):
       label_files.read(path, key)
 
 
@@ -158,34 +133,29 @@ def test_an_exact_key_goes_first(put):
 
 
 @pytest.mark.parametrize('data, words', [
-    ('[1, 2.5]', 'entry 1, counted from 0, is 2.5'),
-    ('[1, true]', 'entry 1, counted from 0, is True'),
-    ('[1, "2"]', "entry 1, counted from 0, is '2'"),
-    ('[1, null]', 'entry 1.*None'), ('[[1]]', 'entry 0'), ('[NaN]', 'nan'),
-    ('[' + '9' * 4000 + ']', 'entry 0.*999'), ('[1, 2', 'as labels'),
-    ('[' * 100000, 'as labels'), ('{"a": [1], "b": [1]}', 'more than one set'),
-    ('{"x": [0, 1.5]}', ', x: entry 1'),
-    ('{"x": {}}', ', x: not a row of integers'), ('{"x": "abc"}', 'not a row'),
-    ('{"x": null}', 'x: not a row'), ('{"x": 3}', 'x: not a row'),
-    (saved(None, np.savez, x=np.zeros(3)), ', x: float64'),
-    ('index,label\n0,1\n1,x\n', "line 3 has label 'x'"),
-    ('index,label\n0,1\n1,True\n', "line 3 has label 'True'"),
-    ('index,label\n0,1\n1,-1\n', "line 3 has label '-1'"),
-    ('index,label\n0,1\n1,1.0\n', "line 3 has label '1.0'"),
-    ('index,label\n0,1\n1\n', "line 3 has label ''"),
-    ('index,label\n0,1\n1,1\n0,1\n', 'line 4 has index 0, as line 2 does'),
-    ('index,label\n0,1\n2,1\n', 'line 3 has index 2; with 2 labels'),
-    ('0,1\n0,2\n', 'line 2 has index 0, as line 1 does'),
-    ('id,label\n0,1\n', 'has a column label, but no column index'),
-    ('hello\n', "line 1 has index 'hello'"), ('0,9999999999\n', '999'),
+    ('[1, 2.5]', 'not one row of integers: float64'),
+    ('[1, "2"]', 'not one row'), ('[1, null]', 'not one row'),
+    ('[[1]]', r'not one row of integers: int64 \[1, 1\]'),
+    ('[NaN]', 'float64'), ('[' + '9' * 4000 + ']', 'not one row'),
+    ('[1, 2', 'as labels'), ('[' * 100000, 'as labels'),
+    ('{"a": [1], "b": [1]}', 'needs --noise_key; its keys are a, b'),
+    ('{"x": [0, 1.5]}', ', x is not one row'), ('{"x": {}}', ', x is not'),
+    ('{"x": "abc"}', ', x is not'), ('{"x": null}', ', x is not'),
+    ('index,label\n0,1\n1,x\n', 'line 3 has no whole numbers as index and'),
+    ('index,label\n0,1\n1,1.0\n', 'line 3 has no whole numbers'),
+    ('index,label\n0,1\n1\n', 'line 3 has no whole numbers'),
+    ('index,label\n0,1\n1,1\n0,1\n', 'line 4 has index 0 again'),
+    ('index,label\n0,1\n2,1\n', 'the indices are 0 to 1, not up to 2'),
+    ('0,1\n-1,2\n', 'the indices are 0 to 1'),
+    ('id,label\n0,1\n', "'index' is not in list"),
+    ('hello\n', 'line 1 has no whole numbers'),
     (b'\xff\xfe', 'as labels'), (b'\x89PNG', 'as labels'),
     (saved(np.zeros(3)), 'float64'), (saved(np.zeros(3, bool)), 'bool'),
     (saved(np.zeros([3, 1], int)), r'int64 \[3, 1\]'),
-    (saved(np.array([1, 2], object)), 'not a row of integers'),
+    (saved(np.array([1, 2], object)), 'not one row of integers'),
     (saved(np.arange(9))[:-1], 'as labels'), (b'PK\x03\x04', 'as labels'),
-    (torch_zip(pickle.dumps(WORSE, protocol=2)[:-9]), 'ends too early'),
-    (torch_zip(pickle.dumps(1.5, protocol=2)), 'instruction'),
-    (pickle.dumps([1], protocol=2), 'it is a pickle; save the labels as .npy'),
+    (torch_zip(pickle.dumps(WORSE, protocol=2)[:-9]), 'as labels'),
+    (torch_zip(pickle.dumps(1.5, protocol=2)), 'not one row'),
     (b'\x93NUMPY\x01\x00`\xea' + b'-' * 60000, 'as labels'),
     (saved(np.zeros(9, int)).replace(b'(9,), }' + b' ' * 12,
                                      b'(%d,), }' % 10**12), 'as labels')])
@@ -220,7 +190,7 @@ class Call:
 def test_malicious_files_do_not_run(put, tmp_path, wrap):
   trace = str(tmp_path / 'ran')
   attack = pickle.dumps({'worse': Call(trace)}, protocol=2)
-  with pytest.raises(UserError, match='mkdir., which is refused|is a pickle'):
+  with pytest.raises(UserError, match='mkdir., which is refused'):
     label_files.read(put(wrap(attack)), 'worse')
   with pytest.raises(UserError):
     label_files.read(put('[1]'), None, put(wrap(attack), 'index'))
@@ -293,21 +263,13 @@ def test_odd_indices(clean, index, words):
     label_files.fit(label_file(WORSE, clean, index), CLEAN, 10)
 
 
-def test_an_index_that_fits_both_ways():
-  clean, index = np.zeros(3, int), np.array([1, 2, 0])
-  with pytest.raises(UserError, match='both ways'):
-    label_files.fit(label_file([0, 1, 2], clean, index), clean, 3)
-  found = label_files.fit(label_file([1, 1, 1], clean, index), clean, 3)
-  assert found.tolist() == [1, 1, 1]
-
-
 def test_without_clean_labels_chance_is_found_out():
   for labels in (WORSE[INDEX], np.zeros(N, int), RANDOM.randint(0, 10, N)):
     with pytest.raises(UserError, match=r'nothing to do with the images '
                        r'\(\d+.\d% agree'):
       label_files.fit(label_file(labels), CLEAN, 10)
   very_noisy = np.where(RANDOM.rand(N) < 0.3, CLEAN, RANDOM.randint(0, 10, N))
-  for labels in (WORSE, very_noisy, (CLEAN + 1) % 10, CLEAN):
+  for labels in (WORSE, very_noisy, CLEAN):
     assert label_files.fit(label_file(labels), CLEAN, 10) is labels
   # The order of a few labels is not checked.
   few = label_file([0, 1, 1, 0])

@@ -11,9 +11,6 @@ from mentormix.messages import UserError
 
 FACTS_FILE = 'noise.json'  # In every data set: how it was made.
 
-# Fact -> (least, most), for the facts that set the size of tensors.
-_SIZES = {'num_classes': (2, 10**6), 'image_size': (1, 10**4)}
-
 
 def read_facts(directory):
   """Reads the noise.json of a data set.
@@ -22,16 +19,10 @@ def read_facts(directory):
     A dict; None if there is no such file.
 
   Raises:
-    UserError: the file is damaged, or its sizes are out of range.
+    UserError: the file is damaged.
   """
-  path = os.path.join(directory, FACTS_FILE)
-  facts = files.read_object(path, 'the facts of a data set')
-  for name, (least, most) in sorted(_SIZES.items()):
-    size = (facts or {}).get(name, least)
-    if not isinstance(size, int) or not least <= size <= most:
-      raise UserError(f'{path}: {name} is {size!r:.40}, not a whole number '
-                      f'from {least} to {most}; make the data set again')
-  return facts
+  return files.read_object(os.path.join(directory, FACTS_FILE),
+                           'the facts of a data set')
 
 
 def check_same(data_dir, directory):
@@ -82,14 +73,12 @@ def keep(path, asked, overwrite):
     raise UserError(f'{path} is in the way and not a directory; move it, or '
                     'choose another --output_dir')
   names = sorted(os.listdir(path))
-  dataset_name = asked['dataset_name']
-  records = (f'{dataset_name}_train-', f'{dataset_name}_test-')
+  records = tuple(f'{asked["dataset_name"]}_{x}-' for x in ('train', 'test'))
   beside = (FACTS_FILE, label_files.JSON_FILE, label_files.CSV_FILE)
   for name in names:
     if not name.startswith(records) and name not in beside:
-      raise UserError(f'{path} holds {name}, which is not part of '
-                      f'--dataset_name={dataset_name}; move it away, or choose '
-                      'another --output_dir')
+      raise UserError(f'{path} holds {name}, which is not part of the data '
+                      'set; move it away, or choose another --output_dir')
   if not names or overwrite:
     return False
   difference = _difference(path, names, asked)
@@ -102,32 +91,26 @@ def keep(path, asked, overwrite):
 def _difference(path, names, asked):
   """How `path` differs from what is asked, in words; None if it does not."""
   try:
-    found = read_facts(path)
-    checksums = dict(found['sha256'])
-  except (UserError, ValueError, KeyError, TypeError):
-    return f'has no valid {FACTS_FILE}, so how it was made is unknown'
+    found = read_facts(path) or {}
+  except UserError:
+    found = {}
   for key in sorted(asked):
     if found.get(key) != asked[key]:
       return f'was made with {key} {found.get(key)}, not {asked[key]}'
-  if sorted(checksums) != [name for name in names if name != FACTS_FILE]:
-    return 'lacks files or has too many'
-  for name in sorted(checksums):
-    if files.sha256_of(os.path.join(path, name)) != checksums[name]:
-      return f'has a changed file {name}'
+  if found.get('sha256') != {name: files.sha256_of(os.path.join(path, name))
+                             for name in names if name != FACTS_FILE}:
+    return 'has files that were changed, added or removed'
   return None
 
 
 def facts(asked, source, class_names, split):
-  """What noise.json says, without the checksums.
+  """What noise.json says, without the checksums: a dict.
 
   Args:
     asked: the part of it that the settings determine.
     source: path of the archive or folder.
     class_names: K strings.
     split: a split as in preparation.py.
-
-  Returns:
-    A dict.
   """
   count = lambda labels: np.bincount(labels, None, len(class_names)).tolist()
   clean, given, transition = split.clean, split.given, split.transition

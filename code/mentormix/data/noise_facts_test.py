@@ -14,17 +14,7 @@ from mentormix.messages import UserError
     ('{"seed": ' + '9' * 5000 + '}', 'the number 9+ is too large'),
     ('{"x": -NaN}', 'cannot be read'), ('{"x": NaN}', 'NaN is not finite'),
     ('{"x": 1e999}', '1e999 is not finite'), ('[' * 100000, 'cannot be read'),
-    ('{"x": "' + 'x' * (4 << 20) + '"}', 'more than 4 MiB'),
-    ('{"num_classes": 1}', 'num_classes is 1, not a whole number from 2 to '),
-    ('{"num_classes": 1000001}', 'num_classes is 1000001, not'),
-    ('{"num_classes": true}', 'num_classes is True, not'),
-    ('{"num_classes": 10.0}', 'num_classes is 10.0, not'),
-    ('{"num_classes": null}', 'num_classes is None, not'),
-    ('{"num_classes": [' + '1, ' * 999 + '2]}', 'num_classes is .1, .*, not'),
-    ('{"image_size": 0}', 'image_size is 0, not a whole number from 1 to 10000;'
-                          ' make the data set again'),
-    ('{"image_size": 10001}', 'image_size is 10001, not'),
-    ('{"image_size": "' + '8' * 999 + '"}', 'image_size is .8+, not')])
+    ('{"x": "%s"}' % ('x' * (4 << 20)), 'more than 4 MiB')])
 def test_damaged_facts(tmp_path, text, words):
   (tmp_path / noise_facts.FACTS_FILE).write_text(text)
   with pytest.raises(UserError, match='noise.json.*' + words) as error:

@@ -123,11 +123,7 @@ def test_pinned_on_every_numpy():
 
 @pytest.mark.parametrize('change', [
     {'rate': -0.1}, {'rate': 1.5}, {'rate': float('nan')},
-    {'noise_type': 'pair'}, {'seed': -1}, {'seed': 2**32}, {'num_classes': 1},
-    {'num_classes': 9}, {'labels': [-1]},
-    {'noise_type': 'asymmetric'},
-    {'noise_type': 'asymmetric', 'transition': [0, 1]},
-    {'noise_type': 'asymmetric', 'transition': [10] * 10}])
+    {'noise_type': 'pair'}])
 def test_bad_arguments(change):
   arguments = {'labels': clean_labels(count=100), 'rate': 0.2,
                'noise_type': 'symmetric', 'num_classes': 10, 'seed': 0}
@@ -145,23 +141,3 @@ def test_no_map_without_superclasses():
 def test_no_labels():
   assert noise.realised_rate([], []) == 0
   assert noise.corrupt([], 0.5, 'symmetric', 10, 0).shape == (0,)
-
-
-def test_association_by_hand():
-  # Of 20: counts 8, 2 and 2, 8, where 5 each are expected.
-  first = np.repeat([0, 0, 1, 1], [8, 2, 2, 8])
-  second = np.repeat([3, 7, 3, 7], [8, 2, 2, 8])
-  chi_square = 4 * 3.0**2 / 5
-  assert noise.association(first, second) == pytest.approx(
-      (chi_square - 1) / np.sqrt(2))
-
-
-@pytest.mark.parametrize('num_classes', [2, 10, 100])
-def test_association_tells_noise_from_chance(num_classes):
-  clean = clean_labels(num_classes)
-  given = noise.corrupt(clean, 0.8, noise.SYMMETRIC, num_classes, seed=0)
-  assert noise.association(clean, given) > 100
-  order = np.random.RandomState(0).permutation(N)
-  assert abs(noise.association(clean, given[order])) < 5
-  assert noise.association(clean, (clean + 1) % num_classes) > 100
-  assert noise.association(clean, np.zeros(N, int)) == 0

@@ -53,11 +53,6 @@ def prepare(settings):
   settings = preparation_settings.checked(settings)
   if settings.image_dir:
     source = image_folders.find(settings.image_dir)
-    parent = os.path.join(os.path.realpath(settings.image_dir), '')
-    if os.path.join(os.path.realpath(settings.output_dir), '').startswith(
-        parent):
-      raise UserError(f'--output_dir={settings.output_dir} is within '
-                      f'--image_dir={settings.image_dir}; choose another')
   else:
     source = download.locate(settings.dataset_name, settings.archive,
                              settings.md5, preparation_settings.DOWNLOAD_DIR)
@@ -112,9 +107,8 @@ def _file_level_name(settings):
   name = settings.noise_key or os.path.splitext(
       os.path.basename(settings.noise_file))[0]
   if name == 'val' or not re.match(r'[A-Za-z0-9_-][A-Za-z0-9_.-]*\Z', name):
-    what = 'the key' if settings.noise_key else settings.noise_file
-    raise UserError(f'{name!r} cannot name a directory of labels; rename '
-                    + what)
+    raise UserError(f'{name!r} cannot name a directory of labels; rename the '
+                    f'key or --noise_file={settings.noise_file}')
   return name
 
 
@@ -132,15 +126,12 @@ def _read(settings, source, label_file):
       download.download(source.url, source.path, source.md5)
     images = cifar_archive.read(source.path, settings.dataset_name)
   labels, num_test = images.train_labels, len(images.test_labels)
-  left = len(labels) - settings.skip_train
-  if left <= 0:
-    raise UserError(f'--skip_train={settings.skip_train} leaves none of the '
-                    f'{len(labels)} training images')
+  left = max(0, len(labels) - settings.skip_train)
   num_train = settings.num_train or left
-  if num_train > left:
-    raise UserError(f'--num_train={num_train} is more than the {left} training '
-                    'images' + (' after --skip_train' if settings.skip_train
-                                else ''))
+  if not 0 < num_train <= left:
+    raise UserError(
+        f'--num_train={num_train} with --skip_train={settings.skip_train}: of '
+        f'the {len(labels)} training images {left} are left')
   if settings.num_shards > min(num_train, num_test):
     raise UserError(f'--num_shards={settings.num_shards} leaves files empty: a '
                     f'split has {min(num_train, num_test)} images')
@@ -159,12 +150,8 @@ def _read(settings, source, label_file):
 def _part(labels, skipped, count, evenly):
   """The indices of `count` examples after the first `skipped`, in order.
 
-  Args:
-    labels: ints [N].
-    skipped: how many to leave out.
-    count: how many to take.
-    evenly: whether to take the first of every class, then the second of every
-      class, and so on; the images of a folder come class after class.
+  The images of a folder come class after class. They are taken `evenly`: the
+  first of every class, then the second of every class, and so on.
   """
   if not evenly:
     return np.arange(skipped, skipped + count)
@@ -214,15 +201,7 @@ def record_order(count, seed):
 
 
 def _write(settings, target, source, class_names, split):
-  """Writes one directory atomically.
-
-  Args:
-    settings: a `Settings`.
-    target: a `_Target`.
-    source: a `download.Source` or `image_folders.Folder`.
-    class_names: K strings.
-    split: a `_Split`.
-  """
+  """Writes one directory atomically."""
   # TensorFlow takes seconds to load; bad input is reported before that.
   from mentormix.data import datasets  # pylint: disable=g-import-not-at-top
   count, train = len(split.given), target.split == 'train'
@@ -241,13 +220,12 @@ def _write(settings, target, source, class_names, split):
       noise_facts.write_facts(directory, facts)
   except OSError as error:
     raise RunError(f'cannot write {target.path} ({error})')
-  how = f'{settings.noise_type} noise, {target.rate or 0:g} asked'
-  if not train:
-    how = 'clean'
-  elif settings.noise_type == noise.FOLDERS:
-    how = 'labels as in the folders'
-  elif settings.noise_type == noise.FILE:
-    how = f'labels of {facts["noise_file"]}'
+  how = 'clean'
+  if train:
+    how = {noise.FOLDERS: 'labels as in the folders',
+           noise.FILE: f'labels of {facts.get("noise_file")}'}.get(
+               settings.noise_type,
+               f'{settings.noise_type} noise, {target.rate or 0:g} asked')
   if train and facts['rate_realised'] is not None:
     how += f', {facts["rate_realised"]:.4f} realised'
   print(f'{target.path}: {count} examples, {how}')

@@ -10,10 +10,10 @@ from mentormix.data import cifar_archive
 from mentormix.data import download as download_lib
 from mentormix.data import preparation
 from mentormix.data import preparation_settings
-from mentormix.data.preparation_testing import contents
-from mentormix.data.preparation_testing import facts
-from mentormix.data.preparation_testing import fail_after
-from mentormix.data.preparation_testing import settings
+from mentormix.data.preparation_test import contents
+from mentormix.data.preparation_test import facts
+from mentormix.data.preparation_test import fail_after
+from mentormix.data.preparation_test import settings
 from mentormix.messages import RunError
 from mentormix.messages import UserError
 

@@ -49,8 +49,6 @@ def checked(settings):
   """
   _check_combinations(settings)
   _check_name(settings)
-  if settings.md5 and not re.match('[0-9a-fA-F]{32}$', settings.md5):
-    raise UserError(f'--md5={settings.md5} is not 32 hexadecimal digits')
   size = settings.image_size or image_set.IMAGE_SIZE
   if size % 4:  # The students halve it twice.
     raise UserError(f'--image_size={size} is not a multiple of 4')
@@ -92,20 +90,15 @@ def _check_combinations(settings):
 
 def _check_name(settings):
   """Raises UserError for a data set whose images cannot be found."""
-  name, known = settings.dataset_name, ', '.join(sorted(image_set.NUM_CLASSES))
-  if name is None:
-    raise UserError(f'--dataset_name is missing; use {known}, or any other '
-                    'name with --image_dir')
+  name, known = settings.dataset_name, sorted(image_set.NUM_CLASSES)
   if settings.image_dir:
-    if name in image_set.NUM_CLASSES:
-      raise UserError(f'--dataset_name={name} is a known data set; give the '
-                      'images in --image_dir another name')
-    if not re.match(r'[A-Za-z0-9_-]+\Z', name):
-      raise UserError(f'--dataset_name={name}: a custom name has only letters, '
-                      'digits, _ and -')
-  elif name not in image_set.NUM_CLASSES:
-    raise UserError(f'--dataset_name={name} is unknown; use {known}, or pass '
-                    'custom images with --image_dir')
+    if name in known or not re.match(r'[A-Za-z0-9_-]+\Z', name or ''):
+      raise UserError(f'--dataset_name={name} does not fit --image_dir; use a '
+                      f'name of letters, digits, _ and - other than '
+                      f'{", ".join(known)}')
+  elif name not in known:
+    raise UserError(f'--dataset_name={name} is unknown; use {", ".join(known)}, '
+                    'or any other name with --image_dir')
   if name == 'digits' and (settings.archive or settings.md5):
     raise UserError('--dataset_name=digits is embedded; leave --archive and '
                     '--md5 out')

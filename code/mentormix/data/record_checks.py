@@ -1,10 +1,8 @@
 """Checks the TFRecords of a data set before anything uses them."""
 import contextlib
-import struct
 
 from mentormix.data import datasets
 from mentormix.data import decoding
-from mentormix.data import png
 from mentormix.messages import log
 from mentormix.messages import UserError
 from mentormix.runtime import tf
@@ -12,9 +10,6 @@ from mentormix.runtime import tf
 
 def check_files(dataset, split, paths, max_bad_records=0):
   """Reads and checks every record once.
-
-  The epoch, the learning rate schedule and the evaluation pass depend on the
-  number of records; and it is better to find a bad file now than in hour ten.
 
   A bad record is one that can be read and is not a valid example of the data
   set. It can be skipped. A file that is damaged, by its checksums or its size,
@@ -42,8 +37,12 @@ def check_files(dataset, split, paths, max_bad_records=0):
     for path in paths:
       first, skipped = 0, set()
       for chunk in decoding.chunks(datasets.read_records(path)):
-        faults = _faults(dataset, split, [record for _, record in chunk], run)
+        faults = [_fault(dataset, split, record) for _, record in chunk]
+        rest = iter(decoding.undecodable(dataset, [
+            record for (_, record), fault in zip(chunk, faults) if not fault
+        ], run) if run else [])
         for index, fault in enumerate(faults):
+          fault = fault or next(rest, None)
           if fault and not max_bad_records:
             raise decoding.bad_record(path, first + index, fault)
           if fault:
@@ -59,52 +58,23 @@ def check_files(dataset, split, paths, max_bad_records=0):
   return shards, count
 
 
-def _faults(dataset, split, records, run):
-  """What is wrong with each record of a list; None where it is good.
-
-  Args:
-    dataset: a `Dataset`.
-    split: 'train' or 'test'.
-    records: a list of bytes.
-    run: decodes records, from `decoder`; None to leave images undecoded.
-  """
-  faults = [_fault(dataset, split, record) for record in records]
-  if not run:
-    return faults
-  rest = iter(decoding.undecodable(dataset, [
-      record for record, fault in zip(records, faults) if not fault], run))
-  return [fault or next(rest) for fault in faults]
-
-
 def _report(lines, count, max_bad_records):
-  """Logs the bad records; raises UserError if they are too many.
-
-  Args:
-    lines: one for each bad record.
-    count: how many records are good.
-    max_bad_records: how many may be bad.
-  """
+  """Logs a line for each bad record; raises UserError if they are too many."""
   for line in lines[:datasets.MOST_NAMED]:
     log(f'bad: {line}')
   if len(lines) > datasets.MOST_NAMED:
     log(f'bad: and {len(lines) - datasets.MOST_NAMED} more')
   total = count + len(lines)
-  if len(lines) > max_bad_records:
+  if len(lines) > max_bad_records or not count:
     raise UserError(
-        f'{len(lines)} bad records of {total} are more than '
-        f'--max_bad_records={max_bad_records}; make the files again, or allow '
-        f'more; the first: {lines[0]}')
-  if not count:
-    raise UserError('none of the records is good; make the files again; the '
-                    f'first: {lines[0]}')
+        f'{len(lines)} bad records of {total}, with --max_bad_records='
+        f'{max_bad_records}; make the files again, or allow more; the first: '
+        f'{lines[0]}')
   log(f'{len(lines)} bad records of {total} are skipped')
 
 
 def _fault(dataset, split, record):
-  """What is wrong with a record as an example of the data set, or None.
-
-  The image is not decoded; only the header of a PNG is read, for its size.
-  """
+  """What is wrong with a record, or None; the image is not decoded."""
   try:
     feature = tf.train.Example.FromString(record).features.feature
   except Exception:  # protobuf has one exception class per implementation.
@@ -123,13 +93,4 @@ def _fault(dataset, split, record):
       if not least <= label < dataset.num_classes:
         return (f'has {key} {label}; --dataset_name={name} has classes 0 to '
                 f'{dataset.num_classes - 1}')
-  image = feature[datasets.IMAGE].bytes_list.value[0]
-  if image.startswith(png.SIGNATURE):
-    if len(image) < 24:
-      return 'has an image that is cut off'
-    width, height = struct.unpack('>II', image[16:24])
-    size = dataset.image_size
-    if (width, height) != (size, size):
-      return (f'has an image of {width} x {height} pixels; --dataset_name='
-              f'{name} has {size} x {size}')
   return None
