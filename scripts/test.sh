@@ -49,11 +49,20 @@ workers=$(((cores < 16 ? cores : 16) / ${#runtimes[@]}))
 ((workers)) || workers=1
 set -m  # Each run gets a process group, so that Ctrl-C can end all of it.
 pids=() failed=0
-trap 'kill -INT -- "${pids[@]/#/-}" 2>/dev/null; wait; exit 130' INT TERM
+# Ends all runs by signal $1, then the script with exit code $2.
+stop() {
+  trap '' INT TERM
+  for pid in $(jobs -p); do kill "-$1" -- "-$pid" 2>/dev/null || true; done
+  wait
+  exit "$2"
+}
+trap 'stop INT 130' INT
+trap 'stop TERM 143' TERM
 for i in "${!runtimes[@]}"; do
   ((${#runtimes[@]} == 1)) || export MENTORMIX_OTHER_PYTHON=${pythons[1 - i]}
   say "${runtimes[i]}: ${pythons[i]#"$PWD"/} with $workers processes"
   (
+    set +m  # All of it stays in one process group.
     outcome=passed SECONDS=0
     "${pythons[i]}" -m pytest -q -n "$workers" --dist worksteal \
       ${slow[@]+"${slow[@]}"} "$@" 2>&1 </dev/null \
