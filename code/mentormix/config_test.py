@@ -144,8 +144,7 @@ ODD = [('batch_size', [128]), ('batch_size', True), ('batch_size', 1.5),
        ('seed', '0'), ('learning_rate', '0.1'), ('learning_rate', None),
        ('xla', 0), ('studentnet', ['resnet32']), ('dataset_name', 3),
        ('dataset_name', {}), ('max_number_of_steps', [[1]]),
-       ('data_dir', 'a\0b'), ('data_dir', '\ud800'), ('started', 'now'),
-       ('started', -1), ('started', 1e300), ('mentornet_md5', 3)]
+       ('started', 'now'), ('mentornet_md5', 3)]
 
 
 @pytest.mark.parametrize('name,value', ODD)
