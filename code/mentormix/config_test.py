@@ -169,12 +169,11 @@ def test_names_of_files_that_are_not_utf8_come_back(tmp_path):
 
 
 def test_whole_numbers_are_bounded():
-  for name, limit in (('batch_size', 'at most'), ('num_readers', 'at most'),
-                      ('max_number_of_steps', 'at most'), ('seed', 'between')):
-    with pytest.raises(UserError, match=f'--{name}=10+ must be {limit}'):
+  for name in 'batch_size', 'num_readers', 'max_number_of_steps', 'seed':
+    with pytest.raises(UserError, match=f'--{name}=10+ must be .* at most'):
       config_lib.validate(GOOD._replace(**{name: 10**30}))
   config_lib.validate(GOOD._replace(seed=2**32 - 1, batch_size=2**31 - 1))
-  with pytest.raises(UserError, match='--batch_size=10+ must be at most'):
+  with pytest.raises(UserError, match='--batch_size=10+ must be .* at most'):
     config_lib.validate_eval(config_lib.EvalConfig(
         data_dir='d', checkpoint_dir='c', eval_dir='e', batch_size=10**30))
 

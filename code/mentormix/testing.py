@@ -23,6 +23,7 @@ from mentormix import command
 from mentormix.data import cifar_archive
 from mentormix.data import datasets
 from mentormix.data import image_set
+from mentormix.data import png as png_lib
 from mentormix.mentornet import weights as mentornet_weights
 from mentormix.runtime import tf
 
@@ -218,15 +219,7 @@ def run(script, cwd, *args, python=sys.executable):
 
 
 def write_records(path, images, labels, clean_labels=None):
-  """Writes a TFRecord file as prepare_data.py does.
-
-  Args:
-    path: of the file.
-    images: [N, H, W, 3], whole numbers from 0 to 255.
-    labels: [N].
-    clean_labels: [N]; None where they are not known.
-  """
-  from mentormix.data import png as png_lib  # pylint: disable=g-import-not-at-top
+  """Writes a TFRecord file, as prepare_data.py does, of images [N, H, W, 3]."""
   with tf.python_io.TFRecordWriter(str(path)) as writer:
     for n, image in enumerate(images):
       png = png_lib.encode_png(np.asarray(image, np.uint8))

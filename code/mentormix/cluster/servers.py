@@ -183,7 +183,7 @@ def _end_queue(task):
 
 
 def serve(cluster, config):
-  """Runs a ps: it holds variables until the chief says that training has ended."""
+  """Runs a ps, which holds variables until the chief ends the training."""
   runtime.select_device('')
   server, watch = start(cluster, config)
   with tf.Graph().as_default():

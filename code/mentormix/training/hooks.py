@@ -46,11 +46,7 @@ class NanHook(tf.train.SessionRunHook):
 
 
 class EndHook(tf.train.SessionRunHook):
-  """Ends training after a number of steps.
-
-  tf.train.StopAtStepHook may take one step too many if other workers count
-  steps, too.
-  """
+  """As tf.train.StopAtStepHook, but right if other workers count steps, too."""
 
   def __init__(self, step, end):
     self._done = step.done
@@ -74,8 +70,7 @@ class ProgressHook(tf.train.SessionRunHook):
     self._progress = None
 
   def after_create_session(self, session, coord):
-    """Also called after a server was gone; some steps are then repeated."""
-    if self._progress:
+    if self._progress:  # A server was gone; some steps are repeated.
       self._progress.close()
     self._progress = progress.Progress(
         int(session.run(tf.train.get_global_step())), self._end)

@@ -82,7 +82,11 @@ def _load(config, task):
   dataset = datasets.get(config.dataset_name, config.data_dir)
   students.get(config.studentnet)  # These two raise for a wrong flag.
   schedules.dropout_table(config.example_dropout_rates)
-  _check_precision(config)
+  precision.check_precision(config.precision)
+  if config.sync_replicas and config.precision == 'mixed' and runtime.IS_1_15:
+    raise UserError('--sync_replicas with --precision=mixed needs TensorFlow '
+                    f'2.x: TensorFlow {runtime.VERSION} scales the loss for '
+                    'one worker only')
   network, md5 = None, ''
   if config.method in config_lib.WEIGHTED:
     network = loading.load(config.trained_mentornet_dir,
@@ -104,17 +108,6 @@ def _load(config, task):
   if task.is_chief:
     _save_settings(config, run)
   return run
-
-
-def _check_precision(config):
-  """Raises UserError if this machine cannot compute in that precision."""
-  slow = precision.check_precision(config.precision)
-  if slow:
-    log(slow)
-  if config.sync_replicas and config.precision == 'mixed' and runtime.IS_1_15:
-    raise UserError('--sync_replicas with --precision=mixed needs TensorFlow '
-                    f'2.x: TensorFlow {runtime.VERSION} scales the loss for '
-                    'one worker only')
 
 
 def _resume(config, mentornet_md5):
