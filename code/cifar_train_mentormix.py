@@ -38,8 +38,6 @@ def main():
   config = command.from_flags(config_lib.TrainConfig)
   config_lib.validate_cluster(config)
   cluster = roles.find(config, os.environ)
-  if cluster.jobs and cluster.job != roles.EVALUATOR:
-    roles.check_exposure(config.listen_on_all_interfaces)
   # pylint: disable=g-import-not-at-top  TensorFlow starts after the checks.
   if cluster.job == roles.PS:  # It needs no data.
     from mentormix.cluster import servers

@@ -1,12 +1,10 @@
 """Finds, reads and recovers the checkpoints in a directory.
 
-All of the library asks this module which checkpoints there are. A checkpoint
-has one of two forms: TensorFlow's own, or model.ckpt-<step>.npz with an array
-for each variable, as code/run_exported.py writes it. Here it is a path: the
-prefix of TensorFlow's files, or the path of the .npz file.
+A checkpoint has one of two forms: TensorFlow's own, or model.ckpt-<step>.npz
+with an array for each variable, as code/run_exported.py writes it. Here it is a
+path: the prefix of TensorFlow's files, or the path of the .npz file.
 """
 import contextlib
-import errno
 import glob
 import os
 import re
@@ -25,13 +23,7 @@ ARRAYS = '.npz'
 STATE = 'checkpoint'  # Lists TensorFlow's checkpoints.
 DAMAGED = 'damaged.'  # Prefix of the names of unreadable files.
 _INDEX = '.index'
-# What interrupted writes of TensorFlow leave behind, besides data files without
-# an index.
-_REMAINS = re.compile(r'model\.ckpt-\d+(_temp_.*|\..*\.tempstate\d*)$|'
-                      r'checkpoint\.tmp[0-9a-f]*$')
-_DATA = re.compile(r'(model\.ckpt-\d+)\.data-\d+-of-\d+$')
-# Errors that say nothing about a file, besides those of the disk.
-_SYSTEM_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_NAME = re.compile(r'model\.ckpt-[0-9]{1,18}$')
 
 
 class Damaged(RunError):
@@ -51,12 +43,13 @@ def find(directory):
   Returns:
     Step -> path of the checkpoint.
   """
-  present, listed = _with_index(directory), _listed(directory) or []
+  present, listed = _with(directory, _INDEX), _listed(directory)
   found = {step: prefix for step, prefix in present.items()
            if os.path.basename(prefix) in listed}
   found = found or {step: prefix for step, prefix in present.items()
-                    if _has_data(prefix)}
-  found.update(_numbered(directory, ARRAYS))
+                    if _matching(prefix, '.data-*-of-*')}
+  found.update((step, prefix + ARRAYS)
+               for step, prefix in _with(directory, ARRAYS).items())
   return found
 
 
@@ -64,21 +57,19 @@ def newest(directory):
   """Finds the newest of TensorFlow's checkpoints, whatever its name.
 
   Args:
-    directory: an existing directory. It may have been moved since the
-      checkpoint was written.
+    directory: an existing one.
 
   Returns:
-    Prefix of the checkpoint that the list in the directory names; without such
-    a list, of the only checkpoint. None if there is no checkpoint, or if it is
-    not clear which one is the newest.
+    Prefix of the checkpoint that the list in the directory names, or of the
+    only one; None if it is not clear which one is the newest.
   """
-  paths = glob.glob(os.path.join(glob.escape(directory), f'*{_INDEX}'))
-  names = [os.path.basename(path)[:-len(_INDEX)] for path in paths]
-  state = _state(directory)  # Its paths may be those of another directory.
-  name = os.path.basename(state.model_checkpoint_path) if state else None
-  if name not in names:
-    name = names[0] if len(names) == 1 else None
-  return name and os.path.join(directory, name)
+  state = _state(directory)
+  if state:  # Its paths may be those of another directory.
+    name = os.path.basename(state.model_checkpoint_path)
+    if os.path.isfile(os.path.join(directory, name + _INDEX)):
+      return os.path.join(directory, name)
+  paths = _matching(os.path.join(directory, ''), f'*{_INDEX}')
+  return paths[0][:-len(_INDEX)] if len(paths) == 1 else None
 
 
 def last_step(directory):
@@ -89,13 +80,12 @@ def last_step(directory):
 def are_there(directory):
   """Whether a directory holds checkpoints, readable or not, or their list."""
   return (os.path.lexists(os.path.join(directory, STATE))
-          or bool(_with_index(directory) or _numbered(directory, ARRAYS)))
+          or bool(_with(directory, _INDEX) or _with(directory, ARRAYS)))
 
 
 def exists(path):
   """Whether a checkpoint exists."""
-  return (os.path.isfile(path) if path.endswith(ARRAYS)
-          else tf.train.checkpoint_exists(path))
+  return os.path.isfile(path if path.endswith(ARRAYS) else path + _INDEX)
 
 
 def _state(directory):
@@ -108,45 +98,35 @@ def _state(directory):
 
 
 def _listed(directory):
-  """Names of the checkpoints in TensorFlow's list, newest first, or None."""
+  """Names of the checkpoints in TensorFlow's list, newest first."""
   state = _state(directory)
   if state is None:
-    return None
-  newest_name = os.path.basename(state.model_checkpoint_path)
-  names = map(os.path.basename, reversed(state.all_model_checkpoint_paths))
-  names = [newest_name] + [name for name in names if name != newest_name]
+    return []
+  paths = [state.model_checkpoint_path]
+  paths += [path for path in reversed(state.all_model_checkpoint_paths)
+            if path not in paths]
+  names = [os.path.basename(path) for path in paths]
   # TensorFlow would resume from checkpoints in another directory, and delete
   # them when they are old. So a list that names any does not count.
-  if {os.path.join(directory, name) for name in names} != {
-      state.model_checkpoint_path} | set(state.all_model_checkpoint_paths):
-    return None
-  return names
+  return names if paths == [
+      os.path.join(directory, name) for name in names] else []
 
 
-def _name(ending):
-  """Pattern of the names of a checkpoint's files; its group is the step."""
-  return re.compile(
-      f'{re.escape(BASENAME)}-([0-9]{{1,18}}){re.escape(ending)}$')
+def _matching(prefix, pattern):
+  """The paths that start with `prefix` and go on as `pattern`."""
+  return glob.glob(glob.escape(prefix) + pattern)
 
 
-def _numbered(directory, ending):
-  """Step -> path of the checkpoint's file with this ending."""
-  pattern, found = _name(ending), {}
-  for path in glob.glob(os.path.join(glob.escape(directory), '*')):
-    match = pattern.match(os.path.basename(path))
-    if match:
-      found[int(match.group(1))] = path
-  return found
+def _with(directory, ending):
+  """Step -> prefix, of the checkpoints that have a file with this ending."""
+  paths = _matching(os.path.join(directory, BASENAME), f'-*{ending}')
+  return _by_step(path[:-len(ending)] for path in paths)
 
 
-def _with_index(directory):
-  """Step -> prefix of TensorFlow's checkpoints, complete or not."""
-  return {step: path[:-len(_INDEX)]
-          for step, path in _numbered(directory, _INDEX).items()}
-
-
-def _has_data(prefix):
-  return bool(glob.glob(f'{glob.escape(prefix)}.data-*-of-*'))
+def _by_step(prefixes):
+  """Step -> prefix, of those that are called model.ckpt-<step>."""
+  return {int(prefix.rpartition('-')[2]): prefix for prefix in prefixes
+          if _NAME.match(os.path.basename(prefix))}
 
 
 # Reading.
@@ -232,57 +212,35 @@ def recover(directory):
     UserError: training cannot resume from any of the checkpoints, or they
       cannot be accessed now. Nothing has been changed.
   """
-  arrays = _numbered(directory, ARRAYS)
+  arrays = _with(directory, ARRAYS)
   if arrays:
     raise UserError(
-        f'{directory} holds {os.path.basename(arrays[max(arrays)])}, from '
-        'which code/run_exported.py resumes, but TensorFlow cannot; name '
-        'another --train_log_dir')
+        f'{arrays[max(arrays)]}{ARRAYS} is from code/run_exported.py, which '
+        'can resume from it, but TensorFlow cannot; name another '
+        '--train_log_dir')
   listed = _listed(directory)
-  present = _with_index(directory)
-  for name in listed or []:  # The index may be missing.
-    match = _name('').match(name)
-    if match:
-      present.setdefault(int(match.group(1)), os.path.join(directory, name))
-  step, damaged = _newest_readable(present)
-  if step is None and max(damaged, default=0):  # Step 0 can be repeated.
-    last = max(damaged)
-    raise UserError(
-        f'{directory} holds no readable checkpoint '
-        f'({os.path.basename(present[last])}: {damaged[last]}); restore one, '
-        'or name another --train_log_dir')
-  lines = [_set_aside(present.pop(bad), damaged[bad])
-           for bad in sorted(damaged, reverse=True)]
-  _delete_remains(directory)  # First, since the disk may be full.
-  lines += _update_list(directory, listed, present, step)
-  return step, lines
-
-
-def _newest_readable(present):
-  """Finds the newest checkpoint that can be read.
-
-  Args:
-    present: step -> prefix.
-
-  Returns:
-    (step, damaged): the step of that checkpoint, or None; and step -> reason,
-    for the newer ones, which cannot be read.
-  """
-  damaged = {}
+  present = _by_step(os.path.join(directory, name) for name in listed)
+  present.update(_with(directory, _INDEX))  # Of listed ones, it may be missing.
+  damaged = {}  # Step -> reason, the newest first.
   for step in sorted(present, reverse=True):
     reason = _damage(present[step])
     if not reason:
-      return step, damaged
+      break
     damaged[step] = reason
-  return None, damaged
+  else:
+    step, last = None, max(damaged, default=0)
+    if last:  # Step 0 can be repeated.
+      raise UserError(
+          f'{directory} holds no readable checkpoint '
+          f'({os.path.basename(present[last])}: {damaged[last]}); restore one, '
+          'or name another --train_log_dir')
+  lines = [_set_aside(present.pop(bad), why) for bad, why in damaged.items()]
+  _delete_remains(directory)  # First, since the disk may be full.
+  return step, lines + _update_list(directory, listed, present)
 
 
 def _damage(prefix):
-  """Reads every value; returns why training cannot resume from it, or None.
-
-  Raises:
-    UserError: the files cannot be accessed now, but may be undamaged.
-  """
+  """Reads every value; returns why training cannot resume from it, or None."""
   try:
     reader = tf.train.load_checkpoint(prefix)
     for name in sorted(reader.get_variable_to_shape_map()):
@@ -291,10 +249,7 @@ def _damage(prefix):
         return f'{name} is not finite'
   except (tf.errors.OpError, ValueError, LookupError, RuntimeError) as error:
     reason = runtime.reason(error)
-    # TensorFlow 2.x has no class of its own for most of these errors.
-    if isinstance(error, tf.errors.ResourceExhaustedError) or (
-        files.is_about_disk(reason)
-        or any(os.strerror(number) in reason for number in _SYSTEM_ERRORS)):
+    if files.is_about_disk(reason):  # The checkpoint may be undamaged.
       raise UserError(f'{prefix} cannot be read now ({reason}); fix that and '
                       'try again, nothing was changed')
     return reason
@@ -304,44 +259,41 @@ def _damage(prefix):
 def _set_aside(prefix, reason):
   """Renames the files of a damaged checkpoint; returns a line for the log."""
   directory, name = os.path.split(prefix)
-  paths = glob.glob(f'{glob.escape(prefix)}.*')
-  for path in paths:
+  for path in _matching(prefix, '.*'):
     os.replace(path, os.path.join(directory, DAMAGED + os.path.basename(path)))
-  if not paths:
-    return f'{prefix} is gone'
   return f'{prefix} cannot be read ({reason}); it is now {DAMAGED}{name}'
 
 
 def _delete_remains(directory):
   """Deletes what interrupted writes of TensorFlow have left."""
-  for path in glob.glob(os.path.join(glob.escape(directory), '*')):
-    name = os.path.basename(path)
-    data = _DATA.match(name)
-    if _REMAINS.match(name) or data and not os.path.isfile(
-        os.path.join(directory, data.group(1) + _INDEX)):
-      if os.path.isdir(path):
-        shutil.rmtree(path)
-      else:
-        os.remove(path)
+  prefix = os.path.join(directory, BASENAME)
+  remains = (_matching(prefix, '-*_temp_*') + _matching(prefix, '-*.tempstate*')
+             + _matching(os.path.join(directory, STATE), '.tmp*'))
+  remains += [path for path in _matching(prefix, '-*.data-*-of-*')
+              if not exists(path.rpartition('.data-')[0])]
+  for path in remains:
+    if os.path.isdir(path):
+      shutil.rmtree(path)
+    elif os.path.lexists(path):  # Two patterns may fit.
+      os.remove(path)
 
 
-def _update_list(directory, listed, present, step):
-  """Makes TensorFlow's list name the checkpoint of `step` as the newest.
+def _update_list(directory, listed, present):
+  """Makes TensorFlow's list name the newest checkpoint of `present`.
 
-  Without a step it removes the list. Returns lines for the log.
+  Without any it removes the list. Returns lines for the log.
   """
   path = os.path.join(directory, STATE)
-  if step is None:
+  names = [os.path.basename(prefix) for _, prefix in sorted(present.items())
+           if _matching(prefix, '.data-*-of-*')]
+  if not names:
     with contextlib.suppress(FileNotFoundError):
       os.remove(path)
     return []
-  names = [os.path.basename(prefix) for _, prefix in sorted(present.items())
-           if _has_data(prefix)]
-  is_valid = bool(set(names) & set(listed or []))
+  is_valid = bool(set(names) & set(listed))
   if is_valid:  # TensorFlow may delete what is listed: add only one name.
-    names = [name for name in names
-             if name in listed or name == os.path.basename(present[step])]
-  if not listed or listed[0] != names[-1] or set(listed) != set(names):
+    names = [name for name in names if name in listed or name == names[-1]]
+  if listed != names[::-1]:
     with files.replaced(path) as f:
       f.write(f'model_checkpoint_path: "{names[-1]}"\n')
       f.writelines(f'all_model_checkpoint_paths: "{name}"\n' for name in names)

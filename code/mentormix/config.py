@@ -19,11 +19,10 @@ from mentormix.settings import WEIGHTED
 
 CONFIG_FILE = 'config.json'
 
-# What config.json says about a run beyond its settings: a value of each type.
+# What config.json says beyond the settings: a value of each type.
 STARTED = 'started'  # Seconds since 1970.
 MENTORNET_MD5 = 'mentornet_md5'  # Of the files of --trained_mentornet_dir.
 _FACTS = {STARTED: 0.0, MENTORNET_MD5: ''}
-_END_OF_TIME = 253402300800  # The year 10000, where calendars end.
 
 
 def _config_type(name, settings, doc):
@@ -60,11 +59,7 @@ def shared_by_tasks(config):
 
 
 def validate(config):
-  """Checks every value; UserError names the flag and its range.
-
-  Args:
-    config: a `TrainConfig`.
-  """
+  """Checks a `TrainConfig`; UserError names the flag and its range."""
   require_given(config, 'data_dir', 'train_log_dir')
   for setting in TRAIN_SETTINGS:
     setting.check(getattr(config, setting.name))
@@ -80,11 +75,7 @@ def validate(config):
 
 
 def validate_cluster(config):
-  """Checks the values that say which task of which cluster this is.
-
-  Args:
-    config: a `TrainConfig`.
-  """
+  """Checks the values of a `TrainConfig` that say which task this is."""
   for setting in TRAIN_SETTINGS:
     if setting.name in ('task', 'ps_tasks', 'cluster_timeout'):
       setting.check(getattr(config, setting.name))
@@ -123,11 +114,11 @@ def require_given(config, *names):
 
 
 def save(config, directory, **facts):
-  """Writes `directory`/config.json atomically.
+  """Writes config.json atomically.
 
   Args:
     config: a `TrainConfig`.
-    directory: an existing one.
+    directory: where to; an existing one.
     **facts: what else is known about the run, by `STARTED` and the like.
   """
   files.write_json(os.path.join(directory, CONFIG_FILE),
@@ -152,22 +143,13 @@ def load(directory):
   for name, default in dict(TrainConfig()._asdict(), **_FACTS).items():
     if name in saved and not _is_like(saved[name], default):
       raise UserError(f'{path} does not hold {what} (see {name})')
-  if not 0 <= saved.get(STARTED, 0) < _END_OF_TIME:
-    raise UserError(f'{path} does not hold {what} (see {STARTED})')
   return saved
 
 
 def _is_like(value, default):
   """Whether `value` can be that of a setting with this default."""
-  if isinstance(default, float):
-    return type(value) in (int, float)  # pylint: disable=unidiomatic-typecheck
-  if isinstance(default, str) and isinstance(value, str):
-    try:
-      return b'\0' not in os.fsencode(value)  # Most strings are paths.
-    except UnicodeEncodeError:
-      return False
-  # A bool is an int, but not a number.
-  return type(value) is type(default)  # pylint: disable=unidiomatic-typecheck
+  types = (int, float) if isinstance(default, float) else (type(default),)
+  return type(value) in types  # A bool is an int, but not a number.
 
 
 def restore(directory):
@@ -176,20 +158,17 @@ def restore(directory):
   A setting that an earlier version did not save has its default.
 
   Raises:
-    UserError: there is none, or one of its settings is invalid.
+    UserError: there is none, or it cannot be read.
   """
   path = os.path.join(directory, CONFIG_FILE)
   saved = load(directory)
   if saved is None:
     raise UserError(f'{path} does not exist; give the --train_log_dir of a run')
-  settings = TrainConfig()._asdict()
-  if 'train_log_dir' not in saved:
-    raise UserError(f'{path} does not hold the settings of a run (see '
-                    'train_log_dir)')
-  settings.update((name, saved[name]) for name in settings if name in saved)
-  if settings['method'] not in METHODS:
-    raise UserError(f'{path}: the method {settings["method"]} is unknown')
-  return TrainConfig(**settings)
+  config = TrainConfig(**{name: value for name, value in saved.items()
+                          if name in TrainConfig._fields})
+  if config.method not in METHODS:
+    raise UserError(f'{path}: the method {config.method} is unknown')
+  return config
 
 
 def check_resume(config, mentornet_md5='', flag='train_log_dir'):

@@ -4,7 +4,6 @@ import errno
 import fcntl
 import hashlib
 import json
-import math
 import os
 import shutil
 import socket
@@ -14,12 +13,10 @@ import time
 from mentormix.messages import UserError
 
 LOCK_FILE = '.lock'
-_MAX_NAME = 220  # Bytes; `new_directory` adds about 30, and 255 is the limit.
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO,
-                errno.EACCES, errno.EPERM, errno.EFBIG)
-_CHUNK = 1 << 20
+                errno.EACCES, errno.EPERM, errno.EFBIG, errno.EMFILE,
+                errno.ENFILE, errno.ENOMEM)
 _MAX_JSON = 4 << 20  # Bytes.
-_PATIENCE_SECS = 3  # A killed process releases its lock a little later.
 
 
 def writable_directory(path, flag):
@@ -73,7 +70,7 @@ def sha256_of(path):
 
 def _checksum(path, digest):
   with open(path, 'rb') as f:
-    for chunk in iter(lambda: f.read(_CHUNK), b''):
+    for chunk in iter(lambda: f.read(1 << 20), b''):
       digest.update(chunk)
   return digest.hexdigest()
 
@@ -108,20 +105,16 @@ def only_writer(directory, flag):
     UserError: another process holds it; the line says which.
   """
   with open(os.path.join(directory, LOCK_FILE), 'a+') as f:
-    until = time.time() + _PATIENCE_SECS
-    while True:
-      try:
-        fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        break
-      except BlockingIOError:
-        if time.time() > until:
-          raise UserError(
-              f'--{flag}={directory} is in use by '
-              f'{holder(directory) or "another process"}; stop that, or name '
-              'another directory')
-        time.sleep(0.1)
-      except OSError:  # A file system without locks.
-        break
+    try:
+      fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      f.seek(0)
+      raise UserError(
+          f'--{flag}={directory} is in use by '
+          f'{f.read().strip() or "another process"}; stop that, or name '
+          'another directory')
+    except OSError:  # A file system without locks.
+      pass
     note = (f'process {os.getpid()} on {socket.gethostname()} since '
             f'{time.strftime("%Y-%m-%d %H:%M:%S")}\n')
     with contextlib.suppress(OSError):  # The lock holds on a full disk, too.
@@ -131,25 +124,8 @@ def only_writer(directory, flag):
 
 
 def is_about_disk(text):
-  """Whether an error message says that a disk is full or read-only."""
+  """Whether an error message is about the disk or the system, not a file."""
   return any(os.strerror(number) in text for number in _DISK_ERRORS)
-
-
-def holder(directory):
-  """The process that has locked a directory by `only_writer`, or None.
-
-  Returns:
-    As in 'process 7 on a-host since 2020-07-13 12:00:00'.
-  """
-  try:
-    with open(os.path.join(directory, LOCK_FILE)) as f:
-      try:
-        fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
-      except BlockingIOError:
-        return f.read().strip() or 'another process'
-  except OSError:  # It was never locked, or the file system has no locks.
-    pass
-  return None
 
 
 def check_output(path, own, overwrite):
@@ -163,9 +139,6 @@ def check_output(path, own, overwrite):
   Raises:
     UserError: the line names the flag that helps.
   """
-  if len(os.fsencode(os.path.basename(os.path.realpath(path)))) > _MAX_NAME:
-    raise UserError(f'--output_dir={path}: its name has more than {_MAX_NAME} '
-                    'bytes; use a shorter one')
   if os.path.isdir(path):
     held = set(os.listdir(path))
     if held - own:
@@ -214,29 +187,14 @@ def read_object(path, what):
     A dict; None if there is no file.
 
   Raises:
-    UserError: the file holds something else, or a number that is not finite.
+    UserError: the file holds something else.
   """
   if not os.path.isfile(path):
     return None
   try:
-    found = json.loads(contents(path, _MAX_JSON).decode('utf-8'),
-                       parse_int=_integer, parse_float=_finite,
-                       parse_constant=_finite)
+    found = json.loads(contents(path, _MAX_JSON).decode('utf-8'))
   except (OSError, ValueError, RecursionError) as error:
     raise UserError(f'{path} cannot be read: {error}')
   if not isinstance(found, dict):
     raise UserError(f'{path} does not hold {what}')
   return found
-
-
-def _integer(digits):
-  if len(digits) > 18:  # More than an int64 holds.
-    raise ValueError(f'the number {digits:.40} is too large')
-  return int(digits)
-
-
-def _finite(digits):
-  value = float(digits)
-  if not math.isfinite(value):
-    raise ValueError(f'the number {digits:.40} is not finite')
-  return value

@@ -77,14 +77,6 @@ def test_what_may_be_replaced(tmp_path):
     files.check_output(str(path / 'file'), {'file'}, overwrite=True)
 
 
-def test_the_longest_name(tmp_path):
-  _fill(str(tmp_path / (110 * '\xe9')), 'whole')
-  files.check_output(str(tmp_path / (220 * 'x')), set(), overwrite=False)
-  for name in (221 * 'x', 111 * '\xe9', 5000 * 'x'):
-    with pytest.raises(UserError, match='more than 220 bytes; use a shorter'):
-      files.check_output(str(tmp_path / name), set(), overwrite=False)
-
-
 _HOLDER = """
 import sys, time
 sys.path.insert(0, %r)

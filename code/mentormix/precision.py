@@ -35,18 +35,12 @@ def scale_loss(optimizer, precision):
 
 
 def check_precision(precision):
-  """Checks that this machine can compute in `precision`.
+  """Raises UserError if this machine cannot compute in `precision`.
 
   Call `runtime.select_device` first.
-
-  Returns:
-    A line for the log if it can, but slowly; None otherwise.
-
-  Raises:
-    UserError: it cannot.
   """
   if precision != 'mixed':
-    return None
+    return
   capabilities = _gpu_capabilities()
   needed, kind = (7, 'float16') if runtime.IS_1_15 else (8, 'bfloat16')
   if capabilities and min(capabilities) < needed:
@@ -58,10 +52,6 @@ def check_precision(precision):
     raise UserError(
         f'--precision=mixed on TensorFlow {runtime.VERSION} needs a GPU, and '
         'there is none; use float32, or TensorFlow 2.x')
-  if not capabilities and not _cpu_has_bfloat16():
-    return ('--precision=mixed: this CPU has no bfloat16 arithmetic '
-            '(AMX or AVX512-BF16), float32 may be faster')
-  return None
 
 
 def _gpu_capabilities():
@@ -72,11 +62,3 @@ def _gpu_capabilities():
       if device.device_type == 'GPU']
   return [float(re.search(r'compute capability: (\d+\.\d+)', text).group(1))
           for text in descriptions]
-
-
-def _cpu_has_bfloat16():
-  try:
-    with open('/proc/cpuinfo') as f:
-      return bool(re.search(r'\b(amx_bf16|avx512_bf16)\b', f.read()))
-  except OSError:  # Not Linux.
-    return False

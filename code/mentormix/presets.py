@@ -125,17 +125,14 @@ def _noise_level(data_dir, facts):
 
 
 def _published_row(data_dir, dataset_name, level):
-  if level is None:
-    raise UserError(
-        f'--preset={PUBLISHED}: the noise level of --data_dir={data_dir} is '
-        f'not known, neither from a {noise_facts.FACTS_FILE} nor from its '
-        'name; give the settings themselves')
-  rows = _PUBLISHED_ROWS.get(dataset_name, {})
+  rows = {} if level is None else _PUBLISHED_ROWS.get(dataset_name, {})
   near = [row for row in rows if abs(row - level) <= _NEAR]
   if not near:
+    noise = 'an unknown noise level' if level is None else f'noise {level:g}'
     raise UserError(
-        f'--preset={PUBLISHED} has nothing for {dataset_name} at noise '
-        f'{level:g}; it has {" and ".join(sorted(_PUBLISHED_ROWS))} at '
+        f'--preset={PUBLISHED} has nothing for {dataset_name} at {noise} '
+        f'(--data_dir={data_dir}); it has '
+        f'{" and ".join(sorted(_PUBLISHED_ROWS))} at '
         f'{", ".join(map(str, LEVELS))}; give the settings themselves')
   return rows[min(near, key=lambda row: abs(row - level))]
 

@@ -71,11 +71,11 @@ def test_the_noise_level_is_that_of_the_data(tmp_path, facts, alpha):
 
 
 @pytest.mark.parametrize('data_dir,name,message', [
-    ('data/cifar10/mine', 'cifar10', 'noise level of --data_dir=.*mine is not'),
+    ('data/cifar10/mine', 'cifar10', 'unknown noise level .--data_dir=.*mine'),
     ('data/cifar10/0.05', 'cifar10', 'nothing for cifar10 at noise 0.05'),
-    ('data/digits/0.4', 'digits', 'nothing for digits at noise 0.4; it has '
+    ('data/digits/0.4', 'digits', 'nothing for digits at noise 0.4 .*; it has '
      'cifar10 and cifar100 at 0.2, 0.4, 0.6, 0.8'),
-    ('data/cifar10/nan', 'cifar10', 'noise level')])
+    ('data/cifar10/nan', 'cifar10', 'unknown noise level')])
 def test_where_there_is_no_row(data_dir, name, message):
   with pytest.raises(UserError, match=message):
     _fill(data_dir, dataset_name=name)

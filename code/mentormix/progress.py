@@ -13,16 +13,11 @@ _BAR_SECS = 1  # Between two updates of a bar.
 class Progress:
   """Shows steps with their figures, rate and remaining time.
 
-  Call `show` after a step for which `is_due`; both are cheap.
+  Call `show` after a step for which `is_due`. The run goes from step `start` to
+  step `end`.
   """
 
   def __init__(self, start, end):
-    """Creates it.
-
-    Args:
-      start: steps done so far.
-      end: step that the run ends with.
-    """
     self._start, self._end = start, end
     self._begun = time.time()
     self._shown, self._shown_at = None, start

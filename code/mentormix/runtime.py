@@ -9,10 +9,8 @@ handles what differs between the two, and keeps both quiet.
 import contextlib
 import logging
 import os
-import signal
 import sys
 import tempfile
-import threading
 import warnings
 
 # The native library reads these when it loads, so they come before the import.
@@ -55,24 +53,7 @@ def _quiet_import():
       os.close(stderr)
 
 
-@contextlib.contextmanager
-def _uninterrupted():
-  """Defers Ctrl-C: native code that is being imported may swallow it."""
-  if (threading.current_thread() is not threading.main_thread()
-      or signal.getsignal(signal.SIGINT) is not signal.default_int_handler):
-    yield
-    return
-  received = []
-  signal.signal(signal.SIGINT, lambda *_: received.append(1))
-  try:
-    yield
-  finally:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-  if received:
-    raise KeyboardInterrupt
-
-
-with _uninterrupted(), _quiet_import():
+with _quiet_import():
   # pylint: disable=g-import-not-at-top,g-direct-tensorflow-import
   import tensorflow.compat.v1 as tf
   from tensorflow.core.protobuf import rewriter_config_pb2
@@ -114,10 +95,7 @@ _ON = rewriter_config_pb2.RewriterConfig.ON
 
 
 def select_device(device_id):
-  """Shows TensorFlow the GPUs named by `device_id` ('0', '0,1', '' for none).
-
-  Call it before the first session.
-  """
+  """Before the first session, selects GPUs ('0', '0,1', '' for none)."""
   os.environ['CUDA_VISIBLE_DEVICES'] = device_id
 
 

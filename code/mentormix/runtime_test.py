@@ -1,11 +1,7 @@
 """What TensorFlow says when an operation fails, on either version."""
-import subprocess
-import sys
-
 import pytest
 
 from mentormix import runtime
-from mentormix import testing
 from mentormix.runtime import tf
 
 
@@ -29,19 +25,3 @@ def test_the_reason_is_one_line(operation, said):
 def test_other_errors_give_their_first_line():
   assert runtime.reason(ValueError('first\nsecond')) == 'first'
   assert runtime.reason(ValueError()) == ''
-
-
-def test_ctrl_c_while_tensorflow_loads():
-  """TensorFlow's native code does not swallow it."""
-  process = subprocess.Popen(
-      [sys.executable, '-c', """
-import os, signal, sys, threading
-sys.path.insert(0, sys.argv[1])
-signal.signal(signal.SIGINT, signal.default_int_handler)
-threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-try:
-  from mentormix import runtime
-except KeyboardInterrupt:
-  print('stopped')
-""", testing.CODE], stdout=subprocess.PIPE)
-  assert process.communicate()[0] == b'stopped\n'

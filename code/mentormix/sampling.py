@@ -11,27 +11,18 @@ _ROUNDS = 16  # Of rejection sampling; each accepts at least 95%.
 
 
 def worker_seed(seed, worker):
-  """The seed of a worker; worker 0 has the seed of the run.
-
-  Args:
-    seed: 0 to 2**32 - 1.
-    worker: its index.
-  """
+  """The seed of a worker; worker 0 has the seed of the run, below 2**32."""
   return seed + (worker << 32)
 
 
 class Sampler:
-  """Draws for one step; each call gives different numbers."""
+  """Draws for one step; each call gives different numbers.
+
+  Draws are numbered from `first_stream` to 63. Two samplers of the same seed
+  and step must not use the same ones.
+  """
 
   def __init__(self, seed, step, first_stream=0):
-    """Creates a sampler.
-
-    Args:
-      seed: an int, at least 0.
-      step: int64 scalar.
-      first_stream: 0 to 63, the number of the first draw: two samplers of the
-        same seed and step must not use the same draws.
-    """
     self._seed = seed
     self._step = tf.cast(step, tf.int64)
     self._stream = first_stream

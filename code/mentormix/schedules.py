@@ -70,25 +70,15 @@ def dropout_table(text):
   Raises:
     UserError: `text` is not such a list.
   """
-  def bad(why):
-    return UserError(f'--example_dropout_rates={text}: {why}; write '
-                     'rate,percent pairs that cover 100 percent, as in '
-                     '0.5,17,0.0,83')
-
   parts = text.split(',')
-  if len(parts) % 2:
-    raise bad('not pairs')
-  table = []
-  for rate, length in zip(parts[::2], parts[1::2]):
-    try:
-      rate, length = float(rate), int(length)
-    except ValueError:
-      raise bad('not numbers')
-    if not 0 <= rate <= 1:
-      raise bad(f'rate {rate:g} is not between 0 and 1')
-    if length < 0:
-      raise bad(f'percent {length} is negative')
-    table.extend([rate] * min(length, NUM_EPOCH_PERCENTS + 1))
-  if len(table) != NUM_EPOCH_PERCENTS:
-    raise bad('the percents do not sum to 100')
-  return table
+  try:
+    rates = [float(rate) for rate in parts[::2]]
+    lengths = [int(length) for length in parts[1::2]]
+  except ValueError:
+    rates, lengths = [], []
+  if (len(rates) != len(lengths) or sum(lengths) != NUM_EPOCH_PERCENTS
+      or min(lengths) < 0 or not all(0 <= rate <= 1 for rate in rates)):
+    raise UserError(
+        f'--example_dropout_rates={text} is not pairs rate,percent, with rates '
+        'from 0 to 1 and percents that sum to 100, as in 0.5,17,0.0,83')
+  return [rate for rate, length in zip(rates, lengths) for _ in range(length)]

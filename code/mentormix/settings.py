@@ -24,7 +24,7 @@ METHOD_SETTINGS = {
 METHODS = tuple(METHOD_SETTINGS)
 PRECISIONS = ('float32', 'mixed')
 WEIGHTED = ('mentornet', 'mentormix')  # These need a MentorNet.
-_LARGEST = 2**31 - 1  # The largest int of a setting, unless it says otherwise.
+_LARGEST = 2**31 - 1  # The largest number, unless a setting says otherwise.
 
 
 class Setting(NamedTuple):
@@ -41,30 +41,19 @@ class Setting(NamedTuple):
 
   def check(self, value):
     """Raises UserError, which names the flag and its range, for a bad value."""
-    at_most = self.at_most
-    if isinstance(value, int) and at_most is None:
-      at_most = _LARGEST
-    good = (isinstance(value, (str, type(None)))
-            or (self.at_least is None or value >= self.at_least)
-            and (self.above is None or value > self.above)
-            and (value <= at_most if at_most is not None
-                 else value < float('inf')))
-    if not good or self.choices and value not in self.choices:
-      raise UserError(f'--{self.name}={value} must be '
-                      f'{self._range(value, at_most)}')
-
-  def _range(self, value, at_most):
-    """The values that are allowed, in words."""
+    high = _LARGEST if self.at_most is None else self.at_most
     if self.choices:
-      return f'one of {", ".join(self.choices)}'
-    if self.at_least is not None and self.at_most is not None:
-      return f'between {self.at_least} and {at_most}'
-    if at_most is not None and value > at_most:
-      return f'at most {at_most}'
-    if self.above is not None:
-      return f'above {self.above} and finite'
-    return f'at least {self.at_least}' + (
-        ' and finite' if isinstance(value, float) else '')
+      good, words = value in self.choices, f'one of {", ".join(self.choices)}'
+    elif self.above is not None:
+      good = self.above < value <= high
+      words = f'above {self.above} and at most {high}'
+    elif self.at_least is not None:
+      good = self.at_least <= value <= high
+      words = f'at least {self.at_least} and at most {high}'
+    else:
+      return
+    if not good:
+      raise UserError(f'--{self.name}={value} must be {words}')
 
 
 _MAX_BAD_RECORDS = Setting(

@@ -11,14 +11,9 @@ from mentormix.runtime import tf
 
 
 class Writer:
-  """Writes a file of events; raises a tf.errors.OpError if it cannot."""
+  """Writes a new file of events; raises a tf.errors.OpError if it cannot."""
 
   def __init__(self, directory):
-    """Opens a new file.
-
-    Args:
-      directory: an existing one.
-    """
     name = (f'events.out.tfevents.{int(time.time()):010d}.'
             f'{socket.gethostname()}.{os.getpid()}')
     self._file = tf.python_io.TFRecordWriter(os.path.join(directory, name))

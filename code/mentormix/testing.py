@@ -23,6 +23,7 @@ from mentormix import command
 from mentormix.data import cifar_archive
 from mentormix.data import datasets
 from mentormix.data import image_set
+from mentormix.data import png as png_lib
 from mentormix.mentornet import weights as mentornet_weights
 from mentormix.runtime import tf
 
@@ -47,7 +48,7 @@ def run_command(module, *args, cwd=None):
   child process writes is not caught; use `run` for that.
 
   Args:
-    module: the script, an imported module with `define_flags` and `main`.
+    module: the script, an imported module.
     *args: its command line.
     cwd: the directory to run it in.
 
@@ -56,8 +57,10 @@ def run_command(module, *args, cwd=None):
   """
   out, err = io.StringIO(), io.StringIO()
   with contextlib.ExitStack() as stack:
-    stack.enter_context(_flags_restored())
-    stack.enter_context(_signals_restored())
+    app.define_help_flags()  # absl defines them once in a process.
+    stack.enter_context(flagsaver.flagsaver())  # Removes what is defined below.
+    for number in _SIGNALS:
+      stack.callback(signal.signal, number, signal.getsignal(number))
     stack.enter_context(mock.patch.dict(os.environ))
     stack.enter_context(mock.patch.object(
         sys, 'argv', [module.__file__] + [str(arg) for arg in args]))
@@ -84,25 +87,6 @@ def _exit_code(module):
   return 0
 
 
-@contextlib.contextmanager
-def _flags_restored():
-  """Removes the flags that the block defines."""
-  app.define_help_flags()  # absl defines them once in a process.
-  with flagsaver.flagsaver():
-    yield
-
-
-@contextlib.contextmanager
-def _signals_restored():
-  """Restores the signal handlers that the block changes."""
-  before = {number: signal.getsignal(number) for number in _SIGNALS}
-  try:
-    yield
-  finally:
-    for number, handler in before.items():
-      signal.signal(number, handler)
-
-
 def to_flags(**settings):
   """Settings as a command line: --name=value for each."""
   return [f'--{name}={value}' for name, value in sorted(settings.items())]
@@ -118,13 +102,7 @@ def train_settings(digits, **settings):
 
 
 def assert_one_line(finished, code, *words):
-  """Asserts that a command failed with one line that holds these words.
-
-  Args:
-    finished: (exit code, stdout, stderr).
-    code: the exit code that it must have.
-    *words: what stderr must hold.
-  """
+  """Asserts that a command failed with one line that holds these words."""
   found, out, err = finished
   assert found == code, (out, err)
   assert err.count('\n') == 1 and 'Traceback' not in err, err
@@ -232,33 +210,16 @@ def python2_pickle(value):
   return f.getvalue()
 
 
-def run(script, cwd, *args, **kwargs):
-  """(exit code, stdout, stderr) of a script, run in a directory.
-
-  Args:
-    script: its path.
-    cwd: the directory.
-    *args: its command line.
-    **kwargs: `python`, another interpreter.
-  """
-  process = subprocess.Popen(
-      [kwargs.get('python', sys.executable), script] + list(args),
-      cwd=str(cwd), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-      universal_newlines=True)
-  out, err = process.communicate()
-  return process.returncode, out, err
+def run(script, cwd, *args, python=sys.executable):
+  """Runs a script in a directory, perhaps with another Python: `Finished`."""
+  process = subprocess.run(
+      [python, script, *args], cwd=str(cwd), stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE, universal_newlines=True, check=False)
+  return Finished(process.returncode, process.stdout, process.stderr)
 
 
 def write_records(path, images, labels, clean_labels=None):
-  """Writes a TFRecord file as prepare_data.py does.
-
-  Args:
-    path: of the file.
-    images: [N, H, W, 3], whole numbers from 0 to 255.
-    labels: [N].
-    clean_labels: [N]; None where they are not known.
-  """
-  from mentormix.data import png as png_lib  # pylint: disable=g-import-not-at-top
+  """Writes a TFRecord file, as prepare_data.py does, of images [N, H, W, 3]."""
   with tf.python_io.TFRecordWriter(str(path)) as writer:
     for n, image in enumerate(images):
       png = png_lib.encode_png(np.asarray(image, np.uint8))
@@ -268,13 +229,7 @@ def write_records(path, images, labels, clean_labels=None):
 
 
 def replace_record(path, index, record):
-  """Replaces a record of a TFRecord file.
-
-  Args:
-    path: of the file.
-    index: of the record.
-    record: bytes, the new one.
-  """
+  """Replaces record number `index` of a TFRecord file by these bytes."""
   records = list(tf.python_io.tf_record_iterator(str(path)))
   records[index] = record
   with tf.python_io.TFRecordWriter(str(path)) as writer:
@@ -284,11 +239,7 @@ def replace_record(path, index, record):
 
 @contextlib.contextmanager
 def small_disk(size='4m'):
-  """Yields a directory on a disk of its own; skips the test if it may not.
-
-  Args:
-    size: of the disk, as for mount.
-  """
+  """Yields a directory on a disk of its own; skips the test if it may not."""
   with tempfile.TemporaryDirectory() as directory:
     if subprocess.call(['mount', '-t', 'tmpfs', '-o', 'size=' + size, 'tmpfs',
                         directory], stderr=subprocess.DEVNULL):
@@ -316,14 +267,7 @@ def weights(directory):
 
 
 def save_published_mentornet(path):
-  """Saves a MentorNet of random weights as the published code names them.
-
-  Args:
-    path: prefix of the checkpoint.
-
-  Returns:
-    The prefix, with the step if there is one.
-  """
+  """Saves a MentorNet of random weights as the published code names them."""
   known = golden()
   with tf.Graph().as_default(), tf.Session() as session:
     for name, _ in mentornet_weights.SHAPES:
@@ -342,14 +286,10 @@ def assert_same_run(one, other):
 
 @strategies.composite
 def damaged(draw, data):
-  """Strategy for `data`, bytes, with some bits flipped and perhaps truncated.
-
-  It also draws `data` itself.
-  """
+  """Strategy for bytes with some bits flipped, truncated, or as they are."""
   changed = bytearray(data)
   bits = strategies.integers(0, 8 * len(data) - 1)
   for bit in draw(strategies.lists(bits, max_size=3, unique=True)):
     changed[bit // 8] ^= 1 << bit % 8
-  length = draw(strategies.just(len(data))
-                | strategies.integers(0, len(data) - 1))
-  return bytes(changed[:length])
+  return bytes(changed[:draw(strategies.just(len(data))
+                             | strategies.integers(0, len(data) - 1))])

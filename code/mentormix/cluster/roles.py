@@ -85,8 +85,7 @@ def check_exposure(is_allowed):
     is_allowed: whether the user gave --listen_on_all_interfaces.
 
   Raises:
-    UserError: it is not allowed, and this process's network namespace has other
-      interfaces than loopback.
+    UserError: it is not allowed, and there are other interfaces than loopback.
   """
   if not is_allowed and {name for _, name in socket.if_nameindex()} - {'lo'}:
     raise UserError(
@@ -115,18 +114,12 @@ def find(config, environment):
            if getattr(config, name)]
   if not flags and not text:  # Running servers may have several clients.
     return ALONE._replace(task=config.task)
-  source = f'--{flags[0]}' if flags else TF_CONFIG
-  if flags and text:
-    raise UserError(f'{source} and the environment variable {TF_CONFIG} both '
-                    'describe a cluster; give one of them')
-  for name in ('master', 'ps_tasks'):
+  others = ['master', 'ps_tasks'] + (['task'] + flags if text else [])
+  for name in others:
     if getattr(config, name):
-      raise UserError(
-          f'--{name}={getattr(config, name)} is for servers that run already, '
-          f'{source} for those that this command starts; give one of them')
-  if text and config.task:
-    raise UserError(f'--task={config.task}: the environment variable '
-                    f'{TF_CONFIG} says which task this is')
+      source = TF_CONFIG if text else f'--{flags[0]}'
+      raise UserError(f'--{name}={getattr(config, name)} and {source} both '
+                      'describe the cluster; give one of them')
   found = _from_flags(config) if flags else _from_tf_config(text)
   if found.jobs and found.job != EVALUATOR:
     _check_jobs(found)
@@ -153,32 +146,25 @@ def _from_flags(config):
 
 
 def _from_tf_config(text):
-  what = f'the environment variable {TF_CONFIG}'
-
-  def bad(why):
-    return UserError(f'{what} {why}; unset it, or see README.md')
-
   try:
     value = json.loads(text)
     given, task = value.get('cluster') or {}, value.get('task') or {}
     job, index = task.get('type', WORKER), task.get('index', 0)
-    unknown = set(given) - set(JOBS)
-    jobs = {name: _addresses(f'{name} of {what}', addresses)
+    jobs = {name: _addresses(f'{name} of {TF_CONFIG}', addresses)
             for name, addresses in given.items()
             if addresses and name != EVALUATOR}  # No task needs to reach it.
+    if not {job, *given} <= set(JOBS):
+      raise ValueError(f'known jobs are {", ".join(JOBS)}')
+    if len(jobs.get(CHIEF, ())) > 1:
+      raise ValueError('it has more than one chief')
+    if job != EVALUATOR and (jobs or job == PS) and not (
+        0 <= index < len(jobs.get(job, ()))):
+      raise ValueError(f'it has no address for {job} {index}')
   except (ValueError, TypeError, AttributeError) as error:
-    raise bad('is not {"cluster": {job: ["host:port"]}, "task": {"type": job, '
-              f'"index": number}}}} ({error})')
-  if unknown:
-    raise bad(f'has the job {min(unknown)}; known are {", ".join(JOBS)}')
-  if job not in JOBS or not isinstance(index, int) or index < 0:
-    raise bad(f'has the task {json.dumps(task)}; its type must be one of '
-              f'{", ".join(JOBS)}, its index a number from 0')
-  if len(jobs.get(CHIEF, ())) > 1:
-    raise bad('has more than one chief')
-  count = len(jobs.get(job, ()))
-  if job != EVALUATOR and (jobs or job == PS) and index >= count:
-    raise bad(f'has {count} addresses of {job}, so none for task {index}')
+    raise UserError(
+        f'the environment variable {TF_CONFIG} is not {{"cluster": {{job: '
+        '["host:port"]}, "task": {"type": job, "index": number}} '
+        f'({error}); unset it, or see README.md')
   if (job in (CHIEF, WORKER) and PS not in jobs
       and sum(map(len, jobs.values())) < 2):
     return ALONE

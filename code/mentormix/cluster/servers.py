@@ -2,7 +2,6 @@
 
 Below, `cluster` is a `roles.Cluster` and `config` a `config.TrainConfig`.
 """
-import contextlib
 import json
 import socket
 import time
@@ -15,7 +14,6 @@ from mentormix import runtime
 from mentormix.runtime import tf
 
 _POLL_SECS = 0.5
-_TELL_SECS = 30  # How long `end` waits for a ps that is being restarted.
 
 
 class Stopped(Exception):
@@ -26,8 +24,8 @@ def start(cluster, config):
   """Starts the server of this task; the cluster must have jobs.
 
   Returns:
-    (server, watch): a tf.train.Server, which listens on every interface; and a
-    `watch.Watch` over the tasks that this one needs.
+    (server, watch): a tf.train.Server, and a `watch.Watch` over the tasks that
+    this one needs.
 
   Raises:
     UserError: others could reach the server, and the user did not allow that;
@@ -99,17 +97,8 @@ class SessionCreator(tf.train.SessionCreator):
   """Opens sessions: the first one, and one after each loss of a server.
 
   Unlike the creators of tf.train.MonitoredTrainingSession, it handles signals
-  while it waits for other tasks, and checks every second, not every 30, whether
-  the chief has initialized the variables.
-
-  Args:
-    cluster: a `roles.Cluster`.
-    watch: a `watch.Watch`.
-    target: the address of this task's server, for tf.Session.
-    settings: of `session_config`.
-    directory: where checkpoints are, for the chief.
-    scaffold: a tf.train.Scaffold.
-    is_stopped: a callable: whether a signal has ended the run.
+  (`is_stopped`) while it waits for other tasks, and checks every second, not
+  every 30, whether the chief has initialized the variables.
   """
 
   def __init__(self, cluster, watch, target, settings, directory, scaffold,
@@ -140,13 +129,7 @@ class SessionCreator(tf.train.SessionCreator):
 
 
 class AgreementHook(tf.train.SessionRunHook):
-  """Ends a task whose settings differ from the chief's.
-
-  Args:
-    cluster: a `roles.Cluster`.
-    settings: name -> value of what has to be equal, as JSON represents it.
-    is_stopped: a callable: whether a signal has ended the run.
-  """
+  """Ends a task whose settings, as JSON has them, differ from the chief's."""
 
   def __init__(self, cluster, settings, is_stopped):
     self._cluster = cluster
@@ -186,12 +169,7 @@ class AgreementHook(tf.train.SessionRunHook):
 
 
 def differences(theirs, ours):
-  """Says which settings of two tasks differ; '' if none do.
-
-  Args:
-    theirs: name -> value, of the chief.
-    ours: name -> value, of this task.
-  """
+  """Says which settings, name -> value, of two tasks differ; '' if none do."""
   return ', '.join(
       f'{name} is {theirs.get(name)} there, {ours.get(name)} here'
       for name in sorted(set(theirs) | set(ours))
@@ -205,11 +183,7 @@ def _end_queue(task):
 
 
 def serve(cluster, config):
-  """Runs a ps: it holds variables until the chief says that training has ended.
-
-  Raises:
-    UserError: as `start` does.
-  """
+  """Runs a ps, which holds variables until the chief ends the training."""
   runtime.select_device('')
   server, watch = start(cluster, config)
   with tf.Graph().as_default():
@@ -228,19 +202,14 @@ def end(cluster, config, server):
 
   The chief calls this with its tf.train.Server.
   """
-  until = time.monotonic() + _TELL_SECS
-  untold = dict(enumerate(cluster.jobs[roles.PS]))
-  while untold and time.monotonic() < until:
-    for task in [t for t, address in untold.items()
-                 if watch_lib.answers(address)]:
-      settings = session_config(cluster, config)
-      settings.device_filters[0] = f'/job:ps/task:{task}'
-      with contextlib.suppress(tf.errors.OpError), tf.Graph().as_default():
-        tell = _end_queue(task).enqueue([True])
-        with tf.Session(server.target, config=settings) as session:
-          session.run(tell)
-        del untold[task]
-    time.sleep(_POLL_SECS if untold else 0)
-  for task, address in untold.items():
-    log(f'ps {task} at {address} does not answer; if it runs, it does not know '
-        'that training has ended')
+  for task, address in enumerate(cluster.jobs[roles.PS]):
+    if not watch_lib.answers(address):
+      log(f'ps {task} at {address} does not answer; if it runs, it does not '
+          'know that training has ended')
+      continue
+    settings = session_config(cluster, config)
+    settings.device_filters[0] = f'/job:ps/task:{task}'
+    with tf.Graph().as_default():
+      tell = _end_queue(task).enqueue([True])
+      with tf.Session(server.target, config=settings) as session:
+        session.run(tell)

@@ -13,7 +13,6 @@ from mentormix.data import input_pipeline
 from mentormix.messages import UserError
 from mentormix.runtime import tf
 from mentormix import schedules
-from mentormix.training import loop as training_loop
 from mentormix.training import step as step_lib
 
 CONFIG = config_lib.TrainConfig(
@@ -159,11 +158,6 @@ def test_the_settings_that_differ_from_the_chief_are_named():
   assert servers.differences(
       settings, {'mixup_alpha': 3.0, 'method': 'mentormix', 'seed': 1}) == (
           'mixup_alpha is 8.0 there, 3.0 here, seed is None there, 1 here')
-  # pylint: disable=protected-access
-  agreed = training_loop._agreed(CONFIG)
-  assert agreed == training_loop._agreed(CONFIG._replace(
-      listen_on_all_interfaces=True, task=1, data_dir='elsewhere'))
-  assert 'mixup_alpha' in agreed and 'max_number_of_steps' in agreed
 
 
 def test_a_task_talks_to_the_servers_only():

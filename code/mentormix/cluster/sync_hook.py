@@ -12,11 +12,7 @@ class SyncHook(tf.train.SessionRunHook):
 
   It does what the hook of tf.train.SyncReplicasOptimizer does, but the thread
   that takes the steps ends with the session. TensorFlow waits two minutes for
-  that thread, and prints a stack.
-
-  Args:
-    optimizer: a tf.train.SyncReplicasOptimizer that has been applied.
-    cluster: a `roles.Cluster`.
+  that thread, and prints a stack. The optimizer must have been applied.
   """
 
   def __init__(self, optimizer, cluster):

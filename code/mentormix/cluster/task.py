@@ -12,20 +12,9 @@ from mentormix.runtime import tf
 
 
 class Task:
-  """One task of a run, which may be its only one.
-
-  Attributes:
-    cluster: a `roles.Cluster`.
-    signals: a `signals.Signals`.
-  """
+  """One task of a run, which may be its only one; it is a worker."""
 
   def __init__(self, config, cluster=roles.ALONE):
-    """Creates the task.
-
-    Args:
-      config: a `config.TrainConfig`.
-      cluster: a `roles.Cluster`; this process is one of its workers.
-    """
     self.cluster = cluster
     self.signals = signals_lib.Signals()
     self._config = config
@@ -61,6 +50,9 @@ class Task:
 
     Args:
       agreed: name -> value of what all tasks must have in common.
+
+    Returns:
+      A list; empty without a server.
     """
     if not self._server:
       return []
@@ -68,15 +60,7 @@ class Task:
             _WatchHook(self._watch)]
 
   def session(self, scaffold, hooks):
-    """Opens a session that runs steps.
-
-    Args:
-      scaffold: a tf.train.Scaffold.
-      hooks: of the session.
-
-    Raises:
-      servers.Stopped: a signal came before there was a session.
-    """
+    """Opens a session that runs steps; servers.Stopped if a signal came."""
     settings = servers.session_config(self.cluster, self._config)
     directory = os.path.abspath(self._config.train_log_dir)
     if not self._server:

@@ -14,7 +14,7 @@ _SAY_SECS = 60  # Between two lines while a task stays out of reach.
 
 
 def split(address):
-  """(host, port) of host:port; the host of IPv6 without its brackets."""
+  """(host, port) of host:port, without the brackets of IPv6."""
   host, _, port = address.rpartition(':')
   return host.strip('[]'), int(port)
 
@@ -32,14 +32,9 @@ class Watch:
   """Watches, in a thread, the tasks that this one needs.
 
   TensorFlow waits forever, in silence, for a server that is gone. This class
-  reports which task does not answer. It ends the process when that lasts too
-  long, or when no step is finished for as long.
-
-  Args:
-    cluster: a `roles.Cluster`.
-    timeout: seconds to wait for a task, or for a step after `wait`; 0 waits
-      forever.
-    is_sync: whether a step takes every worker.
+  reports which task does not answer. It ends the process when that lasts
+  `timeout` seconds, or when no step is finished for as long after `wait`; 0
+  waits forever. `is_sync` says that a step takes every worker.
   """
 
   def __init__(self, cluster, timeout, is_sync=False):
@@ -122,12 +117,7 @@ class Watch:
     self.stepped()
 
   def wait_until_gone(self, addresses, is_stopped):
-    """Returns when nobody listens there any more, or after the timeout.
-
-    Args:
-      addresses: of tasks.
-      is_stopped: a callable; once it is true, this returns anyway.
-    """
+    """Returns when nobody listens there, after the timeout or a signal."""
     until = time.monotonic() + (self._timeout or float('inf'))
     while any(map(answers, addresses)) and not is_stopped():
       self.stepped()  # No step is due any more.

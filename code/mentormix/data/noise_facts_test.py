@@ -11,10 +11,8 @@ from mentormix.messages import UserError
 
 @pytest.mark.parametrize('text,words', [
     ('', 'cannot be read'), ('[1]', 'does not hold the facts'),
-    ('{"seed": ' + '9' * 5000 + '}', 'the number 9+ is too large'),
-    ('{"x": -NaN}', 'cannot be read'), ('{"x": NaN}', 'NaN is not finite'),
-    ('{"x": 1e999}', '1e999 is not finite'), ('[' * 100000, 'cannot be read'),
-    ('{"x": "%s"}' % ('x' * (4 << 20)), 'more than 4 MiB')])
+    ('{"x": -NaN}', 'cannot be read'), ('[' * 100000, 'cannot be read'),
+    ('{"x": "' + 'x' * (4 << 20) + '"}', 'more than 4 MiB')])
 def test_damaged_facts(tmp_path, text, words):
   (tmp_path / noise_facts.FACTS_FILE).write_text(text)
   with pytest.raises(UserError, match='noise.json.*' + words) as error:

@@ -32,12 +32,7 @@ def resnet(images, num_classes, is_training, depth, widths,
 
   Returns:
     Logits [B, K] float32.
-
-  Raises:
-    ValueError: `depth` is not 6n + 2.
   """
-  if depth < 8 or (depth - 2) % 6:
-    raise ValueError(f'depth must be 6n + 2, at least 8, not {depth!r}')
   with tf.variable_scope(f'ResNet{depth}', custom_getter=_getter(dtype)), \
       slim.arg_scope(_arg_scope(is_training, update_statistics)):
     with tf.variable_scope('init'):
@@ -120,7 +115,7 @@ def batch_norm(x, is_training, update_statistics, scope):
     x: [B, H, W, C].
     is_training: whether to normalise by the batch.
     update_statistics: whether to add updates to tf.GraphKeys.UPDATE_OPS.
-    scope: name of the variable scope.
+    scope: of the variables.
 
   Returns:
     [B, H, W, C].

@@ -240,10 +240,3 @@ def test_initial_values():
   assert np.abs(conv).max() > 3 * conv.std()  # Not truncated.
   assert np.abs(dense).max() <= np.sqrt(3.0 / 64)
   assert np.abs(dense).max() > 0.95 * np.sqrt(3.0 / 64)
-
-
-@pytest.mark.parametrize('depth', [2, 9, 31])
-def test_depth_must_be_6n_plus_2(depth):
-  with pytest.raises(ValueError, match='6n'):
-    resnet.resnet(tf.zeros([1, 32, 32, 3]), 10, False, depth=depth,
-                  widths=(4, 4, 4, 4))

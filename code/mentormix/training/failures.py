@@ -15,15 +15,12 @@ from mentormix.runtime import tf
 
 @contextlib.contextmanager
 def explained(config, dataset, shards):
-  """Turns an error in the block into a line that says what it means.
+  """Turns an error in the block into a RunError that says what it means.
 
   Args:
     config: a `config.TrainConfig`.
     dataset: a `datasets.Dataset`.
     shards: the `datasets.Shard`s of the training split.
-
-  Raises:
-    RunError: the line says what to fix, and that training can resume.
   """
   try:
     yield

@@ -23,13 +23,6 @@ class NanHook(tf.train.SessionRunHook):
   """Ends training in the step whose loss or weights are not finite."""
 
   def __init__(self, step, learning_rate, directory):
-    """Creates the hook.
-
-    Args:
-      step: a `step.Step`.
-      learning_rate: the initial one, for the error message.
-      directory: where checkpoints are.
-    """
     self._fetches = {'loss': step.loss,
                      'sum of squared weights': step.weights_l2}
     self._done = step.done
@@ -53,11 +46,7 @@ class NanHook(tf.train.SessionRunHook):
 
 
 class EndHook(tf.train.SessionRunHook):
-  """Ends training after a number of steps.
-
-  tf.train.StopAtStepHook may take one step too many if other workers count
-  steps, too.
-  """
+  """As tf.train.StopAtStepHook, but right if other workers count steps, too."""
 
   def __init__(self, step, end):
     self._done = step.done
@@ -81,8 +70,7 @@ class ProgressHook(tf.train.SessionRunHook):
     self._progress = None
 
   def after_create_session(self, session, coord):
-    """Also called after a server was gone; some steps are then repeated."""
-    if self._progress:
+    if self._progress:  # A server was gone; some steps are repeated.
       self._progress.close()
     self._progress = progress.Progress(
         int(session.run(tf.train.get_global_step())), self._end)
@@ -105,18 +93,10 @@ class SummaryHook(tf.train.SessionRunHook):
   """Writes summaries: of the first step, then of one every few seconds."""
 
   def __init__(self, step, directory, interval_secs, is_new):
-    """Creates the hook.
-
-    Args:
-      step: a `step.Step`.
-      directory: where the summaries go.
-      interval_secs: seconds between two summaries.
-      is_new: whether the run starts at step 0; the graph is then written, too.
-    """
     self._fetches = {'done': step.done}
     self._directory = directory
     self._interval_secs = interval_secs
-    self._is_new = is_new
+    self._is_new = is_new  # The graph is then written, too.
     self._due = 0  # When, in seconds since 1970.
 
   def begin(self):
@@ -157,7 +137,7 @@ class TraceHook(tf.train.SessionRunHook):
       path: of the trace, a CSV file.
       directory: where checkpoints are.
       num_rows: how many examples the whole training sees.
-      is_new: whether the run is new, so that the file must not hold rows.
+      is_new: whether the file must not hold rows.
     """
     self._done = step.done
     self._fetches = (batch.source_ids, step.epoch_percent, batch.labels,
@@ -205,11 +185,6 @@ class SignalHook(tf.train.SessionRunHook):
   """
 
   def __init__(self, signals):
-    """Creates the hook.
-
-    Args:
-      signals: a `signals.Signals`.
-    """
     self._signals = signals
 
   def after_create_session(self, session, coord):
@@ -225,21 +200,11 @@ class CheckpointHook(tf.train.SessionRunHook):
 
   TensorFlow's own hook runs before all others and writes from a thread: it
   saves a NaN before another hook can see it, and loses summaries on a full
-  disk.
+  disk. `wait` returns when no other worker trains any more.
   """
 
   def __init__(self, saver, directory, interval_secs, signals, trace=None,
                wait=lambda: None):
-    """Creates the hook.
-
-    Args:
-      saver: a tf.train.Saver.
-      directory: where checkpoints go.
-      interval_secs: seconds between two checkpoints.
-      signals: a `signals.Signals`.
-      trace: a `TraceHook`, or None.
-      wait: a callable that returns when no other worker trains any more.
-    """
     self._saver = saver
     self._directory = directory
     # Absolute, for a --master with another working directory.

@@ -77,19 +77,16 @@ def train(config, cluster=roles.ALONE):
 
 
 def _load(config, task):
-  """Checks and reads everything that does not need a graph.
-
-  Returns:
-    A `Run`.
-
-  Raises:
-    UserError: as of `train`.
-  """
+  """Checks and reads everything that does not need a graph; gives a `Run`."""
   runtime.select_device(config.device_id)
   dataset = datasets.get(config.dataset_name, config.data_dir)
   students.get(config.studentnet)  # These two raise for a wrong flag.
   schedules.dropout_table(config.example_dropout_rates)
-  _check_precision(config)
+  precision.check_precision(config.precision)
+  if config.sync_replicas and config.precision == 'mixed' and runtime.IS_1_15:
+    raise UserError('--sync_replicas with --precision=mixed needs TensorFlow '
+                    f'2.x: TensorFlow {runtime.VERSION} scales the loss for '
+                    'one worker only')
   network, md5 = None, ''
   if config.method in config_lib.WEIGHTED:
     network = loading.load(config.trained_mentornet_dir,
@@ -113,30 +110,8 @@ def _load(config, task):
   return run
 
 
-def _check_precision(config):
-  """Raises UserError if this machine cannot compute in that precision."""
-  slow = precision.check_precision(config.precision)
-  if slow:
-    log(slow)
-  if config.sync_replicas and config.precision == 'mixed' and runtime.IS_1_15:
-    raise UserError('--sync_replicas with --precision=mixed needs TensorFlow '
-                    f'2.x: TensorFlow {runtime.VERSION} scales the loss for '
-                    'one worker only')
-
-
 def _resume(config, mentornet_md5):
-  """Finds the step to resume from, and whether the run may resume.
-
-  Args:
-    config: a `config.TrainConfig`.
-    mentornet_md5: of the files of its MentorNet.
-
-  Returns:
-    (start, started) as in `Run`.
-
-  Raises:
-    UserError: the directory does not hold a run with these settings.
-  """
+  """Returns (start, started) as in `Run`, if the run may resume."""
   if not checkpoints.are_there(config.train_log_dir):
     return 0, None  # Settings of a start that failed do not count.
   saved = config_lib.load(config.train_log_dir)
@@ -167,12 +142,7 @@ def _save_settings(config, run):
 
 
 def _build(config, run, task):
-  """Adds input and step to the graph.
-
-  Returns:
-    (step, saver, hooks): a `step.Step`, a tf.train.Saver, and the hooks of the
-    session.
-  """
+  """Adds input and step to the graph; returns (step, saver, hooks)."""
   cluster = task.cluster
   who = ('a new run' if not run.start else f'from step {run.start}'
          ) if task.is_chief else f'worker {cluster.worker}'
@@ -215,8 +185,7 @@ def _hooks(config, run, step, batch, saver, task):
       hooks_lib.ProgressHook(step, config.max_number_of_steps),
       hooks_lib.SignalHook(task.signals),
   ]
-  if step.sync_hook:
-    hooks.append(step.sync_hook)
+  hooks += [step.sync_hook] if step.sync_hook else []
   if not task.is_chief:  # Only the chief writes.
     return hooks
   if config.save_summaries_secs:
@@ -248,17 +217,14 @@ def _run(step, saver, hooks, task):
 
 def _outcome(config, task):
   """Reports how the run ended; returns the exit code."""
+  last = checkpoints.last_step(config.train_log_dir)
   number = task.signals.stopped_by
-  stopped_by = number and signal.Signals(number).name
   if not number:
     task.end()
-  last = checkpoints.last_step(config.train_log_dir)
-  if not task.is_chief:
-    log(f'stopped by {stopped_by}; rerun the same command to join again'
-        if number else 'training has ended')
-  elif number:
-    log(f'stopped by {stopped_by} at step {last}, checkpoint saved; rerun the '
-        'same command to resume')
-  else:
-    log(f'trained to step {last}: {config.train_log_dir}')
-  return 128 + number if number else 0
+    log(f'trained to step {last}: {config.train_log_dir}' if task.is_chief
+        else 'training has ended')
+    return 0
+  log(f'stopped by {signal.Signals(number).name}' + (
+      f' at step {last}, checkpoint saved; rerun the same command to resume'
+      if task.is_chief else '; rerun the same command to join again'))
+  return 128 + number

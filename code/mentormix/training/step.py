@@ -150,12 +150,6 @@ class _AveragingOptimizer:
   """Takes a step, then updates the weight averages, then counts the step."""
 
   def __init__(self, optimizer, decay):
-    """Creates the optimizer.
-
-    Args:
-      optimizer: a tf.train.Optimizer.
-      decay: float32 scalar, of the moving averages.
-    """
     self._decay = decay
     self._optimizer = optimizer
     self.compute_gradients = optimizer.compute_gradients
