@@ -24,7 +24,7 @@ METHOD_SETTINGS = {
 METHODS = tuple(METHOD_SETTINGS)
 PRECISIONS = ('float32', 'mixed')
 WEIGHTED = ('mentornet', 'mentormix')  # These need a MentorNet.
-_LARGEST = 2**31 - 1  # The largest number, unless a setting says otherwise.
+_LARGEST = 2**31 - 1  # The largest int, unless a setting says otherwise.
 
 
 class Setting(NamedTuple):
@@ -41,7 +41,9 @@ class Setting(NamedTuple):
 
   def check(self, value):
     """Raises UserError, which names the flag and its range, for a bad value."""
-    high = _LARGEST if self.at_most is None else self.at_most
+    high = self.at_most
+    if high is None:
+      high = _LARGEST if isinstance(self.default, int) else 1e308
     if self.choices:
       good, words = value in self.choices, f'one of {", ".join(self.choices)}'
     elif self.above is not None:
