@@ -360,9 +360,3 @@ def test_a_task_refuses_to_start_where_others_could_reach_it(
         finished, 2, 'has no password, executes what it is sent',
         '--listen_on_all_interfaces')
     assert not finished.out and not os.listdir(str(tmp_path))
-
-
-def test_synchronous_training_needs_a_cluster(train, tmp_path):
-  testing.assert_one_line(
-      train(train_log_dir=tmp_path / 'train', sync_replicas=True), 2,
-      '--sync_replicas needs a cluster: see --worker_hosts')

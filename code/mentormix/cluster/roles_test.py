@@ -82,12 +82,9 @@ def test_slips_in_host_lists(changes, said):
 @pytest.mark.parametrize('environment,said', [
     ('{', 'is not {"cluster": {job: ["host:port"]}, "task": {"type": job, '),
     ('[]', 'is not {"cluster": '),
-    ({'cluster': ['a:1']}, 'is not {"cluster": '),
     ({'cluster': {'ps': [1]}}, 'is not {"cluster": '),
     ({'cluster': {'ps': 'a:1'}}, "'a' is not an address; write host:port"),
-    ({'cluster': {'ps': ['a']}}, "'a' is not an address"),
     (dict(TF_CONFIG, task={'type': 'boss'}), 'has the task {"type": "boss"}'),
-    (dict(TF_CONFIG, task={'type': ['worker']}), 'has the task'),
     (dict(TF_CONFIG, task={'type': 'worker', 'index': 1}),
      'has 1 addresses of worker, so none for task 1'),
     ({'cluster': {'boss': ['a:1']}}, 'has the job boss'),
@@ -105,8 +102,8 @@ def test_slips_in_tf_config(environment, said):
 @pytest.mark.parametrize('settings,said', [
     (dict(task=1), '--job_name= must be given'),
     (dict(sync_replicas=True, master='grpc://a:1'),
-     'is not known; give --ps_hosts and --worker_hosts instead'),
-    (dict(cluster_timeout=-1), '--cluster_timeout=-1 must be from 0')])
+     '--master=grpc://a:1; give --ps_hosts and --worker_hosts instead'),
+    (dict(cluster_timeout=-1), '--cluster_timeout=-1 must be at least 0')])
 def test_slips_in_settings(settings, said):
   with pytest.raises(UserError) as error:
     config_lib.validate_cluster(config_lib.TrainConfig(**settings))
