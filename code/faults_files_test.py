@@ -14,7 +14,7 @@ from faults_test import READY
 from faults_test import Run
 from faults_test import SAVED
 from faults_test import STEPS
-from faults_test import digests
+from faults_test import contents
 from faults_test import half  # noqa: F401  These four are fixtures.
 from faults_test import new  # noqa: F401
 from faults_test import run  # noqa: F401
@@ -51,10 +51,10 @@ def test_the_newest_checkpoints_are_damaged(run, uncut, damage, ending):
     damage(run.prefix(step) + ending)
   good = steps[-3]
   assert run.newest() == good
-  before, rows = digests(run.train_dir), run.rows()
+  before, rows = contents(run.train_dir), run.rows()
 
   finished = run.evaluate_once()
-  assert digests(run.train_dir) == before
+  assert contents(run.train_dir) == before
   assert set(rows) <= set(run.rows())
   assert {row.step for row in run.rows()} == run.readable()
   if (damage, ending) != (os.remove, INDEX):  # Then there is no checkpoint.
@@ -65,35 +65,12 @@ def test_the_newest_checkpoints_are_damaged(run, uncut, damage, ending):
   for step in hit:
     if (damage, ending) != (os.remove, INDEX):
       assert f'model.ckpt-{step} cannot be read' in process.text()
-  kept = set(digests(run.train_dir).values())
-  for name, digest in before.items():
+  kept = set(contents(run.train_dir).values())
+  for name, content in before.items():
     if any(name.startswith(f'model.ckpt-{step}.') for step in hit):
-      assert digest in kept, f'{name} is deleted'
+      assert content in kept, f'{name} is deleted'
   assert process.finish()[0] == 0, process.text('.err')
   run.assert_ended_as(uncut)
-
-
-def test_every_checkpoint_is_damaged(run):
-  for step in run.steps():
-    _cut(run.prefix(step) + INDEX)
-  before = digests(run.train_dir)
-  testing.assert_one_line(run.train().finish(), 2, run.train_dir)
-  assert digests(run.train_dir) == before
-
-
-@pytest.mark.parametrize('text', [
-    None, '', '\0\xff{model', 'model_checkpoint_path: "model.ckpt-999999"\n'
-    'all_model_checkpoint_paths: "model.ckpt-999999"\n'])
-def test_the_list_of_checkpoints_is_missing_or_damaged(run, uncut, text):
-  path = os.path.join(run.train_dir, 'checkpoint')
-  os.remove(path)
-  if text is not None:
-    with open(path, 'w') as f:
-      f.write(text)
-  code, _, err = run.evaluate_once()
-  assert code == 0, err
-  assert [row.step for row in run.rows()] == run.steps()
-  run.assert_finishes_as(uncut, run.steps()[-1])
 
 
 # Disks that are full or read-only.
@@ -105,11 +82,12 @@ class Full:
   def __init__(self, run):
     self.run, self._filler = run, os.path.join(run.directory, 'filler')
 
-  def strike(self):
-    """Leaves room for half of a checkpoint, so that a save fails midway."""
-    rest = os.path.getsize(self.run.prefix(self.run.newest()) + DATA) // 2
+  def strike(self, room=0):
+    """Leaves room for this share of a checkpoint."""
+    rest = os.path.getsize(self.run.prefix(self.run.newest()) + DATA) * room
     testing.fill_disk(self.run.directory)
-    os.truncate(self._filler, max(os.path.getsize(self._filler) - rest, 0))
+    size = os.path.getsize(self._filler)
+    os.truncate(self._filler, max(size - int(rest), 0))
 
   def fix(self):
     os.remove(self._filler)
@@ -121,7 +99,8 @@ class ReadOnly:
   def __init__(self, run):
     self.run = run
 
-  def strike(self):
+  def strike(self, room=0):
+    del room
     directory = self.run.directory
     subprocess.check_call(['mount', '--bind', directory, directory])
     subprocess.check_call(['mount', '-o', 'remount,bind,ro', directory])
@@ -143,43 +122,31 @@ def disk(half, digits, request, tmp_path):
       disk.fix()
 
 
-def _assert_fails_and_is_resumed(disk, process, uncut, codes=(1,)):
-  saved = disk.run.newest()
+@pytest.mark.parametrize('when', ['start', 'checkpoint', 'summary'])
+def test_the_disk_fails_in_training(disk, uncut, when):
+  run = disk.run
+  if when == 'start':
+    disk.strike(room=0.5)
+  process = run.train(save_interval_secs=600 if when == 'summary' else 1)
+  if when != 'start':
+    process.wait_for(READY)
+    disk.strike(room=0.5 if when == 'checkpoint' else 0)
+  if when == 'checkpoint':
+    process.send(signal.SIGUSR1)
+  saved = run.newest()
   finished = process.finish()
-  assert finished[0] in codes
-  testing.assert_one_line(finished, finished[0], disk.run.directory)
-  assert disk.run.newest() >= saved
+  assert finished[0] in ((1, 2) if when == 'start' else (1,))
+  testing.assert_one_line(
+      finished, finished[0], run.directory,
+      '' if when == 'start' else 'then rerun the same command to resume from')
+  assert run.newest() >= saved
   disk.fix()
-  disk.run.assert_finishes_as(uncut, disk.run.newest())
-
-
-def test_the_disk_fails_at_the_start(disk, uncut):
-  disk.strike()
-  _assert_fails_and_is_resumed(disk, disk.run.train(), uncut, codes=(1, 2))
-
-
-def test_the_disk_fails_at_a_checkpoint(disk, uncut):
-  process = disk.run.train()
-  process.wait_for(READY)
-  disk.strike()
-  process.send(signal.SIGUSR1)
-  _assert_fails_and_is_resumed(disk, process, uncut)
-
-
-def test_the_disk_fails_at_a_summary(disk, uncut):
-  process = disk.run.train(save_interval_secs=600)
-  process.wait_for(READY)
-  disk.strike()
-  if isinstance(disk, Full):
-    testing.fill_disk(disk.run.directory)
-  _assert_fails_and_is_resumed(disk, process, uncut)
+  run.assert_finishes_as(uncut, run.newest())
 
 
 def test_the_disk_fails_at_a_result(disk):
   run, rows = disk.run, disk.run.rows()
   disk.strike()
-  if isinstance(disk, Full):
-    testing.fill_disk(run.directory)
   finished = run.evaluate_once()
   assert finished.code in (1, 2)
   testing.assert_one_line(finished, finished.code, run.eval_dir)

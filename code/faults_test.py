@@ -6,7 +6,6 @@ from the newest readable checkpoint and end with the same bits as a run that
 nothing happened to. No saved step and no row of a table may be lost or doubled.
 A command that cannot resume says so in one line.
 """
-import hashlib
 import os
 import random as random_lib
 import re
@@ -217,10 +216,9 @@ def _contents(path):
     return f.read()
 
 
-def digests(directory):
-  """Name -> digest of every file in a directory but the lock."""
-  return {name: hashlib.md5(
-      _contents(os.path.join(directory, name))).hexdigest()
+def contents(directory):
+  """Name -> content of every file in a directory but the lock."""
+  return {name: _contents(os.path.join(directory, name))
           for name in _names(directory) if name != files.LOCK_FILE}
 
 

@@ -1,8 +1,6 @@
 """Tests of finding, reading and recovering checkpoints of both forms."""
 import os
-import resource
 import shutil
-import zipfile
 
 import hypothesis
 import numpy as np
@@ -14,6 +12,7 @@ from mentormix.messages import UserError
 from mentormix.runtime import tf
 from mentormix import testing
 
+_DATA, _INDEX = '.data-00000-of-00001', '.index'
 SHAPES = {'net/w': [2, 3], 'net/b': [3]}
 VALUES = {'net/w': np.arange(6, dtype=np.float32).reshape(2, 3) / 8,
           'net/b': np.float32([1.5, -2, 0])}
@@ -33,6 +32,10 @@ def _save_tensorflow(directory, step=7, **values):
     session.run(tf.global_variables_initializer())
     return tf.train.Saver().save(
         session, str(directory / checkpoints.BASENAME), step)
+
+
+FILES = pytest.mark.parametrize('save,ending', [
+    (_save_arrays, ''), (_save_tensorflow, _INDEX), (_save_tensorflow, _DATA)])
 
 
 @pytest.mark.parametrize('save', [_save_arrays, _save_tensorflow])
@@ -67,40 +70,23 @@ def test_of_another_student(save, tmp_path):
     checkpoints.read(path, dict(SHAPES, **{'net/w': [2, 4]}), 'it')
 
 
-@pytest.mark.parametrize('save,ending', [
-    (_save_arrays, ''), (_save_tensorflow, '.index'),
-    (_save_tensorflow, '.data-00000-of-00001')])
-@pytest.mark.parametrize('damage', ['cut', 'other', 'gone'])
-def test_damaged(save, ending, damage, tmp_path):
+def _spoil(path):
+  with open(path, 'wb') as f:
+    f.write(b'\xff' * 1000)
+
+
+@FILES
+def test_damaged_or_missing(save, ending, tmp_path):
   path = save(tmp_path)
-  size = os.path.getsize(path + ending)
-  if damage == 'gone':
-    os.remove(path + ending)
-  else:
-    with open(path + ending, 'r+b') as f:
-      if damage == 'cut':
-        f.truncate(size // 2)
-      else:
-        f.write(b'\xff' * size)
-  with pytest.raises(RunError, match='model.ckpt-7.* cannot be read: .+'):
-    checkpoints.read(path, SHAPES, 'it')
+  for damage in _spoil, os.remove:
+    damage(path + ending)
+    with pytest.raises(RunError, match='model.ckpt-7.* cannot be read: .+'):
+      checkpoints.read(path, SHAPES, 'it')
 
 
 def test_nothing_is_unpickled(tmp_path):
   path = _save_arrays(tmp_path, **{'net/w': np.array([{}], object)})
   with pytest.raises(RunError, match='cannot be read: .*allow_pickle=False'):
-    checkpoints.read(path, SHAPES, 'it')
-
-
-@pytest.mark.parametrize('shape', [(1 << 41,), (-3,)])
-def test_headers_with_impossible_shapes(shape, tmp_path):
-  """An array of 8 TiB is refused before memory is reserved for it."""
-  path = str(tmp_path / 'model.ckpt-7.npz')
-  with zipfile.ZipFile(path, 'w') as archive:
-    with archive.open('net/w.npy', 'w') as f:
-      np.lib.format.write_array_header_1_0(
-          f, {'descr': '<f4', 'fortran_order': False, 'shape': shape})
-  with pytest.raises(RunError, match='cannot be read: .+'):
     checkpoints.read(path, SHAPES, 'it')
 
 
@@ -124,9 +110,7 @@ def test_something_other_than_floating_point_numbers(save, content, tmp_path):
     checkpoints.read(save(tmp_path, **content), SHAPES, 'it')
 
 
-@pytest.mark.parametrize('save,ending', [
-    (_save_arrays, ''), (_save_tensorflow, '.index'),
-    (_save_tensorflow, '.data-00000-of-00001')])
+@FILES
 def test_random_damage(save, ending, tmp_path):
   """Gives the values that were written, or a clean error."""
   path = save(tmp_path)
@@ -185,8 +169,6 @@ def test_readable_checkpoints_stay_unchanged(tmp_path):
                     for name in os.listdir(directory)}
 
 
-_DATA, _INDEX = '.data-00000-of-00001', '.index'
-
 
 def _cut(path):
   os.truncate(path, os.path.getsize(path) // 2)
@@ -238,12 +220,12 @@ def test_the_list_is_missing_or_wrong(tmp_path, text):
   os.remove(str(tmp_path / 'checkpoint'))
   if text is not None:
     (tmp_path / 'checkpoint').write_text(text)
+  assert sorted(checkpoints.find(directory)) == [0, 10, 20]
   step, lines = checkpoints.recover(directory)
   assert step == 20
   assert lines[-1] == (f'{directory}/checkpoint was missing or damaged; it '
                        'has been rewritten')
   assert _resumes_from(directory) == 20
-  assert sorted(checkpoints.find(directory)) == [0, 10, 20]
   assert checkpoints.recover(directory) == (20, [])
 
 
@@ -322,36 +304,14 @@ def test_an_interrupted_first_save_is_a_new_run(tmp_path):
   assert not checkpoints.are_there(directory)
 
 
-def _read_nothing(directory, monkeypatch):
-  os.remove(str(directory / f'model.ckpt-20{_DATA}'))
-  os.symlink('/proc/self/mem', str(directory / f'model.ckpt-20{_DATA}'))
-
-
-def _open_too_many_files(directory, monkeypatch):
-  load_checkpoint = tf.train.load_checkpoint
-
-  def load_with_few_files(prefix):
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
-    try:
-      return load_checkpoint(prefix)
-    finally:
-      resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-  monkeypatch.setattr(tf.train, 'load_checkpoint', load_with_few_files)
-
-
-@pytest.mark.parametrize('fail,reason', [
-    (_read_nothing, 'Input/output error'),
-    (_open_too_many_files, 'Too many open files')])
-def test_an_error_of_the_system_is_not_damage(tmp_path, monkeypatch, fail,
-                                              reason):
+def test_an_error_of_the_system_is_not_damage(tmp_path):
   directory = str(tmp_path)
   _save_run(directory)
-  fail(tmp_path, monkeypatch)
+  os.remove(str(tmp_path / f'model.ckpt-20{_DATA}'))
+  os.symlink('/proc/self/mem', str(tmp_path / f'model.ckpt-20{_DATA}'))
   before = sorted(os.listdir(directory))
-  with pytest.raises(UserError, match=f'model.ckpt-20 cannot be read now .*'
-                                      f'{reason}.*nothing was changed'):
+  with pytest.raises(UserError, match='model.ckpt-20 cannot be read now .*Input'
+                                      '/output error.*nothing was changed'):
     checkpoints.recover(directory)
   assert sorted(os.listdir(directory)) == before
 

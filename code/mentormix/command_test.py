@@ -1,66 +1,56 @@
 """Command lines: strict flags, one-line errors, exit codes."""
 import re
-import subprocess
-import sys
-import textwrap
+import types
+import typing
 
 import pytest
 
-_SCRIPT = '''
-from typing import NamedTuple
 from mentormix import command
 from mentormix import messages
+from mentormix import testing
 from mentormix.settings import Setting
 
-class Config(NamedTuple):
+SETTINGS = [
+    Setting('name', 'a', 'A name.'), Setting('size', 1, 'A size.'),
+    Setting('rate', 0.5, 'A rate.'), Setting('fast', True, 'Fast?'),
+    Setting('maybe', None, 'Or.')]
+FAILURES = {
+    'slip': messages.UserError('--name=slip is\n  not allowed'),
+    'failure': messages.RunError('the disk is full'),
+    'full': OSError(28, 'No space left on device', 'file'),
+    'interrupted': KeyboardInterrupt()}
+
+
+class Config(typing.NamedTuple):
+  """What the command takes."""
   name: str
   size: int
   rate: float
   fast: bool
   maybe: str
 
-def main():
+
+def _main():
   config = command.from_flags(Config)
-  if config.name == 'slip':
-    raise messages.UserError('--name=slip is\\n  not allowed')
-  if config.name == 'failure':
-    raise messages.RunError('the disk is full')
-  if config.name == 'full':
-    raise OSError(28, 'No space left on device', 'file')
-  if config.name == 'interrupted':
-    raise KeyboardInterrupt
+  if config.name in FAILURES:
+    raise FAILURES[config.name]
   if config.name == 'stopped':
     return 143
   print(tuple(config))
-
-command.define_flags([
-    Setting('name', 'a', 'A name.'), Setting('size', 1, 'A size.'),
-    Setting('rate', 0.5, 'A rate.'), Setting('fast', True, 'Fast?'),
-    Setting('maybe', None, 'Or.')])
-command.run(main)
-'''
+  return 0
 
 
-@pytest.fixture(scope='module')
-def script(tmp_path_factory):
-  path = tmp_path_factory.mktemp('script') / 'tool.py'
-  path.write_text(textwrap.dedent(_SCRIPT))
-  return str(path)
+def _run(*args):
+  """(exit code, stdout, stderr)."""
+  return testing.run_command(types.SimpleNamespace(
+      __file__='tool.py', main=_main,
+      define_flags=lambda: command.define_flags(SETTINGS)), *args)
 
 
-def _run(script, *args):
-  code = 'import sys; sys.path[:0] = %r; sys.argv = %r; exec(open(%r).read())'
-  process = subprocess.run(
-      [sys.executable, '-c',
-       code % (sys.path, ['tool.py'] + list(args), script)],
-      stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
-  return process.returncode, process.stdout, process.stderr
-
-
-def test_types_come_from_the_defaults(script):
-  assert _run(script) == (0, "('a', 1, 0.5, True, None)\n", '')
+def test_types_come_from_the_defaults():
+  assert _run() == (0, "('a', 1, 0.5, True, None)\n", '')
   args = ['--name=b', '--size=2', '--rate=1', '--nofast', '--maybe=c']
-  assert _run(script, *args)[1] == "('b', 2, 1.0, False, 'c')\n"
+  assert _run(*args).out == "('b', 2, 1.0, False, 'c')\n"
 
 
 @pytest.mark.parametrize('args,code,message', [
@@ -74,19 +64,18 @@ def test_types_come_from_the_defaults(script):
     (['--name=full'], 1, 'No space left on device'),
     (['--name=interrupted'], 130, 'stopped by Ctrl-C'),
 ])
-def test_an_error_is_one_line(script, args, code, message):
-  returned, out, err = _run(script, *args)
-  assert returned == code
-  assert not out
-  assert message in err
-  assert re.match(r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d tool.py: error: ', err)
-  assert err.count('\n') == 1
+def test_an_error_is_one_line(args, code, message):
+  finished = _run(*args)
+  testing.assert_one_line(finished, code, message)
+  assert not finished.out
+  assert re.match(r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d tool.py: error: ',
+                  finished.err)
 
 
-def test_the_result_is_the_exit_code(script):
-  assert _run(script, '--name=stopped')[0] == 143
+def test_the_result_is_the_exit_code():
+  assert _run('--name=stopped').code == 143
 
 
-def test_help_lists_the_flags(script):
-  out = _run(script, '--help')[1]
+def test_help_lists_the_flags():
+  out = _run('--help').out
   assert 'A size.' in out and '--rate' in out

@@ -31,7 +31,8 @@ def test_defaults_are_the_published_ones():
 def test_good_settings_pass():
   config_lib.validate(GOOD)
   config_lib.validate(GOOD._replace(mixup_alpha=0.0, burn_in_epoch=100,
-                                    loss_p_percentile=0.0))
+                                    loss_p_percentile=0.0, seed=2**32 - 1,
+                                    batch_size=2**31 - 1))
   config_lib.validate(GOOD._replace(method='cross_entropy',
                                     trained_mentornet_dir=''))
 
@@ -48,7 +49,9 @@ def test_good_settings_pass():
     ('mixup_alpha', float('nan')), ('mixup_alpha', float('inf')),
     ('method', 'magic'), ('data_dir', ''), ('train_log_dir', ''),
     ('trained_mentornet_dir', ''), ('seed', -1), ('task', -1),
-    ('ps_tasks', -1),
+    ('ps_tasks', -1), ('batch_size', 10**30), ('num_readers', 10**30),
+    ('max_number_of_steps', 10**30), ('seed', 10**30), ('seed', 2**32),
+    ('train_log_dir', 'run*'),  # TensorFlow would see a pattern.
 ])
 def test_a_value_out_of_range_is_named(name, value):
   with pytest.raises(UserError, match=f'--{name}='):
@@ -58,7 +61,7 @@ def test_a_value_out_of_range_is_named(name, value):
 @pytest.mark.parametrize('name,value', [
     ('batch_size', 0), ('eval_interval_secs', 0), ('checkpoint_dir', ''),
     ('eval_dir', ''), ('data_dir', ''), ('data_dir', '/nowhere/at/all'),
-    ('split_name', 'valid')])
+    ('split_name', 'valid'), ('batch_size', 10**30), ('checkpoint_dir', 'a[')])
 def test_evaluation_values_are_checked(name, value, tmp_path):
   good = config_lib.EvalConfig(data_dir=str(tmp_path), checkpoint_dir='c',
                                eval_dir='e')
@@ -68,9 +71,12 @@ def test_evaluation_values_are_checked(name, value, tmp_path):
 
 
 def test_save_and_load(tmp_path):
+  """Also names of files that are not UTF-8."""
   assert config_lib.load(str(tmp_path)) is None
-  config_lib.save(GOOD, str(tmp_path))
-  assert config_lib.load(str(tmp_path)) == dict(GOOD._asdict())
+  config = GOOD._replace(data_dir=os.fsdecode(b'\xff'))
+  config_lib.save(config, str(tmp_path))
+  assert config_lib.load(str(tmp_path)) == dict(config._asdict())
+  assert config_lib.restore(str(tmp_path)) == config
   assert os.listdir(str(tmp_path)) == [config_lib.CONFIG_FILE]
 
 
@@ -87,6 +93,9 @@ def test_a_run_goes_on_only_with_its_settings(tmp_path):
   config_lib.save(config, str(tmp_path))
   config_lib.check_resume(config._replace(max_number_of_steps=5,
                                           device_id='1'))
+  assert config_lib.check_resume(
+      config._replace(listen_on_all_interfaces=True)) == [
+          '--listen_on_all_interfaces is False there, True here']
   with pytest.raises(UserError, match='--mixup_alpha is 8.0 there, 2.0 here.*'
                                       '--studentnet is resnet32 there'):
     config_lib.check_resume(config._replace(mixup_alpha=2.0,
@@ -101,14 +110,6 @@ def test_settings_that_an_earlier_version_saved_are_ignored(tmp_path):
   assert config_lib.restore(str(tmp_path)) == config
   assert config_lib.check_resume(
       config._replace(listen_on_all_interfaces=True)) == []
-
-
-def test_the_ports_of_a_run_may_change(tmp_path):
-  config = GOOD._replace(train_log_dir=str(tmp_path))
-  config_lib.save(config, str(tmp_path))
-  assert config_lib.check_resume(
-      config._replace(listen_on_all_interfaces=True)) == [
-          '--listen_on_all_interfaces is False there, True here']
 
 
 def test_a_run_goes_on_only_with_its_mentornet(tmp_path):
@@ -162,12 +163,6 @@ def test_odd_types(tmp_path, name, value):
       use()
 
 
-def test_names_of_files_that_are_not_utf8_come_back(tmp_path):
-  config = GOOD._replace(data_dir=os.fsdecode(b'\xff'))
-  config_lib.save(config, str(tmp_path))
-  assert config_lib.restore(str(tmp_path)) == config
-
-
 def test_whole_numbers_are_bounded():
   for name in 'batch_size', 'num_readers', 'max_number_of_steps', 'seed':
     with pytest.raises(UserError, match=f'--{name}=10+ must be .* at most'):
@@ -176,15 +171,6 @@ def test_whole_numbers_are_bounded():
   with pytest.raises(UserError, match='--batch_size=10+ must be .* at most'):
     config_lib.validate_eval(config_lib.EvalConfig(
         data_dir='d', checkpoint_dir='c', eval_dir='e', batch_size=10**30))
-
-
-@pytest.mark.parametrize('sign', '*?[]\\')
-def test_directories_of_checkpoints_are_no_patterns(sign, tmp_path):
-  with pytest.raises(UserError, match='--train_log_dir=.* must not contain any'):
-    config_lib.validate(GOOD._replace(train_log_dir=f"run{sign}"))
-  with pytest.raises(UserError, match='--checkpoint_dir=.* must not contain'):
-    config_lib.validate_eval(config_lib.EvalConfig(
-        data_dir=str(tmp_path), checkpoint_dir=f"run{sign}", eval_dir='e'))
 
 
 def test_the_evaluator_of_a_cluster(tmp_path):

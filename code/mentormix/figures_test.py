@@ -14,9 +14,6 @@ def test_running_mean():
   steps, means = figures.smooth([0, 1, 2, 3, 10], [0, 3, 6, np.nan, 5], 2)
   assert steps.tolist() == [0, 1, 2, 10]
   assert means.tolist() == [1.5, 3, 4.5, 5]
-
-
-def test_running_mean_of_nothing():
   steps, means = figures.smooth([1, 2], [np.nan, np.nan], 5)
   assert len(steps) == len(means) == 0
 

@@ -20,7 +20,6 @@ def fresh_graph():
   tf.reset_default_graph()
 
 
-
 @pytest.mark.parametrize('loss,size,said', [
     (float('nan'), 1.0, 'at step 8 the loss is nan;'),
     (1.0, float('inf'), 'at step 8 the sum of squared weights is inf;'),
@@ -85,15 +84,20 @@ def test_a_trace_has_the_rows_of_evenly_spread_steps(tmp_path, monkeypatch):
   assert [row[1] for row in rows[::B]] == ['0', '3', '6']  # 100 steps, 40 kept.
 
 
-def test_progress_lines(capsys, monkeypatch):
-  monkeypatch.setattr(progress, 'LOG_SECS', 0)
+def _show_two_steps():
+  """Runs a ProgressHook from step 4 to 6 of 6."""
   bump = tf.assign_add(_global_step(4), 1)
   step = partial_step(done=bump, loss=tf.constant(1.25),
                       selected=tf.constant(0.5))
-  hook = hooks.ProgressHook(step, 6)
-  with tf.train.MonitoredSession(hooks=[hook]) as session:
+  with tf.train.MonitoredSession(
+      hooks=[hooks.ProgressHook(step, 6)]) as session:
     session.run(bump)
     session.run(bump)
+
+
+def test_progress_lines(capsys, monkeypatch):
+  monkeypatch.setattr(progress, 'LOG_SECS', 0)
+  _show_two_steps()
   lines = capsys.readouterr().out.splitlines()
   assert len(lines) == 2
   assert 'step 5/6 (83.3%)  loss 1.250  selected 50%' in lines[0]
@@ -106,13 +110,7 @@ def test_progress_bar_on_a_terminal(monkeypatch):
       return True
 
   monkeypatch.setattr(sys, 'stdout', Terminal())
-  bump = tf.assign_add(_global_step(4), 1)
-  step = partial_step(done=bump, loss=tf.constant(1.25),
-                      selected=tf.constant(0.5))
-  with tf.train.MonitoredSession(
-      hooks=[hooks.ProgressHook(step, 6)]) as session:
-    session.run(bump)
-    session.run(bump)
+  _show_two_steps()
   shown = sys.stdout.getvalue()
   assert 'loss=1.250' in shown and 'selected=50%' in shown
   assert shown.rstrip().split('\r')[-1].startswith('100%') and '6/6' in shown
