@@ -62,7 +62,7 @@ def render(name, title, blocks, directory):
   environment = jinja2.Environment(
       loader=jinja2.PackageLoader('mentormix.reports'), trim_blocks=True,
       autoescape=jinja2.select_autoescape(), keep_trailing_newline=True)
-  environment.filters.update(plain=_plain, kind=_kind)
+  environment.filters['plain'] = _plain
   return environment.get_template(name).render(
       title=title, blocks=blocks, picture_data=picture_data)
 
@@ -71,11 +71,3 @@ def _plain(value):
   """Text on one line in which Markdown sees no markup."""
   return re.sub(r'([\\`*<>|#\[\]]|(?<!\w)_|_(?!\w))', r'\\\1',
                 ' '.join(str(value).split()))
-
-
-def _kind(cell):
-  """The class of a cell in HTML."""
-  text = str(cell)
-  if re.match(rf'[\d.,]+( ± [\d.]+)?$|{page.NO_FIGURE}$', text):
-    return 'number'
-  return 'long' if len(text) > 40 else 'text'

@@ -26,24 +26,20 @@ def run_rows(runs, last_k):
   """The rows of runs.csv: the state of each run and all its settings."""
   rows = []
   for run in runs:
-    row = {'path': run.path, **_task_columns(run.task)}
-    row.update({
-        'method': run.config.method, 'seed': run.config.seed,
-        'state': run.state, 'step': run.step,
-        'checkpoints': len(run.eval_results), 'last': _number(run.last),
-        'peak': _number(run.peak),
-        f'median_of_{last_k}': _number(run.median(last_k)),
-        'message': run.message})
-    settings = run.config._asdict()
-    row.update({name: settings[name] for name in settings if name not in row})
-    rows.append(row)
+    row = {'path': run.path, **_task_columns(run.task),
+           'method': run.config.method, 'seed': run.config.seed,
+           'state': run.state, 'step': run.step,
+           'checkpoints': len(run.eval_results), 'last': _number(run.last),
+           'peak': _number(run.peak),
+           f'median_of_{last_k}': _number(run.median(last_k)),
+           'message': run.message}
+    rows.append({**row, **run.config._asdict(), **row})
   return rows
 
 
 def _task_columns(task):
   return {'dataset_name': task.dataset, 'noise': task.noise.name,
-          'noise_type': task.noise.kind or '',
-          'noise_level': '' if task.noise.level is None else task.noise.level,
+          'noise_type': task.noise.kind, 'noise_level': task.noise.level,
           'studentnet': task.student, 'max_number_of_steps': task.steps}
 
 
@@ -53,10 +49,9 @@ def _number(value):
 
 def to_csv(rows):
   """The text of a CSV file of dicts with the same keys; '' without rows."""
-  if not rows:
-    return ''
   text = io.StringIO()
-  writer = csv.DictWriter(text, rows[0], lineterminator='\n')
-  writer.writeheader()
-  writer.writerows(rows)
+  if rows:
+    writer = csv.DictWriter(text, rows[0], lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
   return text.getvalue()
