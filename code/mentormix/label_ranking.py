@@ -1,9 +1,8 @@
 """Finds wrong labels: a trained student judges its own training set.
 
-The higher the loss of the label that an example was given, the more suspicious
-is that label. If the run has a MentorNet, labels of examples with a low weight
-are suspected, otherwise those that the student disagrees with. `rank` does all
-of it and writes the files. N is the number of examples.
+The higher the loss of the given label, the more suspicious it is. If the run
+has a MentorNet, labels of examples with a low weight are suspected, otherwise
+those that the student disagrees with. N is the number of examples.
 """
 import csv
 import os
@@ -40,9 +39,8 @@ def rank(run, checkpoint_dir, data_dir, output_dir, step=None, batch_size=100,
   """Ranks the labels of a training set and writes the files.
 
   Args:
-    run: the `config.TrainConfig` of the run.
-    checkpoint_dir: of the run.
-    data_dir: of the training set.
+    run: its `config.TrainConfig`.
+    checkpoint_dir, data_dir: of the run and of the training set.
     output_dir: an existing directory for `SCORES`, `SUMMARY` and `PICTURE`.
     step: of the checkpoint; None for the last.
     batch_size: images per batch.
@@ -130,8 +128,7 @@ def collect(studentnet, dataset, shards, count, prefix, batch_size,
     shards: the `datasets.Shard`s of the training split.
     count: how many records they hold without the skipped ones, N.
     prefix: of the checkpoint with the averaged weights.
-    batch_size: images per batch.
-    num_images: how many images to return.
+    batch_size, num_images: as for `rank`.
 
   Returns:
     (`Scores`, uint8 [num_images, H, W, 3]): the images of the most suspicious

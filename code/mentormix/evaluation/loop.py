@@ -80,20 +80,6 @@ def evaluate(config):
   return [results[step] for step in sorted(results)]
 
 
-def _load(config):
-  """Checks student and data: (dataset, shards, number of images)."""
-  students.get(config.studentnet)  # Raises UserError for an unknown name.
-  dataset = datasets.get(config.dataset_name, config.data_dir)
-  paths = datasets.find_files(dataset, config.split_name, config.data_dir)
-  shards, count = record_checks.check_files(
-      dataset, config.split_name, paths, config.max_bad_records)
-  decoding.check_images(dataset, config.split_name, shards)
-  log(f'TensorFlow {runtime.VERSION}: evaluating {config.studentnet} on '
-      f'{config.data_dir}, {count} images, checkpoints from '
-      f'{config.checkpoint_dir}')
-  return dataset, shards, count
-
-
 def _evaluate_new(config, run, evaluator, path, writer):
   """Evaluates the checkpoints that are not in results.csv, oldest first.
 
@@ -193,8 +179,16 @@ class _Evaluator:
   """The graph of one pass over the images; runs it for any checkpoint."""
 
   def __init__(self, config):
-    self._config = config
-    dataset, shards, self._count = _load(config)
+    students.get(config.studentnet)  # Raises UserError for an unknown name.
+    dataset = datasets.get(config.dataset_name, config.data_dir)
+    paths = datasets.find_files(dataset, config.split_name, config.data_dir)
+    shards, self._count = record_checks.check_files(
+        dataset, config.split_name, paths, config.max_bad_records)
+    decoding.check_images(dataset, config.split_name, shards)
+    self._data_dir = config.data_dir
+    log(f'TensorFlow {runtime.VERSION}: evaluating {config.studentnet} on '
+        f'{config.data_dir}, {self._count} images, checkpoints from '
+        f'{config.checkpoint_dir}')
     batch = input_pipeline.eval_batch(
         dataset, config.split_name, shards, self._count, config.batch_size)
     self._student = averaged_student.AveragedStudent(
@@ -216,7 +210,7 @@ class _Evaluator:
     hits1, hits5, loss, count = sums
     if count != self._count:
       raise RunError(
-          f'--data_dir={self._config.data_dir} changed during the evaluation: '
+          f'--data_dir={self._data_dir} changed during the evaluation: '
           f'{int(count)} images read, {self._count} expected')
     return eval_results.Result(
         step=step, top1=hits1 / count, top5=hits5 / count, loss=loss / count,
