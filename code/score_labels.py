@@ -5,11 +5,10 @@
       --output_dir=runs/cifar10_0.4/scores
 
 The student of a run looks once at every example that it was trained on, with
-averaged weights and without augmentation. The higher the loss of the label that
-an example was given, the more suspicious is that label. If the run has a
-MentorNet, the labels of examples with a weight below 0.5 are suspected,
-otherwise those that the student disagrees with. Writes to --output_dir, and
-replaces what an earlier call wrote there:
+averaged weights and without augmentation. The higher the loss of the given
+label, the more suspicious it is. If the run has a MentorNet, labels of examples
+with a weight below 0.5 are suspected, otherwise those that the student
+disagrees with. Replaces what an earlier call wrote to --output_dir:
 
     scores.csv      a row per example, the most suspicious first
     summary.json    counts and, if clean labels are known, precision and recall
@@ -18,14 +17,12 @@ replaces what an earlier call wrote there:
 Data set, student and MentorNet come from the run's config.json. Exit codes:
 0 finished, 1 failed, 2 bad input.
 """
-import os
 
 from absl import flags
 
 from mentormix import command
 from mentormix import config as config_lib
 from mentormix import files
-from mentormix.data import noise_facts
 from mentormix.messages import UserError
 
 
@@ -55,14 +52,14 @@ def define_flags():
 def main():
   """Flags and the run's settings -> a ranking of the labels."""
   args = flags.FLAGS
-  run = _settings_of_run(args.checkpoint_dir, args.trained_mentornet_dir)
-  facts = noise_facts.read_facts(args.data_dir) or {}
-  found = facts.get('dataset_name', run.dataset_name)
-  if found != run.dataset_name:
-    raise UserError(
-        f'--data_dir={args.data_dir} holds --dataset_name={found}, but '
-        f'{args.checkpoint_dir} was trained with '
-        f'--dataset_name={run.dataset_name}')
+  run = config_lib.restore(args.checkpoint_dir)
+  if args.trained_mentornet_dir:
+    if run.method not in config_lib.WEIGHTED:
+      raise UserError(
+          f'--trained_mentornet_dir={args.trained_mentornet_dir}, but '
+          f'{args.checkpoint_dir} was trained with --method={run.method}, '
+          'which has no MentorNet')
+    run = run._replace(trained_mentornet_dir=args.trained_mentornet_dir)
   files.writable_directory(args.output_dir, 'output_dir')
   # Late: TensorFlow takes seconds to load.
   from mentormix import label_ranking
@@ -70,27 +67,6 @@ def main():
   runtime.select_device(args.device_id)
   label_ranking.rank(run, args.checkpoint_dir, args.data_dir, args.output_dir,
                      args.step, args.batch_size, args.num_images)
-
-
-def _settings_of_run(directory, trained_mentornet_dir):
-  """The `config.TrainConfig` of a run, with another MentorNet if one is given.
-
-  Raises:
-    UserError: it is missing or damaged, or the method uses no MentorNet.
-  """
-  run = config_lib.restore(directory)
-  try:
-    config_lib.validate(run)
-  except UserError as error:
-    path = os.path.join(directory, config_lib.CONFIG_FILE)
-    raise UserError(f'{path} is damaged: {error}')
-  if not trained_mentornet_dir:
-    return run
-  if run.method not in config_lib.WEIGHTED:
-    raise UserError(
-        f'--trained_mentornet_dir={trained_mentornet_dir}, but {directory} was '
-        f'trained with --method={run.method}, which has no MentorNet')
-  return run._replace(trained_mentornet_dir=trained_mentornet_dir)
 
 
 def cli():

@@ -13,10 +13,10 @@ from matplotlib import ticker
 SOLID, DASHED = '-', '--'
 VARIANTS = (SOLID, '-.', ':', (0, (6, 1, 1, 1, 1, 1)))  # Of one method.
 
-_COLORS = {'cross_entropy': '#555555', 'mixup': '#E69F00',
-           'mentornet': '#009E73', 'mentormix': '#0072B2'}
-_MARKERS = {'cross_entropy': 'o', 'mixup': '^', 'mentornet': 's',
-            'mentormix': 'D'}
+_LOOKS = {'cross_entropy': dict(color='#555555', marker='o'),
+          'mixup': dict(color='#E69F00', marker='^'),
+          'mentornet': dict(color='#009E73', marker='s'),
+          'mentormix': dict(color='#0072B2', marker='D')}
 _COLUMNS = 2
 
 # Frames of images: is the label wrong -> colour, meaning.
@@ -67,14 +67,12 @@ def over_training(panels, ylabel, path, ylim=(None, None)):
   fig, axes = _panels(panels, sharey=ylim != (None, None))
   for ax, (_, curves) in zip(axes, panels):
     for curve in curves:
-      color = _COLORS[curve.method]
-      for steps, values in curve.points:
-        if len(curve.points) > 1:
-          ax.plot(steps, values, linestyle=curve.line, color=color,
-                  linewidth=0.6, alpha=0.5)
-      ax.plot(*_mean(curve.points), linestyle=curve.line, color=color,
-              linewidth=1.8, marker=_MARKERS[curve.method], markevery=0.2,
-              markersize=4, label=curve.label)
+      look = _LOOKS[curve.method]
+      for steps, values in curve.points if len(curve.points) > 1 else ():
+        ax.plot(steps, values, linestyle=curve.line, color=look['color'],
+                linewidth=0.6, alpha=0.5)
+      ax.plot(*_mean(curve.points), linestyle=curve.line, linewidth=1.8,
+              markevery=0.2, markersize=4, label=curve.label, **look)
     ax.set_ylim(*ylim)
     ax.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
     ax.xaxis.set_major_formatter(ticker.StrMethodFormatter('{x:,.0f}'))
@@ -109,9 +107,9 @@ def accuracy_vs_noise(panels, path):
       measured = curve.line != DASHED
       ax.errorbar(
           levels, means, deviations, linestyle=curve.line, capsize=3,
-          color=_COLORS[curve.method], marker=_MARKERS[curve.method],
           markersize=5, markerfacecolor=None if measured else 'white',
-          linewidth=1.8 if measured else 1.0, label=curve.label)
+          linewidth=1.8 if measured else 1.0, label=curve.label,
+          **_LOOKS[curve.method])
     ax.set_xlim(0, 100)
   _save(fig, axes, 'noise level, % of the training labels',
         'accuracy on the clean test set, %', path)

@@ -1,22 +1,19 @@
 """Finds wrong labels: a trained student judges its own training set.
 
-The higher the loss of the label that an example was given, the more suspicious
-is that label. If the run has a MentorNet, labels of examples with a low weight
-are suspected, otherwise those that the student disagrees with. `rank` does all
-of it and writes the files. N is the number of examples.
+The higher the loss of the given label, the more suspicious it is. If the run
+has a MentorNet, labels of examples with a low weight are suspected, otherwise
+those that the student disagrees with. N is the number of examples.
 """
 import csv
-import json
 import os
-import tempfile
 import typing
 
 import numpy as np
-import tqdm
 
 from mentormix import checkpoints
 from mentormix import config as config_lib
 from mentormix import figures
+from mentormix import files
 from mentormix import runtime
 from mentormix import schedules
 from mentormix.data import datasets
@@ -42,9 +39,8 @@ def rank(run, checkpoint_dir, data_dir, output_dir, step=None, batch_size=100,
   """Ranks the labels of a training set and writes the files.
 
   Args:
-    run: the `config.TrainConfig` of the run.
-    checkpoint_dir: of the run.
-    data_dir: of the training set.
+    run: its `config.TrainConfig`.
+    checkpoint_dir, data_dir: of the run and of the training set.
     output_dir: an existing directory for `SCORES`, `SUMMARY` and `PICTURE`.
     step: of the checkpoint; None for the last.
     batch_size: images per batch.
@@ -80,12 +76,20 @@ def rank(run, checkpoint_dir, data_dir, output_dir, step=None, batch_size=100,
                   else v < mentor.SELECTED)
   summary = dict(summarize(scores, is_suspected), step=step, data_dir=data_dir,
                  checkpoint=checkpoint)
-  names = facts.get('class_names')
-  if not isinstance(names, list) or len(names) != dataset.num_classes:
-    names = range(dataset.num_classes)
-  _write(output_dir, _rows(scores, v, is_suspected), summary,
-         _draw(scores, images, names))
-  _log_summary(summary)
+  with files.replaced(os.path.join(output_dir, SCORES)) as f:
+    csv.writer(f, lineterminator='\n').writerows(
+        _rows(scores, v, is_suspected))
+  files.write_json(os.path.join(output_dir, SUMMARY), summary)
+  names = facts.get('class_names') or range(dataset.num_classes)
+  with files.replaced(os.path.join(output_dir, PICTURE), 'wb') as f:
+    _draw(scores, images, names).savefig(f, dpi=110)
+  log(f'{summary["num_suspected"]} of {count} labels are suspected')
+  if summary['noise_rate'] is None:
+    log('the clean labels are not known')
+  else:
+    log('  '.join(f'{name.replace("_", " ")} {value:.4f}'
+                  for name, value in summary.items()
+                  if isinstance(value, float)))
   log(f'{SCORES}, {SUMMARY} and {PICTURE} are in {output_dir}')
 
 
@@ -116,7 +120,7 @@ def collect(studentnet, dataset, shards, count, prefix, batch_size,
             num_images):
   """One pass over a training set, without augmentation.
 
-  It keeps only the most suspicious images in memory, so N can be large.
+  Only the most suspicious images stay in memory.
 
   Args:
     studentnet: name of the student.
@@ -124,8 +128,7 @@ def collect(studentnet, dataset, shards, count, prefix, batch_size,
     shards: the `datasets.Shard`s of the training split.
     count: how many records they hold without the skipped ones, N.
     prefix: of the checkpoint with the averaged weights.
-    batch_size: images per batch.
-    num_images: how many images to return.
+    batch_size, num_images: as for `rank`.
 
   Returns:
     (`Scores`, uint8 [num_images, H, W, 3]): the images of the most suspicious
@@ -139,8 +142,7 @@ def collect(studentnet, dataset, shards, count, prefix, batch_size,
   top_loss = np.zeros([0], np.float32)
   top_images = np.zeros([0, dataset.image_size, dataset.image_size, 3],
                         np.uint8)
-  with tf.Graph().as_default(), tqdm.tqdm(
-      total=count, unit='image', leave=False, disable=None) as bar:
+  with tf.Graph().as_default():
     batch = input_pipeline.eval_batch(dataset, 'train', shards, count,
                                       batch_size)
     student = averaged_student.AveragedStudent(studentnet, dataset,
@@ -160,7 +162,6 @@ def collect(studentnet, dataset, shards, count, prefix, batch_size,
       pixels = np.uint8(np.round(images * 127.5 + 127.5))
       top_loss, top_images = top_loss[top], np.append(
           top_images, pixels, axis=0)[top]
-      bar.update(len(images))
   scores = Scores(*map(np.concatenate, zip(*parts)))
   if not np.isfinite(scores.loss).all():
     raise RunError(f'with the checkpoint {prefix} the loss is not a number; '
@@ -177,16 +178,15 @@ def weigh(network, loss, loss_p_percentile, step, max_number_of_steps):
   """The weights that a MentorNet gives to a whole training set at once.
 
   Training compares the loss with a moving average of a percentile of each
-  batch. Those losses come from the raw weights in training mode and are larger
-  than the ones here, so with that average nearly all examples would look easy.
-  Here the percentile is that of the whole set. There is no burn-in.
+  batch. Its losses are larger than those of the averaged weights, so nearly all
+  examples would look easy. Here the percentile is that of the whole set. There
+  is no burn-in.
 
   Args:
-    network: features [N, 4] -> v [N], from `mentornet.load`.
+    network: features [N, 4] -> v [N].
     loss: float32 [N].
     loss_p_percentile: percentile to compare the losses with, 0 to 1.
-    step: of the checkpoint.
-    max_number_of_steps: of the run.
+    step, max_number_of_steps: of the checkpoint and of the run.
 
   Returns:
     v: float32 [N], 0 to 1.
@@ -239,9 +239,12 @@ def _share(flags):
 
 
 def _groups(values, is_positive):
-  """(positives, size) of each group of equal values, the highest first."""
+  """(positives, negatives) among equal values, the highest first; or None."""
+  if is_positive.all() or not is_positive.any():
+    return None
   _, group, sizes = np.unique(-values, return_inverse=True, return_counts=True)
-  return np.bincount(group, weights=is_positive), sizes
+  hits = np.bincount(group, weights=is_positive)
+  return hits, sizes - hits
 
 
 def auc(values, is_positive):
@@ -254,24 +257,22 @@ def auc(values, is_positive):
   Returns:
     A float, the area under the ROC curve; None without both kinds.
   """
-  if is_positive.all() or not is_positive.any():
+  groups = _groups(values, is_positive)
+  if groups is None:
     return None
-  hits, sizes = _groups(values, is_positive)
-  misses = sizes - hits
+  hits, misses = groups
   below = misses.sum() - np.cumsum(misses)
   return float((hits * (below + misses / 2)).sum()
                / (hits.sum() * misses.sum()))
 
 
 def average_precision(values, is_positive):
-  """The precision averaged over the steps of recall, as in scikit-learn.
-
-  Args and Returns: as for `auc`.
-  """
-  if is_positive.all() or not is_positive.any():
+  """The precision averaged over the steps of recall; arguments as `auc`."""
+  groups = _groups(values, is_positive)
+  if groups is None:
     return None
-  hits, sizes = _groups(values, is_positive)
-  precision = np.cumsum(hits) / np.cumsum(sizes)
+  hits, misses = groups
+  precision = np.cumsum(hits) / np.cumsum(hits + misses)
   return float((hits * precision).sum() / hits.sum())
 
 
@@ -298,29 +299,3 @@ def _draw(scores, images, names):
                for i in top], is_wrong,
       f'The {len(top)} most suspicious of {len(scores.loss)} labels: '
       'given > predicted')
-
-
-def _write(output_dir, rows, summary, figure):
-  """Writes the three files, each of them atomically."""
-  with tempfile.TemporaryDirectory(dir=output_dir) as directory:
-    with open(os.path.join(directory, SCORES), 'w', encoding='utf-8',
-              newline='') as f:
-      csv.writer(f, lineterminator='\n').writerows(rows)
-    with open(os.path.join(directory, SUMMARY), 'w') as f:
-      json.dump(summary, f, indent=2, sort_keys=True)
-      f.write('\n')
-    figure.savefig(os.path.join(directory, PICTURE), dpi=110)
-    for name in (SCORES, SUMMARY, PICTURE):
-      os.replace(os.path.join(directory, name), os.path.join(output_dir, name))
-
-
-def _log_summary(summary):
-  """Logs how many labels are suspected, and how well that matches the truth."""
-  log(f'{summary["num_suspected"]} of {summary["count"]} labels are suspected')
-  if summary['noise_rate'] is None:
-    log('the clean labels are not known, so the number of wrong labels is '
-        'unknown, too')
-    return
-  names = 'noise_rate', 'auc', 'average_precision', 'precision', 'recall'
-  log('  '.join(f'{name.replace("_", " ")} {summary[name]:.4f}'
-                for name in names if summary[name] is not None))

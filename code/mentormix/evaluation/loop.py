@@ -56,14 +56,13 @@ def evaluate(config):
           f'--checkpoint_dir={config.checkpoint_dir} holds no checkpoint')
     wait.poll(None, None)
   filled, _ = config_lib.resolve_eval(config)
-  dataset, shards, count = _load(filled)
   path = config.output_csv_file or os.path.join(config.eval_dir,
                                                 eval_results.FILE)
   with tf.Graph().as_default(), _disk_errors_explained(path):
-    evaluator = _Evaluator(filled, dataset, shards, count)
+    evaluator = _Evaluator(filled)
     writer = summaries.Writer(config.eval_dir)
     while True:
-      run = _current_run(config, filled)
+      run = config_lib.load(config.checkpoint_dir) or {}
       results, unreadable = _evaluate_new(filled, run, evaluator, path, writer)
       last, end = max(results, default=None), run.get('max_number_of_steps')
       if config.once or None not in (last, end) and last >= end:
@@ -79,30 +78,6 @@ def evaluate(config):
   log(f'last {100 * results[last].top1:.2f}% at step {last}, '
       f'{_peak(results)}, {len(results)} checkpoints: {path}')
   return [results[step] for step in sorted(results)]
-
-
-def _load(config):
-  """Checks student and data: (dataset, shards, number of images)."""
-  students.get(config.studentnet)  # Raises UserError for an unknown name.
-  dataset = datasets.get(config.dataset_name, config.data_dir)
-  paths = datasets.find_files(dataset, config.split_name, config.data_dir)
-  shards, count = record_checks.check_files(
-      dataset, config.split_name, paths, config.max_bad_records)
-  decoding.check_images(dataset, config.split_name, shards)
-  log(f'TensorFlow {runtime.VERSION}: evaluating {config.studentnet} on '
-      f'{config.data_dir}, {count} images, checkpoints from '
-      f'{config.checkpoint_dir}')
-  return dataset, shards, count
-
-
-def _current_run(config, filled):
-  """What config.json says now, a dict; the end of training may have changed."""
-  now, run = config_lib.resolve_eval(config)
-  if now != filled:
-    raise UserError(
-        f'--checkpoint_dir={config.checkpoint_dir} holds a run of '
-        f'{now.studentnet} on {now.dataset_name} now; start this command again')
-  return run
 
 
 def _evaluate_new(config, run, evaluator, path, writer):
@@ -167,8 +142,7 @@ class _Wait:
 
   def __init__(self, config):
     self._config = config
-    self._last = None
-    self._since = time.time()
+    self._last, self._since = None, time.time()
     self._logged, self._holder = 0, None
 
   def poll(self, last, end):
@@ -182,14 +156,13 @@ class _Wait:
     if last != self._last:
       self._last, self._since = last, now
     holder = files_lib.holder(config.checkpoint_dir)
-    line = (f'waiting for checkpoints after step {last}'
+    line = (f'waiting for checkpoints after step {last} of {end or "unknown"}'
             if last is not None else 'no checkpoint yet')
-    if None not in (last, end):
-      line += f' of {end}'
-    trains = (f'training: {holder}' if holder else
-              'no process is known to train there')
-    line += f' in {config.checkpoint_dir}; {trains}'
-    if config.timeout and now - self._since >= config.timeout:
+    line += f' in {config.checkpoint_dir}; ' + (
+        f'training: {holder}' if holder else
+        'no process is known to train there')
+    left = self._since + config.timeout - now if config.timeout else np.inf
+    if left <= 0:
       advice = ('check that process' if holder else
                 'resume the training, then run this command again')
       raise RunError(f'{line}; nothing new for --timeout={config.timeout} '
@@ -198,22 +171,26 @@ class _Wait:
     if now - self._logged >= _LOG_SECS or holder != self._holder:
       log(line)
       self._logged, self._holder = now, holder
-    seconds = config.eval_interval_secs
-    if last is None:
-      seconds = min(seconds, _MAX_FIRST_POLL_SECS)
-    if config.timeout:
-      seconds = min(seconds, self._since + config.timeout - now)
-    time.sleep(max(seconds, 0))
+    most = _MAX_FIRST_POLL_SECS if last is None else np.inf
+    time.sleep(min(config.eval_interval_secs, most, left))
 
 
 class _Evaluator:
   """The graph of one pass over the images; runs it for any checkpoint."""
 
-  def __init__(self, config, dataset, shards, count):
+  def __init__(self, config):
+    students.get(config.studentnet)  # Raises UserError for an unknown name.
+    dataset = datasets.get(config.dataset_name, config.data_dir)
+    paths = datasets.find_files(dataset, config.split_name, config.data_dir)
+    shards, self._count = record_checks.check_files(
+        dataset, config.split_name, paths, config.max_bad_records)
+    decoding.check_images(dataset, config.split_name, shards)
     self._data_dir = config.data_dir
-    self._count = count
+    log(f'TensorFlow {runtime.VERSION}: evaluating {config.studentnet} on '
+        f'{config.data_dir}, {self._count} images, checkpoints from '
+        f'{config.checkpoint_dir}')
     batch = input_pipeline.eval_batch(
-        dataset, config.split_name, shards, count, config.batch_size)
+        dataset, config.split_name, shards, self._count, config.batch_size)
     self._student = averaged_student.AveragedStudent(
         config.studentnet, dataset, batch.images, config.master)
     logits = self._student.logits
@@ -228,9 +205,8 @@ class _Evaluator:
 
   def run(self, prefix, step):
     """One pass with the weights of a checkpoint; a `results.Result`."""
-    sums = np.zeros(len(self._sums), np.float64)
-    for values in self._student.one_pass(prefix, self._sums):
-      sums += values
+    sums = np.sum(list(self._student.one_pass(prefix, self._sums)), axis=0,
+                  dtype=np.float64)
     hits1, hits5, loss, count = sums
     if count != self._count:
       raise RunError(

@@ -79,14 +79,6 @@ def test_averaged_weights_every_image_once(config):
   np.testing.assert_allclose(result.loss, log_sum.mean(), rtol=1e-4)
 
 
-def test_worst_student_and_top5(config):
-  _save(config.checkpoint_dir, [1], average=-1.0)
-  result, = evaluation_loop.evaluate(config)
-  assert result.top1 == 0
-  # Farthest first, a class is never among its own first five.
-  assert result.top5 == 0
-
-
 def test_a_row_per_checkpoint_never_twice(config, capsys):
   _save(config.checkpoint_dir, [5, 10])
   assert [r.step for r in evaluation_loop.evaluate(config)] == [5, 10]
@@ -100,22 +92,14 @@ def test_a_row_per_checkpoint_never_twice(config, capsys):
   assert eval_results.read(path)[2].count == COUNT
   out = capsys.readouterr().out
   assert 'last 100.00% at step 15, peak 100.00% at step 5' in out
-  events = [f for f in os.listdir(config.eval_dir) if 'tfevents' in f]
-  assert events
-
-
-def test_summaries_hold_the_results(config):
-  _save(config.checkpoint_dir, [10])
-  evaluation_loop.evaluate(config)
-  found = {}
-  for name in os.listdir(config.eval_dir):
-    if 'tfevents' in name:
-      for event in tf.train.summary_iterator(
-          os.path.join(config.eval_dir, name)):
-        for value in event.summary.value:
-          found[value.tag] = (event.step, value.simple_value)
-  assert found['eval/top1'] == (10, 1.0)
-  assert set(found) == {'eval/top1', 'eval/top5', 'eval/loss'}
+  found = {(event.step, value.tag): value.simple_value
+           for name in os.listdir(config.eval_dir) if 'tfevents' in name
+           for event in tf.train.summary_iterator(
+               os.path.join(config.eval_dir, name))
+           for value in event.summary.value}
+  assert found[15, 'eval/top1'] == 1
+  assert {tag for step, tag in found if step == 15} == {
+      'eval/top1', 'eval/top5', 'eval/loss'}
 
 
 def test_results_go_where_the_flag_says(config, tmp_path):
@@ -236,15 +220,6 @@ def test_a_run_that_starts_during_a_pass_is_not_mixed_up(
   assert not os.path.exists(os.path.join(config.eval_dir, 'results.csv'))
 
 
-def test_a_run_of_another_student_in_the_same_directory(config, monkeypatch):
-  _begin(config, 0)
-  _save(config.checkpoint_dir, [5])
-  with pytest.raises(UserError, match='holds a run of resnet8_thin on digits '
-                                      'now; start this command again'):
-    _poll(config._replace(studentnet=None), monkeypatch,
-          lambda: _begin(config, 0, studentnet='resnet8_thin'))
-
-
 def test_waiting_is_logged_and_ends(config, monkeypatch, capsys):
   """No checkpoint, then one, then no more; nobody trains."""
   clock = [time.time()]
@@ -302,14 +277,6 @@ def test_checkpoint_of_another_student(config):
 def test_no_checkpoint(config):
   with pytest.raises(UserError, match='holds no checkpoint'):
     evaluation_loop.evaluate(config)
-
-
-def test_checkpoints_of_a_directory_that_was_moved(config, tmp_path):
-  _save(config.checkpoint_dir, [5])
-  os.rename(config.checkpoint_dir, str(tmp_path / 'moved'))
-  result, = evaluation_loop.evaluate(
-      config._replace(checkpoint_dir=str(tmp_path / 'moved')))
-  assert result.step == 5
 
 
 @pytest.mark.parametrize('text', [

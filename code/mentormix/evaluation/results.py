@@ -1,17 +1,9 @@
 """The results of evaluation, and results.csv, the file that keeps them.
 
-Evaluation adds a row for each checkpoint; reports read the rows. This module
-does not need TensorFlow.
-
-To add a column to results.csv:
-
-1. Add a field at the end of `Result`, with a default. The default is the value
-   of rows that were written before the column existed.
-2. Compute the value in `_Evaluator.run` in loop.py.
-3. Add the column to the tests of this module and of loop.py.
-
-`read` and `write` follow the fields of `Result`. A float gets six decimals,
-unless `_FORMATS` says otherwise.
+This module does not need TensorFlow. To add a column to results.csv, add a
+field at the end of `Result`, with a default for rows that were written before,
+and compute it in loop.py. A float gets six decimals, unless `_FORMATS` says
+otherwise.
 """
 import csv
 import os
@@ -51,25 +43,15 @@ def read(path):
   try:
     with open(path, newline='') as f:
       reader = csv.DictReader(f)
-      columns = set(reader.fieldnames)
       required = set(Result._fields) - set(Result._field_defaults)
-      if not required <= columns <= set(Result._fields):
+      if not required <= set(reader.fieldnames):
         raise ValueError(f'columns {",".join(reader.fieldnames):.200}')
-      return [_parse(row) for row in reader]
-  except (ValueError, TypeError, OSError, csv.Error) as error:
+      types = typing.get_type_hints(Result)
+      return [Result(**{name: types[name](value)
+                        for name, value in row.items()}) for row in reader]
+  except (ValueError, TypeError, KeyError, OSError, csv.Error) as error:
     raise UserError(f'{path} is not a results file of this program ({error}); '
                     'move it away, or name another with --output_csv_file')
-
-
-def _parse(row):
-  """The `Result` of a row, column -> text; ValueError or TypeError if bad."""
-  types = typing.get_type_hints(Result)
-  result = Result(**{name: types[name](row[name])
-                     for name in Result._fields if name in row})
-  if not (min(result.step, result.count) >= 0 and result.wall_time >= 0
-          and 0 <= result.top1 <= 1 and 0 <= result.top5 <= 1):
-    raise ValueError(f'values out of range at step {result.step}')
-  return result
 
 
 def write(path, results):

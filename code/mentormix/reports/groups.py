@@ -1,4 +1,5 @@
 """Groups of runs that differ only in their seed, with means over them."""
+import collections
 import statistics
 import typing
 
@@ -59,40 +60,31 @@ def group(runs):
   Returns:
     A list of `Group`s, sorted by data set, noise, student, steps and method.
   """
-  members = {}
+  members = collections.defaultdict(list)
   for run in runs:
-    key = (run.task, tuple(sorted(_settings(run.config).items())))
-    members.setdefault(key, []).append(run)
+    unused = _MAY_DIFFER.union(config_lib.unused_settings(run.config.method))
+    members[run.task, tuple(
+        (name, value) for name, value in sorted(run.config._asdict().items())
+        if name not in unused)].append(run)
   groups = []
   for (task, settings), together in members.items():
     finished = [run for run in together if run.state == runs_lib.FINISHED]
     if finished:
       groups.append(Group(
-          task=task, method=finished[0].config.method, label='',
-          settings=dict(settings), runs=finished,
+          task, finished[0].config.method, '', dict(settings), finished,
           left_out=len(together) - len(finished)))
   groups = [g._replace(label=_label(g, groups)) for g in groups]
   return sorted(groups, key=_order)
 
 
-def _settings(config):
-  """Name -> value of the settings that the method uses."""
-  unused = config_lib.unused_settings(config.method)
-  return {name: value for name, value in config._asdict().items()
-          if name not in _MAY_DIFFER and name not in unused}
-
-
 def _label(one, groups):
   """The method, with the settings in which its rivals differ."""
   rivals = [g for g in groups if (g.task, g.method) == (one.task, one.method)]
-  differing = [name for name, value in one.settings.items()
-               if any(g.settings[name] != value for g in rivals)]
-  if not differing:
-    return one.method
-  settings = ', '.join(
+  differing = ', '.join(
       f'{name} {value:g}' if isinstance(value, float) else f'{name} {value}'
-      for name, value in sorted(one.settings.items()) if name in differing)
-  return f'{one.method} ({settings})'
+      for name, value in one.settings.items()
+      if any(g.settings[name] != value for g in rivals))
+  return f'{one.method} ({differing})' if differing else one.method
 
 
 def _order(one):

@@ -1,11 +1,10 @@
 """The parts of a report's page: headings, texts, tables, pictures."""
 import collections
+import itertools
 import typing
 
 from mentormix.data import noise
 from mentormix.reports import runs as runs_lib
-
-NO_FIGURE = '–'  # Stands in a table where there is no figure.
 
 _CAPTIONS = {
     'accuracy_vs_step.png':
@@ -17,9 +16,8 @@ _CAPTIONS = {
         'Mean weight v of the examples of a batch with a right and with a '
         'wrong label. Running mean over 5% of the training.',
     'selection.png':
-        'The examples of a batch with v ≥ 0.5. Precision: the share of them '
-        'whose label is right; recall: the share of the right labels that they '
-        'are. Running mean over 5% of the training.',
+        'The examples of a batch with v ≥ 0.5: precision and recall of right '
+        'labels. Running mean over 5% of the training.',
 }
 _TASK = ['Data', 'Noise', 'Student, steps']  # Header of `runs.Task.cells`.
 
@@ -34,7 +32,7 @@ class Block(typing.NamedTuple):
   caption: str = ''
 
 
-def number(value, form, missing=NO_FIGURE):
+def number(value, form, missing='–'):
   """A number in a format; `missing` stands for None."""
   return missing if value is None else format(value, form)
 
@@ -87,19 +85,16 @@ def _accuracy(groups, last_k):
     ] + [number(figure, '.1f') for figure in published])
   kinds = {g.task.noise.kind for g in groups}
   return [
-      Block(text=(
-          'Top-1 accuracy on the test set in percent: mean ± sample standard '
-          'deviation over the runs of a group, which differ in their seed '
-          'only. A single run has no deviation. Left out are runs of the '
-          'group that are not finished.')),
       Block(header=_TASK + ['Method', 'Runs', 'Left out', 'Last', 'Peak',
                             f'Median of {last_k}', 'Paper', 'Published code'],
             rows=rows),
       Block(text=(
-          'Last: the checkpoint of the last step; this is the figure to '
-          'compare. Peak: the best of all checkpoints on the test set, which '
-          'nobody could have picked without it. Median: of the last '
-          f'{last_k} checkpoints, or of all where a run has fewer.')),
+          'Top-1 accuracy on the test set in percent: mean ± sample standard '
+          'deviation over runs that differ in their seed only. Left out: runs '
+          'that are not finished. Last: the checkpoint of the last step; this '
+          'is the figure to compare. Peak: the best of all checkpoints on the '
+          'test set, which nobody could have picked without it. Median: of '
+          f'the last {last_k} checkpoints, or of all if there are fewer.')),
       Block(text=(
           'Paper and published code: ResNet-32 with 29.4 M parameters, '
           f'200,000 steps, {noise.SYMMETRIC_OTHERS} noise. They are no '
@@ -111,15 +106,20 @@ def _accuracy(groups, last_k):
 def _comparison(groups):
   """By how much mentormix is ahead of each other method on the same task."""
   rows, ahead = [], 0
-  for ours in groups:
-    for other in groups:
-      if (ours.task == other.task and ours.method == 'mentormix'
-          and other.method != 'mentormix'):
-        points = round(ours.last.mean - other.last.mean, 2)
-        ahead += points > 0
-        rows.append(ours.task.cells + [
-            ours.label, ours.last, other.label, other.last, _verdict(points),
-            _differing(ours, other)])
+  for ours, other in itertools.permutations(groups, 2):
+    if (ours.task == other.task and ours.method == 'mentormix'
+        and other.method != 'mentormix'):
+      points = round(ours.last.mean - other.last.mean, 2)
+      ahead += points > 0
+      verdict = (f'ahead by {points:.2f}' if points > 0 else
+                 f'not ahead: behind by {-points:.2f}' if points else
+                 'not ahead: equal')
+      differing = ', '.join(
+          name for name, value in ours.settings.items()
+          if name != 'method' and other.settings.get(name, value) != value)
+      rows.append(ours.task.cells + [
+          ours.label, ours.last, other.label, other.last, verdict,
+          f'not the same: {differing}' if differing else 'the same'])
   if not rows:
     return [Block(text='No data set, noise, student and number of steps has '
                        'both mentormix and another method.')]
@@ -130,32 +130,18 @@ def _comparison(groups):
                             'Other settings'], rows=rows)]
 
 
-def _verdict(points):
-  if points > 0:
-    return f'ahead by {points:.2f}'
-  return f'not ahead: behind by {-points:.2f}' if points else 'not ahead: equal'
-
-
-def _differing(ours, other):
-  """The settings that both methods use and that differ, in words."""
-  names = [name for name, value in sorted(ours.settings.items())
-           if name != 'method' and other.settings.get(name, value) != value]
-  return 'not the same: ' + ', '.join(names) if names else 'the same'
-
-
 def _ranking(runs):
   """How well the loss ranks the labels of each run."""
   columns = {'auc': '.4f', 'average_precision': '.4f', 'num_suspected': '.0f',
              'precision': '.4f', 'recall': '.4f'}
   rows = [[run.path, run.config.method, run.config.seed] + [
-      number(run.scores[key], form) for key, form in columns.items()]
+      number(run.scores.get(key), form) for key, form in columns.items()]
           for run in runs]
   return [
       Block(text=(
           'Training examples ranked by the loss of the label that they were '
-          'given. AUC: the chance that a wrong label ranks above a right '
-          'one. Precision: the share of the suspected labels that are wrong; '
-          'recall: the share of the wrong labels that are suspected.')),
+          'given. AUC: the chance that a wrong label ranks above a right one. '
+          'Precision and recall: of the suspected labels.')),
       Block(header=['Run', 'Method', 'Seed', 'AUC', 'Average precision',
                     'Suspected', 'Precision', 'Recall'], rows=rows)]
 

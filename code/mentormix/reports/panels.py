@@ -54,29 +54,24 @@ def _step_panels(groups):
 
 def _noise_panels(groups):
   """A panel per data set, definition of noise, student and number of steps."""
-  members = {}
+  panels = {}
   for group in groups:
     kind, level, _ = group.task.noise
-    if level is not None:
-      task = group.task._replace(noise=runs.Noise(
-          kind, None, kind or 'definition not recorded'))
-      members.setdefault(task, []).append(group)
-  panels = []
-  for task, together in members.items():
-    points = {}  # One curve for each label.
-    for group in together:
-      points.setdefault(
-          (group.label, group.method, _line(group, groups)), []).append(
-              (group.task.noise.level, group.last.mean, group.last.deviation))
-    for method in sorted({group.method for group in together}):
-      paper = [(level, task.published(level, method)[0], None)
-               for level in presets.LEVELS]
-      if paper[0][1] is not None:
-        points[f'{method}, paper', method, figures.DASHED] = paper
-    panels.append((_title(task, groups), [
-        figures.Curve(label, method, line, points[label, method, line])
-        for label, method, line in points]))
-  return panels
+    if level is None:
+      continue
+    task = group.task._replace(noise=runs.Noise(
+        kind, None, kind or 'definition not recorded'))
+    curves = panels.setdefault(task, {})
+    curves.setdefault(
+        (group.label, group.method, _line(group, groups)), []).append(
+            (level, group.last.mean, group.last.deviation))
+    paper = [(level, task.published(level, group.method)[0], None)
+             for level in presets.LEVELS]
+    if paper[0][1] is not None:
+      curves[f'{group.method}, paper', group.method, figures.DASHED] = paper
+  return [(_title(task, groups), [figures.Curve(*look, points)
+                                  for look, points in curves.items()])
+          for task, curves in panels.items()]
 
 
 def _summary_panels(groups, about):

@@ -1,4 +1,6 @@
 """The files of a report."""
+import csv
+import os
 import re
 
 PICTURES = ['accuracy_vs_noise.png', 'accuracy_vs_step.png', 'selection.png',
@@ -20,3 +22,39 @@ def test_the_page_is_one_file(written):
   assert '<title>Noise &lt;b&gt; &amp; more</title>' in text
   assert 'error: a | b &lt;i&gt;' in text
   assert text.count('<tr>') == text.count('</tr>') > 10
+
+
+def _csv(path):
+  with open(str(path), encoding='utf-8', newline='') as f:
+    return list(csv.DictReader(f))
+
+
+def test_groups_in_csv(written):
+  rows = {(row['noise_level'], row['method']): row
+          for row in _csv(written / 'report.csv')}
+  assert len(rows) == 3
+  row = rows['0.4', 'mentormix']
+  assert (row['runs'], row['left_out']) == ('3', '1')  # The broken one.
+  assert (row['last_mean'], row['last_deviation']) == ('80.0000', '10.0000')
+  assert (row['peak_mean'], row['peak_deviation']) == ('95.0000', '0.0000')
+  assert row['median_of_2_mean'] == '87.5000'  # Of 82.5, 87.5 and 92.5.
+  assert row['median_of_2_deviation'] == '5.0000'
+  assert (row['paper'], row['published_code']) == ('94.2000', '94.4000')
+  assert row['noise'] == '40% symmetric_others'
+  row = rows['0.4', 'cross_entropy']
+  assert row['last_mean'] == '55.0000'
+  assert row['last_deviation'] == '7.0711'  # sqrt(50).
+  assert row['paper'] == row['published_code'] == ''
+  assert rows['0.2', 'mentormix']['last_deviation'] == ''
+
+
+def test_runs_in_csv(written):
+  rows = {os.path.basename(row['path']): row
+          for row in _csv(written / 'runs.csv')}
+  assert len(rows) == 8
+  assert rows['mix1']['state'] == 'finished'
+  assert rows['mix1']['last'] == '80.0000'
+  assert rows['mix1']['seed'] == '1' and rows['mix1']['mixup_alpha'] == '8.0'
+  assert rows['stopped']['state'] == 'unfinished'
+  assert rows['stopped']['last'] == ''
+  assert rows['broken']['message'] == 'x.py: error: a | b <i>'

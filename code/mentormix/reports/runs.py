@@ -5,7 +5,9 @@
     RUN/*.txt                 logs
     RUN/scores/summary.json   how well the loss ranks the labels
 
-What a run lacks is empty here. A damaged file is an error that names it.
+A --train_log_dir with another name than train is RUN itself; its results may
+also be in RUN-eval. What a run lacks is empty here. A damaged file is an error
+that names it.
 """
 import collections
 import glob
@@ -28,8 +30,6 @@ FINISHED, FAILED = 'finished', 'failed'
 UNFINISHED, NO_RESULTS = 'unfinished', 'no results'
 
 TAGS = ('v/clean', 'v/noisy', 'v/precision', 'v/recall')  # Of the summaries.
-SCORES = ('step', 'count', 'auc', 'average_precision', 'num_suspected',
-          'precision', 'recall', 'noise_rate')
 
 
 class Noise(typing.NamedTuple):
@@ -127,36 +127,30 @@ def read(directories):
 def _read_run(train_dir):
   """The `Run` whose config.json is in `train_dir`."""
   config = config_lib.restore(train_dir)
-  parent = os.path.normpath(os.path.join(train_dir, os.pardir))
-  folders = [train_dir]
-  # If other runs are beside it, the parent's files may belong to any of them.
-  if len(_find([parent], '*/' + config_lib.CONFIG_FILE)) == 1:
-    folders.append(parent)
-  results = _read_results(folders)
-  step = max([checkpoints.last_step(train_dir)] + [r.step for r in results])
+  path = train_dir
+  if os.path.basename(os.path.abspath(train_dir)) == 'train':
+    path = os.path.normpath(os.path.join(train_dir, os.pardir))
+  results = _read_results(path)
   message = ''
   if results and results[-1].step >= config.max_number_of_steps:
     state = FINISHED
   else:
-    message = _failure(folders)
-    state = (FAILED if message else UNFINISHED if results else NO_RESULTS)
-  has_own_folder = os.path.basename(os.path.abspath(train_dir)) == 'train'
+    message = _failure(path)
+    state = FAILED if message else UNFINISHED if results else NO_RESULTS
   return Run(
-      path=parent if has_own_folder else train_dir,
-      config=config,
+      path=path, config=config,
       task=Task(config.dataset_name, _read_noise(train_dir, config.data_dir),
                 config.studentnet, config.max_number_of_steps),
       eval_results=results, series=_read_series(train_dir),
-      scores=_read_scores(folders), step=step, state=state, message=message)
+      scores=files.read_object(os.path.join(path, 'scores', 'summary.json'),
+                               'a summary of label scores'),
+      step=max([checkpoints.last_step(train_dir)] + [r.step for r in results]),
+      state=state, message=message)
 
 
-def _find(folders, pattern):
-  """The paths that match in the first folder where any does, sorted."""
-  for folder in folders:
-    found = sorted(glob.glob(os.path.join(glob.escape(folder), pattern)))
-    if found:
-      return found
-  return []
+def _find(folder, pattern):
+  """The paths that begin with a folder and go on with a pattern, sorted."""
+  return sorted(glob.glob(glob.escape(folder) + pattern))
 
 
 def _read_noise(train_dir, data_dir):
@@ -170,12 +164,6 @@ def _read_noise(train_dir, data_dir):
     return Noise(None, None, f'{name}, noise not recorded')
   kind, asked, realised = [
       facts.get(key) for key in ('noise_type', 'rate_asked', 'rate_realised')]
-  is_rate = lambda x: x is None or isinstance(x, (int, float)) and 0 <= x <= 1
-  is_kind = kind is None or (isinstance(kind, str)
-                             and kind in noise_lib.DEFINITIONS)
-  if not (is_kind and is_rate(asked) and is_rate(realised)):
-    path = os.path.join(train_dir, noise_facts.FACTS_FILE)
-    raise UserError(f'{path} does not hold kind and rate of the noise')
   if kind is None:
     return Noise('none', realised, f'{name}, no noise added')
   if asked is not None:
@@ -184,70 +172,41 @@ def _read_noise(train_dir, data_dir):
   return Noise(kind, realised, f'{name} ({rate})')
 
 
-def _read_results(folders):
+def _read_results(path):
   """The rows of results.csv by step; if there are several files, of `eval`."""
-  paths = _find(folders, '*/' + eval_results.FILE)
-  if not paths:
-    return []
-  path = min(paths, key=lambda path: (
-      os.path.basename(os.path.dirname(path)) != 'eval', path))
-  return sorted({r.step: r for r in eval_results.read(path)}.values())
+  paths = [file for folder in ('/eval/', '/*/', '-eval/')
+           for file in _find(path, folder + eval_results.FILE)]
+  rows = eval_results.read(paths[0]) if paths else []
+  return sorted({r.step: r for r in rows}.values())
 
 
-def _failure(folders):
+def _failure(path):
   """The last line of the first log that ends with an error; '' without one."""
-  for folder in folders:
-    for path in _find([folder], '*.txt'):
-      with open(path, encoding='utf-8', errors='replace') as f:
-        lines = [line.strip() for line in f if line.strip()]
-      traceback = False
-      for line in lines:  # A line with a time ends a traceback.
-        traceback = (line.startswith('Traceback (most recent call last)')
-                     or traceback and not re.match(r'\d{4}-\d\d-\d\d ', line))
-      if lines and (traceback or ': error: ' in lines[-1]):
-        return lines[-1]
+  for log in _find(path, '/*.txt'):
+    with open(log, encoding='utf-8', errors='replace') as f:
+      last = f.read().strip().split('\n')[-1]
+    if re.match(r'.*: error: |[\w.]+Error\b', last):
+      return last
   return ''
-
-
-def _read_scores(folders):
-  """The content of summary.json; None without one."""
-  paths = _find(folders, 'scores/summary.json')
-  if not paths:
-    return None
-  path = paths[0]
-  scores = files.read_object(path, 'a summary of label scores')
-  for key in SCORES:
-    value = scores.get(key, 'missing')
-    if not (value is None or isinstance(value, (int, float)) and value >= 0):
-      raise UserError(f'{path} cannot be read: {key} is {value!r:.40}')
-  return scores
 
 
 def _read_series(train_dir):
   """Tag -> (steps, values) of the summaries, for those of TAGS that exist."""
   series = collections.defaultdict(dict)
-  for path in _find([train_dir], 'events.out.tfevents.*'):
-    if not os.path.isfile(path):
-      continue
-    for tag, points in _read_events(path).items():
+  for path in _find(train_dir, '/events.out.tfevents.*'):
+    here = collections.defaultdict(dict)
+    try:
+      for event in tf.train.summary_iterator(path):
+        for value in event.summary.value:
+          if value.tag in TAGS:
+            here[value.tag][event.step] = value.simple_value
+    except tf.errors.DataLossError:
+      pass  # A killed process leaves an incomplete last record.
+    for tag, points in here.items():
       # A run resumes from a checkpoint, so the steps after it in the earlier
       # file were lost.
-      start = min(points)
-      series[tag] = {step: value for step, value in series[tag].items()
-                     if step < start}
-      series[tag].update(points)
+      kept = {step: value for step, value in series[tag].items()
+              if step < min(points)}
+      series[tag] = {**kept, **points}
   return {tag: tuple(zip(*sorted(points.items())))
           for tag, points in series.items()}
-
-
-def _read_events(path):
-  """Tag -> {step: value} of one file of summaries."""
-  points = collections.defaultdict(dict)
-  try:
-    for event in tf.train.summary_iterator(path):
-      for value in event.summary.value:
-        if value.tag in TAGS:
-          points[value.tag][event.step] = value.simple_value
-  except tf.errors.DataLossError:
-    pass  # A killed process leaves an incomplete last record.
-  return points
