@@ -1,13 +1,12 @@
 """What benchmark.py times: the step, its parts and its input.
 
-`inputs` and `steps` take (config, a directory for files) and return (name ->
-`Row`, facts). B is the batch size, K the number of classes.
+`inputs` and `steps` take a config and return (name -> `Row`, facts). B is the
+batch size, K the number of classes.
 """
 import functools
 import resource
-import sys
-import tempfile
-from typing import Any, Callable, List, NamedTuple
+import types
+from typing import Any, Callable, NamedTuple
 
 import published_graph
 from mentormix import mentormix_loss
@@ -15,7 +14,6 @@ from mentormix import precision
 from mentormix import runtime
 from mentormix import sampling
 from mentormix import students
-from mentormix import summaries
 from mentormix.accelerator import flops
 from mentormix.data import datasets
 from mentormix.data import input_pipeline
@@ -26,37 +24,28 @@ from mentormix.runtime import tf
 from mentormix.students import resnet
 from mentormix.training import step as step_lib
 
-FLOOR = 'floor'
 _THREADS = (1, 2, 4)  # Of an input pipeline.
-_PUBLISHED_THREADS = 4  # Of the published step.
 _PRODUCT = 2048  # Rows and columns of the matrix product.
-_BEYOND_QUEUES = 6  # Steps of warm-up: input pipelines are 4 batches ahead.
-_MEMORY_STEPS = 5
+_BEYOND_QUEUES = 6  # Batches; input pipelines are 4 ahead.
 
 
 class Row(NamedTuple):
   """What is timed."""
   run: Callable[[], Any]
   calls: int = 1  # How many calls make a sample.
-  warm_up: int = 3  # Samples that do not count, in every turn.
-
-
-class _Data(NamedTuple):
-  """What a step is built on."""
-  dataset: datasets.Dataset
-  shards: List[datasets.Shard]
-  count: int  # How many records they hold.
-  network: Callable  # The MentorNet.
 
 
 def _data(config):
+  """What a step is built on."""
   runtime.select_device(config.device_id)
   precision.check_precision(config.precision)
   dataset = datasets.get(config.dataset_name, config.data_dir)
   paths = datasets.find_files(dataset, 'train', config.data_dir)
   shards, count = record_checks.check_files(dataset, 'train', paths)
-  return _Data(dataset, shards, count, mentornet_loading.load(
-      config.trained_mentornet_dir, config.loss_p_percentile))
+  return types.SimpleNamespace(
+      dataset=dataset, shards=shards, count=count,
+      network=mentornet_loading.load(config.trained_mentornet_dir,
+                                     config.loss_p_percentile))
 
 
 def _session(config):
@@ -70,7 +59,7 @@ def _session(config):
   return session
 
 
-def inputs(config, unused_directory):
+def inputs(config):
   """Both input pipelines by number of threads."""
   data = _data(config)
   rows = {}
@@ -80,7 +69,7 @@ def inputs(config, unused_directory):
       with tf.Graph().as_default():
         batch = _train_batch(pipeline, config, data, threads)
         rows[f'{name}, threads: {threads}'] = _batches(_session(config), batch)
-  return rows, {}
+  return rows, dict(title=f'Input, batch {config.batch_size}', operations={})
 
 
 def _train_batch(pipeline, config, data, threads):
@@ -91,80 +80,69 @@ def _train_batch(pipeline, config, data, threads):
 
 def _batches(session, batch):
   ops = [batch.images.op, batch.labels.op]
-  return Row(functools.partial(session.run, ops), _BEYOND_QUEUES, 1)
+  return Row(functools.partial(session.run, ops), _BEYOND_QUEUES)
 
 
-def steps(config, directory):
+def steps(config):
   """The step, whole and in parts, and the most that the machine can do."""
   data = _data(config)
-  rows, counted = {FLOOR: None}, {}  # The floor is the first row.
+  rows, counted = {'floor': None}, {}  # The floor is the first row.
 
-  def add(name, session, ops, fed=None, warm_up=3):
+  def add(name, session, ops, fed=None):
     """Adds a row with its operations counted."""
     counted[name] = flops.count(ops)
-    rows[name] = Row(functools.partial(session.run, ops, fed), 1, warm_up)
+    rows[name] = Row(functools.partial(session.run, ops, fed))
 
   with tf.Graph().as_default():
-    batch, ops = _build_step(config, data, input_pipeline,
-                             config.num_preprocessing_threads)
-    summary = tf.summary.merge_all()
-    shown = [s.op.inputs[1] for s in tf.get_collection(tf.GraphKeys.SUMMARIES)]
-    writer = summaries.Writer(tempfile.mkdtemp(dir=directory))
+    batch, ops = _build_step(config, data, input_pipeline)
     step_session = _session(config)
-    for _ in range(_MEMORY_STEPS):
+    for _ in range(_BEYOND_QUEUES):
       step_session.run(ops)
-    peak = _peak_memory_mib()  # So far, this process has only trained.
-    fixed = dict(zip(batch, step_session.run(batch)))
-    shown = dict(zip(shown, step_session.run(shown, fixed)))
-    add('step', step_session, ops, fixed)
-    add('step + input', step_session, ops, warm_up=_BEYOND_QUEUES)
-    with_summary = [summary] + ops
-    rows['step + input + summaries'] = Row(lambda: writer.add_summary(
-        step_session.run(with_summary)[0], 0), 1, _BEYOND_QUEUES)
+    # So far, this process has only trained. In KiB on Linux.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 10
+    add('step', step_session, ops, dict(zip(batch, step_session.run(batch))))
+    add('step + input', step_session, ops)
 
   with tf.Graph().as_default():
     ops = _floor(config, data)
-    add(FLOOR, _session(config), ops)
+    add('floor', _session(config), ops)
 
   if config.precision == 'float32' and not config.xla:
     name = f'published_{config.studentnet}'
     students.STUDENTS[name] = functools.partial(
         published_graph.resnet, **students.get(config.studentnet).keywords)
     with tf.Graph().as_default():
-      _, ops = _build_step(config._replace(studentnet=name), data,
-                           published_graph, _PUBLISHED_THREADS)
-      add('published step + input', _session(config), ops,
-          warm_up=_BEYOND_QUEUES)
+      _, ops = _build_step(
+          config._replace(studentnet=name, num_preprocessing_threads=4), data,
+          published_graph)
+      add('published step + input', _session(config), ops)
 
   with tf.Graph().as_default():
     parts = _parts(config, data)
     session = _session(config)
     for name, ops in parts.items():
       rows[name] = Row(functools.partial(session.run, ops), 5)
-  rows['summaries'] = Row(lambda: writer.add_summary(
-      step_session.run(summary, shown), 0), 5)
   rows['input'] = _batches(step_session, batch)
 
-  for dtype in dict.fromkeys(
-      [tf.float32, precision.arithmetic(config.precision)]):
-    with tf.Graph().as_default():
-      matrix = tf.Variable(tf.cast(
-          tf.random.normal([_PRODUCT, _PRODUCT]), dtype))
-      product = _keep(tf.matmul(matrix, matrix), matrix.shape)
-      # Without XLA, which would take the product of its own library.
-      add(f'matrix product, {dtype.name}',
-          _session(config._replace(xla=False)), [product])
-  return rows, dict(operations=counted, peak_memory_mib=peak)
+  dtype = precision.arithmetic(config.precision)
+  with tf.Graph().as_default():
+    matrix = tf.Variable(tf.cast(
+        tf.random.normal([_PRODUCT, _PRODUCT]), dtype))
+    product = _keep(tf.matmul(matrix, matrix), matrix.shape)
+    # Without XLA, which would take the product of its own library.
+    add(f'matrix product, {dtype.name}',
+        _session(config._replace(xla=False)), [product])
+  xla = ' with XLA' if config.xla else ''
+  return rows, dict(
+      operations=counted, peak_memory_mib=peak,
+      title=f'{config.studentnet}, batch {config.batch_size}, '
+      f'{config.precision}{xla}: {peak:.0f} MiB in a process that only trains')
 
 
-def _peak_memory_mib():
-  unit = 1 if sys.platform == 'darwin' else 1024  # Bytes there, KiB on Linux.
-  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2 ** 20
-
-
-def _build_step(config, data, pipeline, threads):
+def _build_step(config, data, pipeline):
   """A whole step as in training: (batch, ops)."""
-  batch = _train_batch(pipeline, config, data, threads)
+  batch = _train_batch(pipeline, config, data,
+                       config.num_preprocessing_threads)
   step = step_lib.build_step(config, data.dataset, data.count, batch,
                              data.network)
   if datasets.has_clean_labels(data.shards):
@@ -174,22 +152,22 @@ def _build_step(config, data, pipeline, threads):
   return batch, [step.train_op, step.weights_l2.op]
 
 
-def _random_batch(config, data, make):
-  """Random images [B, H, W, 3] and one-hot labels [B, K], through `make`."""
-  size, num_classes = config.batch_size, data.dataset.num_classes
-  images = tf.random.normal([size] + 2 * [data.dataset.image_size] + [3])
-  return (make(images),
-          make(tf.one_hot(tf.range(size) % num_classes, num_classes)))
-
-
 def _constant(x):
   """A constant that the graph optimizer does not know."""
   return tf.identity(tf.Variable(x, trainable=False))
 
 
+def _random_batch(config, data):
+  """Constant images [B, H, W, 3] and one-hot labels [B, K]."""
+  size, num_classes = config.batch_size, data.dataset.num_classes
+  images = tf.random.normal([size] + 2 * [data.dataset.image_size] + [3])
+  labels = tf.one_hot(tf.range(size) % num_classes, num_classes)
+  return _constant(images), _constant(labels)
+
+
 def _floor(config, data):
   """Ops of two forward passes and one backward pass, and nothing else."""
-  images, labels = _random_batch(config, data, _constant)
+  images, labels = _random_batch(config, data)
   losses = []
   for reuse in (False, True):
     with tf.variable_scope(tf.get_variable_scope(), reuse=reuse):
@@ -217,7 +195,7 @@ def _keep(tensor, shape):
 def _parts(config, data):
   """Ops of parts of the step, each on constants."""
   size = config.batch_size
-  images, labels = _random_batch(config, data, _constant)
+  images, labels = _random_batch(config, data)
   parts = {}
 
   mentor = mentor_lib.Mentor(data.network, tf.constant(50),
@@ -235,18 +213,12 @@ def _parts(config, data):
   parts['mixing'] = [_keep(mentormix_loss.mix(x, j, lam), x.shape)
                      for x in (images, labels)]
 
-  tf.get_collection_ref(tf.GraphKeys.UPDATE_OPS).clear()
   students.get(config.studentnet)(images, data.dataset.num_classes, True,
                                   update_statistics=False)
   weights = tf.trainable_variables()
   gradients = [_constant(1e-3 * tf.random.normal(w.shape)) for w in weights]
-
-  @tf.custom_gradient
-  def constant_gradients(*unused_weights):
-    return tf.constant(0.0), lambda unused: gradients
-
   optimizer = step_lib._optimizer(0.01, tf.identity(step), config.precision)
-  update = step_lib._update(constant_gradients(*weights), optimizer, step)
+  update = optimizer.apply_gradients(list(zip(gradients, weights)), step)
   with tf.control_dependencies([update]):
     parts['update'] = [update, step_lib._weights_l2().op]
   move = {'moving_mean': resnet._move_debiased,

@@ -15,6 +15,8 @@ Prints Markdown tables. W is the number of workers, M that of servers. Exit
 codes: 0 finished, 1 failed, 2 bad input.
 """
 import collections
+import contextlib
+import itertools
 import math
 import os
 import sys
@@ -43,6 +45,7 @@ PULL, COMPUTE, PUSH, SUM, UPDATE, WAIT = range(6)
 # What a server has for all workers, and which of it each phase uses, if any.
 _SHARED = ('server out', 'server in', 'memory')
 _USES = np.array([0, -1, 1, 2, 2, -1])
+_STEPS = 60  # Simulated steps of a worker.
 
 
 def define_flags():
@@ -61,109 +64,80 @@ def define_flags():
       ('mbytes', 117.8, '10^6 bytes of the weights, and of the gradients.'),
       ('update_gbytes', 2.6, 'GB of weights that a server updates per second.'),
       ('sum_gbytes', 15, 'GB of gradients that a server adds up per second.'),
-      ('flow_gbits', 13, 'Most Gbit/s, each way, of a worker and a server.')):
+      ('flow_gbits', 13, 'Most Gbit/s, each way, of a worker and a server.'),
+      ('spread', 0.1, 'Standard deviation of the seconds that workers compute, '
+       'divided by their mean.')):
     flags.DEFINE_float(name, default, about, 1e-6)
-  flags.DEFINE_float('spread', 0.1, 'Standard deviation of the seconds that '
-                     'workers compute, divided by their mean.', 0, 10)
-  flags.DEFINE_integer('steps', 60, 'Simulated steps of a worker.', 10, 100000)
-  flags.DEFINE_integer('seed', 0, 'Seed of the simulation.', 0, 2**32 - 1)
 
 
 def main():
   """Flags -> tables."""
-  servers = _numbers('servers')
-  table = (traffic_table(flags.FLAGS.studentnets, servers)
-           if flags.FLAGS.show == 'traffic' else cluster_tables(servers))
-  for line in table:
-    print(line, flush=True)
+  servers = _numbers('servers', int)
+  print('\n'.join(traffic_table(flags.FLAGS.studentnets, servers)
+                  if flags.FLAGS.show == 'traffic' else
+                  cluster_tables(servers)))
 
 
-def _numbers(name, kind=int):
-  """The values of a list flag, each above 0 and below 1,000."""
-  try:
-    values = [kind(value) for value in flags.FLAGS[name].value]
-    if values and all(0 < value < 1e3 for value in values):
+def _numbers(name, kind):
+  """The values of a list flag, each an int or float above 0."""
+  given = flags.FLAGS[name].value
+  with contextlib.suppress(ValueError):
+    values = [kind(value) for value in given]
+    if all(value > 0 for value in values):
       return values
-  except ValueError:
-    pass
-  given = ','.join(flags.FLAGS[name].value)
-  what = 'whole numbers' if kind is int else 'numbers'
-  raise UserError(f'--{name}={given}: give {what} above 0 and below 1000, with '
-                  'commas between')
+  raise UserError(f'--{name}={",".join(given)}: give numbers of type '
+                  f'{kind.__name__} above 0, with commas between')
 
 
 class Machines(NamedTuple):
   """The machines of a cluster: M servers, and workers that are all alike."""
-  shares: List[float]  # [M], the share of the weights on each server.
-  gbits: float  # The rest is as the flags of these names.
-  step_secs: float
-  mbytes: float
-  update_gbytes: float
-  sum_gbytes: float
-  flow_gbits: float
-
-  @property
-  def link(self):
-    """Bytes per second of a link, each way."""
-    return self.gbits * 1e9 / 8
-
-  @property
-  def flow(self):
-    """Most bytes per second between a worker and a server."""
-    return min(self.link, self.flow_gbits * 1e9 / 8)
-
-  @property
-  def fullest(self):
-    """Bytes of the weights on the fullest server."""
-    return max(self.shares) * self.mbytes * 1e6
-
-
-class Outcome(NamedTuple):
-  """What a simulation found."""
-  rate: float  # Steps of single workers per second.
-  staleness: float  # Mean number of others' updates from pull to update.
-  busiest: str  # The busiest of what servers share out,
-  busy: float  # and for which share of the time it is in use.
+  held: List[float]  # [M], bytes of the weights on each server.
+  step_secs: float  # A worker computes that long in a step.
+  link: float  # Bytes per second of each machine, each way.
+  flow: float  # Most bytes per second between a worker and a server.
+  update: float  # Bytes of weights that a server updates per second.
+  add: float  # Bytes of gradients that a server adds up per second.
 
 
 def alone(machines):
   """Seconds of an asynchronous step of the only worker, in closed form."""
+  fullest = max(machines.held)
   # The worker's one link carries what several servers send.
-  moved = max(machines.fullest / machines.flow,
-              machines.mbytes * 1e6 / machines.link)
-  return (2 * moved + machines.step_secs
-          + machines.fullest / (machines.update_gbytes * 1e9))
+  moved = max(fullest / min(machines.flow, machines.link),
+              sum(machines.held) / machines.link)
+  return 2 * moved + machines.step_secs + fullest / machines.update
 
 
 def most(machines):
   """Asynchronous steps per second that servers allow, in closed form."""
-  return min(machines.link, machines.update_gbytes * 1e9) / machines.fullest
+  return min(machines.link, machines.update) / max(machines.held)
 
 
-def simulate(machines, workers, steps, sync=False, spread=0.0, seed=0):
-  """Returns the `Outcome` of training on these machines.
+def simulate(machines, workers, sync=False, spread=0.0):
+  """Simulates training on these machines.
 
   Args:
     machines: a `Machines`.
     workers: W.
-    steps: of each worker.
     sync: whether all workers make one update together, rather than one each.
     spread: standard deviation of the compute time over its mean (log-normal).
-    seed: of the compute times.
+
+  Returns:
+    (rate, staleness, busy): steps of single workers per second; mean number of
+    others' updates from pull to update; what servers share out -> for which
+    part of the time it is in use.
   """
-  rng, sigma = np.random.RandomState(seed), math.sqrt(math.log(1 + spread**2))
-  moved = np.array(machines.shares) * machines.mbytes * 1e6  # [M]
-  compute = np.where(np.arange(len(moved)), 0.0, machines.step_secs)
-  work = np.array([moved, compute, moved,
-                   moved * machines.update_gbytes / machines.sum_gbytes, moved])
-  capacity = np.array([machines.link] * 2 + [machines.update_gbytes * 1e9])
-  left = np.zeros([workers, len(moved)])  # Of the work of its phase.
+  rng, sigma = np.random.RandomState(0), math.sqrt(math.log(1 + spread**2))
+  held = np.array(machines.held)
+  compute = np.where(np.arange(len(held)), 0.0, machines.step_secs)
+  work = held, compute, held, held * machines.update / machines.add, held
+  following = {PULL: COMPUTE, COMPUTE: PUSH, PUSH: SUM if sync else UPDATE}
+  left = np.zeros([workers, len(held)])  # Of the work of its phase.
   phase = np.zeros(workers, int)
   pulled = [0] * workers  # Number of updates in the weights of each worker.
-  now, used, ends, staleness = 0.0, np.zeros([3, len(moved)]), [], []
+  now, used, ends, staleness = 0.0, np.zeros([3, len(held)]), [], []
 
   def begin(worker, which, factor=1.0):
-    """The worker begins a phase."""
     if which == PULL:
       pulled[worker] = len(ends)
     if which == COMPUTE:
@@ -173,20 +147,17 @@ def simulate(machines, workers, steps, sync=False, spread=0.0, seed=0):
   for worker in range(workers):
     # Asynchronous workers start anywhere in a step.
     begin(worker, *((PULL,) if sync else (COMPUTE, rng.uniform())))
-  total = steps if sync else steps * workers
+  total = _STEPS if sync else _STEPS * workers
   while len(ends) < total:
-    active = left > 0
-    uses = np.where(active, _USES[phase][:, np.newaxis], -1)  # [W, M]
-    rate = _rates(machines, capacity, uses)
-    until = (left[active] / rate[active]).min() if active.any() else 0.0
+    uses = np.where(left > 0, _USES[phase][:, np.newaxis], -1)  # [W, M]
+    rate = _rates(machines, uses)
+    until = (left / rate)[left > 0].min()
     now += until
     used += [(rate * (uses == k)).sum(axis=0) * until for k in range(3)]
     left = np.where(left <= rate * until * (1 + 1e-9), 0, left - rate * until)
     for worker in np.flatnonzero(~left.any(axis=1)):
-      if phase[worker] in (PULL, COMPUTE):
-        begin(worker, phase[worker] + 1)
-      elif phase[worker] == PUSH:
-        begin(worker, SUM if sync else UPDATE)
+      if phase[worker] in following:
+        begin(worker, following[phase[worker]])
       elif phase[worker] == SUM:
         phase[worker] = WAIT
         if (phase == WAIT).all():  # The last worker updates for all.
@@ -197,70 +168,67 @@ def simulate(machines, workers, steps, sync=False, spread=0.0, seed=0):
         for next_worker in range(workers) if sync else [worker]:
           begin(next_worker, PULL)
   skipped = total // 5  # While it warms up.
-  busy = (used / capacity[:, np.newaxis]).max(axis=1) / now
-  return Outcome(
-      (total - 1 - skipped) / (ends[-1] - ends[skipped])
-      * (workers if sync else 1), np.mean(staleness[skipped:]),
-      _SHARED[busy.argmax()], busy.max())
+  capacity = machines.link, machines.link, machines.update
+  return ((total - 1 - skipped) / (ends[-1] - ends[skipped])
+          * (workers if sync else 1), np.mean(staleness[skipped:]),
+          dict(zip(_SHARED, used.max(axis=1) / capacity / now)))
 
 
-def _rates(machines, capacity, uses):
+def _rates(machines, uses):
   """How fast the work of each worker at each server is done, [W, M].
 
   Args:
     machines: a `Machines`.
-    capacity: [3], of each of `_SHARED` of a server.
     uses: [W, M], index into `_SHARED`, or -1.
   """
-  rates = np.ones(uses.shape)
-  for k, most_of_server in enumerate(capacity):
+  rates = np.where(uses < 0, 1.0, machines.update)
+  for k in range(3):
     own = uses == k
-    rate = most_of_server / np.maximum(own.sum(axis=0), 1) + np.zeros(own.shape)
-    if _SHARED[k] != 'memory':  # The link of the worker, which it shares, too.
-      link = machines.link / np.maximum(own.sum(axis=1, keepdims=True), 1)
-      rate = np.minimum(rate, np.minimum(link, machines.flow))
-    rates[own] = rate[own]
+    sharing = np.maximum(own.sum(axis=0), 1) + np.zeros(own.shape)
+    if k == 2:
+      rates[own] /= sharing[own]
+    else:  # The worker shares its link, too.
+      sharing = np.maximum(sharing, own.sum(axis=1, keepdims=True))
+      rates[own] = np.minimum(machines.link / sharing, machines.flow)[own]
   return rates
 
 
 def cluster_tables(servers):
   """The lines of the tables of --show=cluster."""
   args = flags.FLAGS
-  fullest = _numbers('fullest', float) if args.fullest else [
-      1.0 / count for count in servers]
+  fullest = _numbers('fullest', float) or [1.0 / count for count in servers]
   if len(fullest) != len(servers) or any(
-      not 1.0 / count <= share <= 1 or count == 1 != share
-      for count, share in zip(servers, fullest)):
+      not 1.0 / count <= share <= 1 for count, share in zip(servers, fullest)):
     raise UserError(f'--fullest={",".join(args.fullest)}: give a share from 1 '
                     f'/ M to 1 for each of --servers={",".join(args.servers)}')
-  workers = _numbers('workers')
-  cases = [
-      Machines([share] + [(1 - share) / max(1, count - 1)] * (count - 1), link,
-               secs, args.mbytes, args.update_gbytes, args.sum_gbytes,
-               args.flow_gbits)
-      for secs in _numbers('step_secs', float)
-      for link in _numbers('gbits', float)
-      for count, share in zip(servers, fullest)]
+  cases = {}  # The first cells of a row -> `Machines`.
+  for secs, gbits, (count, share) in itertools.product(
+      _numbers('step_secs', float), _numbers('gbits', float),
+      zip(servers, fullest)):
+    shares = [share] + [(1 - share) / max(1, count - 1)] * (count - 1)
+    cases[f'| {secs:g} | {gbits:g} | {count} |'] = Machines(
+        [share * args.mbytes * 1e6 for share in shares], secs, gbits * 1e9 / 8,
+        args.flow_gbits * 1e9 / 8, args.update_gbytes * 1e9,
+        args.sum_gbytes * 1e9)
   yield ('| compute, s | Gbit/s | servers | step alone, s | steps/s at most | '
          'workers fed |')
   yield '|' + '---|' * 6
-  for case in cases:
-    yield (f'| {case.step_secs:g} | {case.gbits:g} | {len(case.shares)} | '
-           f'{alone(case):.3f} | {most(case):.1f} | '
+  for cells, case in cases.items():
+    yield (f'{cells} {alone(case):.3f} | {most(case):.1f} | '
            f'{most(case) * alone(case):.1f} |')
   yield ''
   yield ('| compute, s | Gbit/s | servers | workers | asynchronous: steps/s | '
          'of ideal | staleness | busiest | synchronous: steps/s | of ideal |')
   yield '|' + '---|' * 10
-  for case in cases:
-    for number in workers:
-      free, sync = (simulate(case, number, args.steps, is_sync, args.spread,
-                             args.seed) for is_sync in (False, True))
-      yield (f'| {case.step_secs:g} | {case.gbits:g} | {len(case.shares)} | '
-             f'{number} | {free.rate:.2f} | '
-             f'{free.rate * case.step_secs / number:.2f} | '
-             f'{free.staleness:.1f} | {free.busiest} {100 * free.busy:.0f}% | '
-             f'{sync.rate:.2f} | {sync.rate * case.step_secs / number:.2f} |')
+  for (cells, case), number in itertools.product(
+      cases.items(), _numbers('workers', int)):
+    rate, staleness, busy = simulate(case, number, spread=args.spread)
+    busiest = max(busy, key=busy.get)
+    sync_rate, _, _ = simulate(case, number, True, args.spread)
+    ideal = number / case.step_secs
+    yield (f'{cells} {number} | {rate:.2f} | {rate / ideal:.2f} | '
+           f'{staleness:.1f} | {busiest} {busy[busiest]:.0%} | '
+           f'{sync_rate:.2f} | {sync_rate / ideal:.2f} |')
 
 
 def traffic_table(studentnets, servers):
@@ -268,8 +236,7 @@ def traffic_table(studentnets, servers):
   yield ('| student | trainable | largest, MB | checkpoint, MB | servers | '
          'fullest, share | down, MB | up, MB | tensors down | up |')
   yield '|' + '---|' * 10
-  dataset = datasets.get('cifar10')
-  for studentnet, count in ((s, c) for s in studentnets for c in servers):
+  for studentnet, count in itertools.product(studentnets, servers):
     config = config_lib.TrainConfig(studentnet=studentnet)
     cluster = roles.Cluster(
         {'ps': ('a:1',) * count, 'worker': ('b:1',)}, 'worker', 0)
@@ -277,18 +244,19 @@ def traffic_table(studentnets, servers):
         servers_lib.placement(cluster, config)):
       labels = tf.zeros([config.batch_size], tf.int64)
       step = step_lib.build_step(
-          config, dataset, 50000, input_pipeline.Batch(
+          config, datasets.get('cifar10'), 50000, input_pipeline.Batch(
               tf.zeros([config.batch_size, 32, 32, 3]), labels, labels, labels),
           lambda features: tf.ones_like(features[:, 0]), cluster=cluster)
-      fetches = step.train_op, step.done, step.loss, step.weights_l2
-      moved = traffic([getattr(x, 'op', x) for x in fetches])
-      held = collections.Counter()
-      for v in tf.trainable_variables():
-        held[v.device] += v.shape.num_elements()
-      largest = max(v.shape.num_elements() for v in tf.trainable_variables())
+      down, up = traffic([step.train_op, step.done.op, step.loss.op,
+                          step.weights_l2.op])
+      sizes = [(v.device, v.shape.num_elements())
+               for v in tf.trainable_variables()]
       saved = sum(v.shape.num_elements() * v.dtype.base_dtype.size
                   for v in tf.global_variables())
-    trainable, down, up = sum(held.values()), moved['down'], moved['up']
+    held = collections.Counter()
+    for device, size in sizes:
+      held[device] += size
+    trainable, largest = sum(held.values()), max(size for _, size in sizes)
     yield (f'| {studentnet} | {trainable} | {largest * 4 / 1e6:.3f} | '
            f'{saved / 1e6:.1f} | {count} | '
            f'{max(held.values()) / trainable:.3f} | {sum(down) / 1e6:.3f} | '
@@ -302,17 +270,16 @@ def traffic(ops):
     ops: what a step runs.
 
   Returns:
-    'down' and 'up' -> list of bytes; a tensor goes to a machine once.
+    (down, up): lists of bytes; a tensor goes to a machine once.
   """
-  moved = {}
+  moved = {True: {}, False: {}}  # Whether down -> tensor, target -> bytes.
   for op in flops.behind(ops):
     for tensor in op.inputs:
       source, target = _place(tensor.op), _place(op)
       if source != target and tensor.dtype.base_dtype != tf.resource:
-        size = tensor.shape.num_elements() * tensor.dtype.size
-        moved[tensor.name, target] = ('down' if 'ps' in source else 'up', size)
-  return {way: [size for other, size in moved.values() if other == way]
-          for way in ('down', 'up')}
+        moved['ps' in source][tensor.name, target] = (
+            tensor.shape.num_elements() * tensor.dtype.size)
+  return list(moved[True].values()), list(moved[False].values())
 
 
 def _place(op):
