@@ -13,6 +13,8 @@ import sys
 import tempfile
 import warnings
 
+from mentormix.messages import UserError
+
 # The native library reads these when it loads, so they come before the import.
 # They are defaults: what the environment already sets stays.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # Warnings are not errors.
@@ -53,11 +55,15 @@ def _quiet_import():
       os.close(stderr)
 
 
-with _quiet_import():
-  # pylint: disable=g-import-not-at-top,g-direct-tensorflow-import
-  import tensorflow.compat.v1 as tf
-  from tensorflow.core.protobuf import rewriter_config_pb2
-  from tensorflow.python.client import device_lib
+try:
+  with _quiet_import():
+    # pylint: disable=g-import-not-at-top,g-direct-tensorflow-import
+    import tensorflow.compat.v1 as tf
+    from tensorflow.core.protobuf import rewriter_config_pb2
+    from tensorflow.python.client import device_lib
+except ModuleNotFoundError as error:
+  raise UserError(f"{error.name} is not installed; run scripts/setup_env.sh, or "
+                  "pip install '.[tf2]' (setup.py lists other choices)")
 
 # This file deals with deprecations, and failures raise an exception.
 tf.logging.set_verbosity(tf.logging.FATAL)

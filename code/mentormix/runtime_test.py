@@ -1,7 +1,11 @@
 """What TensorFlow says when an operation fails, on either version."""
+import subprocess
+import sys
+
 import pytest
 
 from mentormix import runtime
+from mentormix import testing
 from mentormix.runtime import tf
 
 
@@ -25,3 +29,13 @@ def test_the_reason_is_one_line(operation, said):
 def test_other_errors_give_their_first_line():
   assert runtime.reason(ValueError('first\nsecond')) == 'first'
   assert runtime.reason(ValueError()) == ''
+
+
+def test_without_tensorflow_a_command_says_what_to_install():
+  program = ('import sys; sys.path.insert(0, sys.argv[1]); '
+             'sys.modules["tensorflow"] = None; '
+             'from mentormix import messages\n'
+             'try: from mentormix import runtime\n'
+             'except messages.UserError as error: print(error)')
+  out = subprocess.check_output([sys.executable, '-c', program, testing.CODE])
+  assert out.startswith(b'tensorflow is not installed; run scripts/setup_env')
