@@ -62,8 +62,8 @@ try:
     from tensorflow.core.protobuf import rewriter_config_pb2
     from tensorflow.python.client import device_lib
 except ModuleNotFoundError as error:
-  raise UserError(f"{error.name} is not installed; run scripts/setup_env.sh, or "
-                  "pip install '.[tf2]' (setup.py lists other choices)")
+  raise UserError(f"{error.name.split('.')[0]} is not installed; run "
+                  "scripts/setup_env.sh, or pip install '.[tf2]'")
 
 # This file deals with deprecations, and failures raise an exception.
 tf.logging.set_verbosity(tf.logging.FATAL)
