@@ -50,7 +50,14 @@ def rank(run, checkpoint_dir, data_dir, output_dir, step=None, batch_size=100,
     UserError: run, checkpoint and data do not match, or one is missing.
     RunError: checkpoint, data or MentorNet failed.
   """
-  step, checkpoint = _checkpoint(checkpoint_dir, step)
+  found = checkpoints.find(checkpoint_dir)
+  if not found:
+    raise UserError(f'--checkpoint_dir={checkpoint_dir} holds no checkpoint')
+  step = max(found) if step is None else step
+  if step not in found:
+    raise UserError(f'--step={step}: {checkpoint_dir} holds only the '
+                    f'checkpoints of steps {sorted(found)}')
+  checkpoint = found[step]
   network = None
   if run.method in config_lib.WEIGHTED:
     network = mentornet_loading.load(run.trained_mentornet_dir,
@@ -91,19 +98,6 @@ def rank(run, checkpoint_dir, data_dir, output_dir, step=None, batch_size=100,
                   for name, value in summary.items()
                   if isinstance(value, float)))
   log(f'{SCORES}, {SUMMARY} and {PICTURE} are in {output_dir}')
-
-
-def _checkpoint(directory, step):
-  """(step, path) of a checkpoint; of the newest if `step` is None."""
-  found = checkpoints.find(directory)
-  if not found:
-    raise UserError(f'--checkpoint_dir={directory} holds no checkpoint')
-  step = max(found) if step is None else step
-  if step not in found:
-    steps = ', '.join(map(str, sorted(found)))
-    raise UserError(f'--step={step}: {directory} holds only the checkpoints of '
-                    f'steps {steps}')
-  return step, found[step]
 
 
 class Scores(typing.NamedTuple):
@@ -217,7 +211,7 @@ def summarize(scores, is_suspected):
 
   Returns:
     A dict for JSON. Figures that need clean labels cover the examples that
-    have one; they are None where they are not defined.
+    have one, or are None.
   """
   known = scores.clean != datasets.UNKNOWN_LABEL
   is_wrong = (scores.given != scores.clean)[known]
