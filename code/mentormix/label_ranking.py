@@ -90,14 +90,19 @@ def rank(run, checkpoint_dir, data_dir, output_dir, step=None, batch_size=100,
   names = facts.get('class_names') or range(dataset.num_classes)
   with files.replaced(os.path.join(output_dir, PICTURE), 'wb') as f:
     _draw(scores, images, names).savefig(f, dpi=110)
-  log(f'{summary["num_suspected"]} of {count} labels are suspected')
+  _log_summary(summary)
+  log(f'{SCORES}, {SUMMARY} and {PICTURE} are in {output_dir}')
+
+
+def _log_summary(summary):
+  """Logs how many labels are suspected, and how well that matches the truth."""
+  log(f'{summary["num_suspected"]} of {summary["count"]} labels are suspected')
   if summary['noise_rate'] is None:
     log('the clean labels are not known')
   else:
     log('  '.join(f'{name.replace("_", " ")} {value:.4f}'
                   for name, value in summary.items()
                   if isinstance(value, float)))
-  log(f'{SCORES}, {SUMMARY} and {PICTURE} are in {output_dir}')
 
 
 class Scores(typing.NamedTuple):
