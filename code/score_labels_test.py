@@ -158,7 +158,7 @@ def test_records_without_clean_labels_or_ids(digits, trained, tmp_path):
     (dict(checkpoint_dir='/nowhere'), '/nowhere/config.json does not exist'),
     (dict(output_dir='/proc/nowhere'), '--output_dir=/proc/nowhere cannot be'),
     (dict(trained_mentornet_dir='/nowhere'), '=/nowhere does not exist'),
-    (dict(step=2), 'holds only the checkpoints of steps 0, 20'),
+    (dict(step=2), 'holds only the checkpoints of steps [0, 20]'),
 ])
 def test_bad_inputs(digits, trained, tmp_path, settings, message):
   settings = dict(dict(

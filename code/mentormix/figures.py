@@ -24,7 +24,6 @@ _FRAMES = {
     True: ('green', 'the clean label is another'),
     False: ('red', 'the clean label is the same'),
     None: ('grey', 'the clean label is not known')}
-_LEAST_IMAGE_COLUMNS = 8
 
 
 class Curve(typing.NamedTuple):
@@ -167,7 +166,7 @@ def labelled_images(images, titles, is_wrong, caption):
   Returns:
     A matplotlib Figure.
   """
-  columns = max(_LEAST_IMAGE_COLUMNS, int(np.ceil(np.sqrt(len(images)))))
+  columns = max(8, int(np.ceil(np.sqrt(len(images)))))
   rows = -(-len(images) // columns)
   height = 1.5 * rows + 0.7
   fig = figure.Figure(figsize=(1.35 * columns, height))

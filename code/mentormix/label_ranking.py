@@ -50,7 +50,14 @@ def rank(run, checkpoint_dir, data_dir, output_dir, step=None, batch_size=100,
     UserError: run, checkpoint and data do not match, or one is missing.
     RunError: checkpoint, data or MentorNet failed.
   """
-  step, checkpoint = _checkpoint(checkpoint_dir, step)
+  found = checkpoints.find(checkpoint_dir)
+  if not found:
+    raise UserError(f'--checkpoint_dir={checkpoint_dir} holds no checkpoint')
+  step = max(found) if step is None else step
+  if step not in found:
+    raise UserError(f'--step={step}: {checkpoint_dir} holds only the '
+                    f'checkpoints of steps {sorted(found)}')
+  checkpoint = found[step]
   network = None
   if run.method in config_lib.WEIGHTED:
     network = mentornet_loading.load(run.trained_mentornet_dir,
@@ -83,27 +90,19 @@ def rank(run, checkpoint_dir, data_dir, output_dir, step=None, batch_size=100,
   names = facts.get('class_names') or range(dataset.num_classes)
   with files.replaced(os.path.join(output_dir, PICTURE), 'wb') as f:
     _draw(scores, images, names).savefig(f, dpi=110)
-  log(f'{summary["num_suspected"]} of {count} labels are suspected')
+  _log_summary(summary)
+  log(f'{SCORES}, {SUMMARY} and {PICTURE} are in {output_dir}')
+
+
+def _log_summary(summary):
+  """Logs how many labels are suspected, and how well that matches the truth."""
+  log(f'{summary["num_suspected"]} of {summary["count"]} labels are suspected')
   if summary['noise_rate'] is None:
     log('the clean labels are not known')
   else:
     log('  '.join(f'{name.replace("_", " ")} {value:.4f}'
                   for name, value in summary.items()
                   if isinstance(value, float)))
-  log(f'{SCORES}, {SUMMARY} and {PICTURE} are in {output_dir}')
-
-
-def _checkpoint(directory, step):
-  """(step, path) of a checkpoint; of the newest if `step` is None."""
-  found = checkpoints.find(directory)
-  if not found:
-    raise UserError(f'--checkpoint_dir={directory} holds no checkpoint')
-  step = max(found) if step is None else step
-  if step not in found:
-    steps = ', '.join(map(str, sorted(found)))
-    raise UserError(f'--step={step}: {directory} holds only the checkpoints of '
-                    f'steps {steps}')
-  return step, found[step]
 
 
 class Scores(typing.NamedTuple):
@@ -217,7 +216,7 @@ def summarize(scores, is_suspected):
 
   Returns:
     A dict for JSON. Figures that need clean labels cover the examples that
-    have one; they are None where they are not defined.
+    have one, or are None.
   """
   known = scores.clean != datasets.UNKNOWN_LABEL
   is_wrong = (scores.given != scores.clean)[known]

@@ -23,13 +23,6 @@ def test_groups_are_of_seeds(tmp_path):
   assert group.median(2) == pytest.approx((87.5, 5, 3))  # 82.5, 87.5, 92.5.
 
 
-def test_one_run_has_no_deviation(tmp_path):
-  write_run(tmp_path / 'a')
-  group, = read_groups(tmp_path)
-  assert group.last == (80, None, 1)
-  assert str(group.last) == '80.00'
-
-
 @pytest.mark.parametrize('method,apart', [
     ('cross_entropy', []),
     ('mixup', ['mixup_alpha']),

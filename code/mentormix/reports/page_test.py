@@ -70,11 +70,3 @@ def test_only_like_is_compared(tmp_path, apart):
 def test_nothing_is_published_for_other_noise(tmp_path, noise):
   write_run(tmp_path / 'a', noise=noise)
   assert '| 80.00 | 90.00 | 80.00 | – | – |' in _page(tmp_path, last_k=1)
-
-
-def test_variants_are_named(tmp_path):
-  write_run(tmp_path / 'a', mixup_alpha=2.0, second_reweight=False)
-  write_run(tmp_path / 'b', mixup_alpha=8.0)
-  text = _page(tmp_path)
-  assert '| mentormix (mixup_alpha 2, second_reweight False) | 1 |' in text
-  assert '| mentormix (mixup_alpha 8, second_reweight True) | 1 |' in text

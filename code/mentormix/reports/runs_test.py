@@ -158,13 +158,3 @@ def test_damaged_files(tmp_path, name, content, message):
     runs.read([str(tmp_path)])
   assert message in str(error.value)
   assert str(tmp_path / 'a' / name) in str(error.value)
-
-
-def test_directories_without_runs(tmp_path):
-  with pytest.raises(UserError, match='nowhere is not a directory'):
-    runs.read([str(tmp_path / 'nowhere')])
-  with pytest.raises(UserError, match='holds no run'):
-    runs.read([str(tmp_path)])
-  write_run(tmp_path / 'a', ())
-  with pytest.raises(UserError, match='no run has results'):
-    runs.read([str(tmp_path)])

@@ -24,13 +24,10 @@ def write_run(path, accuracies=(0.1, 0.9, 0.8), noise=NOISE, scores=None,
 
   Args:
     path: of the run, a pathlib path.
-    accuracies: of evenly spaced checkpoints from step 0 to step 100, by default
-      the last one.
-    noise: the content of noise.json, None for none.
-    scores: the content of scores/summary.json.
+    accuracies: of evenly spaced checkpoints from step 0 to step 100.
+    noise, scores: the content of noise.json and of summary.json; None for none.
     events: tag -> {step: value}.
-    data_dir: as `settings`.
-    **settings: fields of `config.TrainConfig`.
+    data_dir, **settings: fields of `config.TrainConfig`.
   """
   train = path / 'train'
   train.mkdir(parents=True)
