@@ -340,7 +340,7 @@ def test_bad_flags_of_training(train, tmp_path, flags, message):
     (dict(studentnet='resnet33'), '--studentnet=resnet33 is unknown'),
     (dict(trained_mentornet_dir='/nowhere/mentor'), 'does not exist'),
     (dict(trained_mentornet_dir=testing.CODE), 'holds neither mentornet.pb'),
-    (dict(example_dropout_rates='0.5,50'), 'do not sum to 100'),
+    (dict(example_dropout_rates='0.5,50'), 'percents that sum to 100'),
 ])
 def test_bad_inputs_of_training(train, tmp_path, settings, message):
   testing.assert_one_line(
