@@ -108,11 +108,8 @@ def only_writer(directory, flag):
     try:
       fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-      f.seek(0)
-      raise UserError(
-          f'--{flag}={directory} is in use by '
-          f'{f.read().strip() or "another process"}; stop that, or name '
-          'another directory')
+      raise UserError(f'--{flag}={directory} is in use by {holder(directory)}; '
+                      'stop that, or name another directory')
     except OSError:  # A file system without locks.
       pass
     note = (f'process {os.getpid()} on {socket.gethostname()} since '
@@ -126,6 +123,23 @@ def only_writer(directory, flag):
 def is_about_disk(text):
   """Whether an error message is about the disk or the system, not a file."""
   return any(os.strerror(number) in text for number in _DISK_ERRORS)
+
+
+def holder(directory):
+  """The process that has locked a directory by `only_writer`, or None.
+
+  Returns:
+    As in 'process 7 on a-host since 2020-07-13 12:00:00'.
+  """
+  try:
+    with open(os.path.join(directory, LOCK_FILE)) as f:
+      try:
+        fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
+      except BlockingIOError:
+        return f.read().strip() or 'another process'
+  except OSError:  # It was never locked, or the file system has no locks.
+    pass
+  return None
 
 
 def check_output(path, own, overwrite):

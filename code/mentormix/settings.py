@@ -24,7 +24,8 @@ METHOD_SETTINGS = {
 METHODS = tuple(METHOD_SETTINGS)
 PRECISIONS = ('float32', 'mixed')
 WEIGHTED = ('mentornet', 'mentormix')  # These need a MentorNet.
-_LARGEST = 2**31 - 1  # The largest int, unless a setting says otherwise.
+# The largest numbers, unless a setting says otherwise.
+_LARGEST = {int: 2**31 - 1, float: 1e38}
 
 
 class Setting(NamedTuple):
@@ -41,9 +42,7 @@ class Setting(NamedTuple):
 
   def check(self, value):
     """Raises UserError, which names the flag and its range, for a bad value."""
-    high = self.at_most
-    if high is None:
-      high = _LARGEST if isinstance(self.default, int) else 1e308
+    high = self.at_most or _LARGEST.get(type(self.default))
     if self.choices:
       good, words = value in self.choices, f'one of {", ".join(self.choices)}'
     elif self.above is not None:

@@ -2,6 +2,7 @@
 
 Below, `cluster` is a `roles.Cluster` and `config` a `config.TrainConfig`.
 """
+import contextlib
 import json
 import socket
 import time
@@ -14,6 +15,7 @@ from mentormix import runtime
 from mentormix.runtime import tf
 
 _POLL_SECS = 0.5
+_TELL_SECS = 30  # How long `end` waits for a ps that is being started.
 
 
 class Stopped(Exception):
@@ -202,14 +204,17 @@ def end(cluster, config, server):
 
   The chief calls this with its tf.train.Server.
   """
+  until = time.monotonic() + _TELL_SECS
   for task, address in enumerate(cluster.jobs[roles.PS]):
+    while not watch_lib.answers(address) and time.monotonic() < until:
+      time.sleep(_POLL_SECS)
     if not watch_lib.answers(address):
       log(f'ps {task} at {address} does not answer; if it runs, it does not '
           'know that training has ended')
       continue
     settings = session_config(cluster, config)
     settings.device_filters[0] = f'/job:ps/task:{task}'
-    with tf.Graph().as_default():
+    with contextlib.suppress(tf.errors.OpError), tf.Graph().as_default():
       tell = _end_queue(task).enqueue([True])
       with tf.Session(server.target, config=settings) as session:
         session.run(tell)
