@@ -42,8 +42,11 @@ def _data(config):
   dataset = datasets.get(config.dataset_name, config.data_dir)
   paths = datasets.find_files(dataset, 'train', config.data_dir)
   shards, count = record_checks.check_files(dataset, 'train', paths)
+  train_batch = lambda pipeline, threads: pipeline.train_batch(
+      dataset, shards, count, config.batch_size, num_threads=threads)
   return types.SimpleNamespace(
-      dataset=dataset, shards=shards, count=count,
+      dataset=dataset, count=count, train_batch=train_batch,
+      has_clean_labels=datasets.has_clean_labels(shards),
       network=mentornet_loading.load(config.trained_mentornet_dir,
                                      config.loss_p_percentile))
 
@@ -67,15 +70,9 @@ def inputs(config):
     for name, pipeline in (('ours', input_pipeline),
                            ('published', published_graph)):
       with tf.Graph().as_default():
-        batch = _train_batch(pipeline, config, data, threads)
+        batch = data.train_batch(pipeline, threads)
         rows[f'{name}, threads: {threads}'] = _batches(_session(config), batch)
   return rows, dict(title=f'Input, batch {config.batch_size}', operations={})
-
-
-def _train_batch(pipeline, config, data, threads):
-  return pipeline.train_batch(
-      data.dataset, data.shards, data.count, config.batch_size,
-      num_readers=config.num_readers, num_threads=threads)
 
 
 def _batches(session, batch):
@@ -94,7 +91,8 @@ def steps(config):
     rows[name] = Row(functools.partial(session.run, ops, fed))
 
   with tf.Graph().as_default():
-    batch, ops = _build_step(config, data, input_pipeline)
+    batch = data.train_batch(input_pipeline, config.num_preprocessing_threads)
+    ops = _build_step(config, data, batch)
     step_session = _session(config)
     for _ in range(_BEYOND_QUEUES):
       step_session.run(ops)
@@ -112,9 +110,8 @@ def steps(config):
     students.STUDENTS[name] = functools.partial(
         published_graph.resnet, **students.get(config.studentnet).keywords)
     with tf.Graph().as_default():
-      _, ops = _build_step(
-          config._replace(studentnet=name, num_preprocessing_threads=4), data,
-          published_graph)
+      ops = _build_step(config._replace(studentnet=name), data,
+                        data.train_batch(published_graph, threads=4))
       add('published step + input', _session(config), ops)
 
   with tf.Graph().as_default():
@@ -139,17 +136,15 @@ def steps(config):
       f'{config.precision}{xla}: {peak:.0f} MiB in a process that only trains')
 
 
-def _build_step(config, data, pipeline):
-  """A whole step as in training: (batch, ops)."""
-  batch = _train_batch(pipeline, config, data,
-                       config.num_preprocessing_threads)
+def _build_step(config, data, batch):
+  """Ops of a whole step as in training."""
   step = step_lib.build_step(config, data.dataset, data.count, batch,
                              data.network)
-  if datasets.has_clean_labels(data.shards):
+  if data.has_clean_labels:
     step_lib.summarize_separation(
         step.v, tf.equal(batch.labels, batch.clean_labels))
   # The hooks of training fetch the sum of the squared weights in every step.
-  return batch, [step.train_op, step.weights_l2.op]
+  return [step.train_op, step.weights_l2.op]
 
 
 def _constant(x):
