@@ -17,6 +17,7 @@ from mentormix.data import input_pipeline
 from mentormix.evaluation import averaged_student
 from mentormix.mentornet import loading as mentornet_loading
 from mentormix.mentornet import mentor
+from mentormix import mentormix_loss
 from mentormix.messages import RunError
 from mentormix import runtime
 from mentormix.runtime import tf
@@ -138,7 +139,7 @@ def suspected(scores, v=None):
   """
   if v is None:
     return scores.predicted != scores.given
-  return v < mentor.SELECTED
+  return v < mentormix_loss.TRUSTED
 
 
 def summarize(scores, is_suspected):
