@@ -28,7 +28,6 @@ from mentormix.mentornet import pictures
 from mentormix.messages import UserError
 
 _LOG_LINES = 5  # Per run, where there is no terminal.
-_SELECTED = 0.5  # A label counts as right from this weight on.
 _SETTINGS = ('max_number_of_steps', 'batch_size', 'learning_rate', 'restarts')
 
 
@@ -41,13 +40,13 @@ def define_flags():
       f'What to learn. One of {known}; or a Python file that defines '
       'v_star(loss, difference, label, epoch) (it is run); or a CSV file '
       'written by cifar_train_mentormix.py --loss_csv_file, for a data-driven '
-      'MentorNet: which labels are right?')
+      'MentorNet, which learns which labels are right.')
   flags.DEFINE_string(
       'output_dir', None, 'The directory to write; by default '
       f'{lesson_lib.MODELS_DIR}/<curriculum>.')
   flags.DEFINE_boolean(
       'published', False, 'Learn with the settings of the published code '
-      'instead of those that follow the curricula best.')
+      'instead of those with the smallest errors.')
   flags.DEFINE_list(
       'loss_p_percentiles', ['0.5', '0.6', '0.7', '0.8'], 'For a CSV file: the '
       'percentiles of the loss, 0 to 1, to compare the losses with. Name those '
@@ -58,7 +57,7 @@ def define_flags():
   flags.DEFINE_integer('max_number_of_steps', None, 'Steps to learn for.',
                        lower_bound=1, upper_bound=10 ** 9)
   flags.DEFINE_integer('restarts', None, 'Number of starts from other initial '
-                       'weights; the result closest to its points is taken.',
+                       'weights; the one with the smallest error is kept.',
                        lower_bound=1, upper_bound=1000)
   flags.DEFINE_integer('batch_size', None, 'Points per step.', lower_bound=1,
                        upper_bound=10 ** 6)
@@ -80,10 +79,11 @@ def main():
   if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
     # TensorFlow may swallow a KeyboardInterrupt: Ctrl-C ends the process.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-  # Tiny operations: several threads would only wait for one another.
+  # The operations are tiny: threads would only wait for one another.
   os.environ.setdefault('OMP_NUM_THREADS', '1')
   # TensorFlow starts once the flags are valid.
   from mentormix import label_ranking
+  from mentormix import mentormix_loss
   from mentormix import runtime
   from mentormix.mentornet import card
   from mentormix.mentornet import frozen_graph
@@ -122,7 +122,7 @@ def main():
     }
     if lesson.traces:
       metrics['judged'] = dict(
-          _judge(v, *lesson.held_out),
+          _judge(v >= mentormix_loss.TRUSTED, *lesson.held_out),
           auc=label_ranking.auc(v, lesson.held_out[1] > 0))
     _write(directory, lesson, metrics,
            card.card(lesson, metrics, standard, path), learned)
@@ -164,12 +164,12 @@ def _progress(total):
     yield on_step
 
 
-def _judge(v, features, v_star):
+def _judge(is_trusted, features, v_star):
   """How well a data-driven MentorNet tells right labels from wrong ones."""
   is_right = v_star > 0
   share = float(is_right.mean())
   return {
-      'accuracy': float(((v >= _SELECTED) == is_right).mean()),
+      'accuracy': float((is_trusted == is_right).mean()),
       'constant': max(share, 1 - share),
       'most': 'right' if share >= 0.5 else 'wrong',
       'self_paced': float(((features[:, 1] <= 0) == is_right).mean())}

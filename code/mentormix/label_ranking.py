@@ -24,7 +24,11 @@ from mentormix.data import record_checks
 from mentormix.evaluation import averaged_student
 from mentormix.mentornet import loading as mentornet_loading
 from mentormix.mentornet import mentor
+<<<<<<< HEAD
 from mentormix.messages import log
+=======
+from mentormix import mentormix_loss
+>>>>>>> w_mentornet
 from mentormix.messages import RunError
 from mentormix.messages import UserError
 from mentormix.runtime import tf
@@ -207,6 +211,22 @@ def weigh(network, loss, loss_p_percentile, step, max_number_of_steps):
         raise RunError(f'the MentorNet failed: {reason}')
 
 
+<<<<<<< HEAD
+=======
+def suspected(scores, v=None):
+  """Which labels are probably wrong, [N] bool.
+
+  Args:
+    scores: the `Scores`.
+    v: [N], the weights of a MentorNet, which suspects low ones. Without it, the
+      suspected labels are those that the student disagrees with.
+  """
+  if v is None:
+    return scores.predicted != scores.given
+  return v < mentormix_loss.TRUSTED
+
+
+>>>>>>> w_mentornet
 def summarize(scores, is_suspected):
   """Counts the suspected labels and, if the truth is known, judges them.
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from mentormix.messages import UserError
 
-_ROUNDING = 1e-9  # Weights this far outside 0..1 are clipped.
+_ROUNDING = 1e-9  # Weights up to this far outside 0..1 are clipped.
 FUNCTION = 'v_star'  # The function that a custom curriculum defines.
 
 
@@ -81,7 +81,7 @@ CURRICULA = {
 
 
 def stages(phases):
-  """Epoch percentages to look at: the ends of the phases, or some of one.
+  """Epoch percentages to show: the ends of the phases, or five for one phase.
 
   Args:
     phases: (first, last) percentage of each, as in `Curriculum`.
@@ -184,7 +184,7 @@ def grid():
 
   Returns:
     [N, 4] float32 rows (loss, d, label, e): loss 0..10 by 0.1 and 10..30 by 1,
-    d -5..5 by 0.1, e 0..99; the label is 0, as in the use of the network.
+    d -5..5 by 0.1, e 0..99; the label is always 0.
   """
   loss = np.concatenate([np.arange(101) / 10.0, np.arange(11, 31)])
   d = np.arange(-50, 51) / 10.0

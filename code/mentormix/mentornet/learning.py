@@ -35,13 +35,13 @@ class Settings(typing.NamedTuple):
   learning_rate: float = 0.1  # Highest learning rate of Adam.
   schedule: str = STAIRCASE  # Or COSINE.
   loss: str = BY_V_STAR  # Or CROSS_ENTROPY, always.
-  restarts: int = 1  # Starts; the one closest to its points is taken.
+  restarts: int = 1  # Starts; the one with the smallest error is kept.
   clip_norm: float = 5.0  # Joint norm that gradients are scaled down to.
   seed: int = 0  # Of the initial weights and the batches.
 
 
 PUBLISHED = Settings()
-# Found by trying: mentornet_models/README.md has the errors of both.
+# Found by trial; mentornet_models/README.md has the errors of both.
 BEST = PUBLISHED._replace(
     batch_size=256, max_number_of_steps=40000, learning_rate=0.06,
     schedule=COSINE, loss=CROSS_ENTROPY, restarts=3)
@@ -68,7 +68,7 @@ def learn(features, v_star, settings=BEST, on_step=None):
   """Fits the network to v* by Adam.
 
   The same arguments give the same weights on the same runtime. It uses one core
-  of the CPU, because the network is too small to gain from more.
+  of the CPU, because more do not help with so small a network.
 
   Args:
     features: [N, 4] float32: loss, difference, label, epoch percentage.
@@ -125,7 +125,7 @@ def _learn_once(features, v_star, settings, on_step):
 
 
 _DIVERGED = ('learning diverged: the loss or a weight is no longer finite; '
-             'try a smaller learning rate')
+             'use a smaller learning rate')
 
 
 def _run(session, train_op, loss, num_steps, on_step):
@@ -144,10 +144,10 @@ def _run(session, train_op, loss, num_steps, on_step):
 
 
 def fill_epochs(embedding, epochs):
-  """Replaces the rows of an embedding that nothing was learned for.
+  """Fills the rows of an embedding for which there were no points.
 
-  A percentage without points still has its random initial numbers. It gets the
-  row of the nearest percentage with points.
+  They still hold random initial numbers. Each becomes the row of the nearest
+  percentage with points.
 
   Args:
     embedding: [E, D], a row for each epoch percentage.

@@ -3,7 +3,6 @@ from mentormix.mentornet import loss_traces
 from mentormix.runtime import tf
 
 AVERAGE_DECAY = 0.5
-SELECTED = 0.5  # An example counts as selected from this weight on.
 
 
 def threshold(loss, p):

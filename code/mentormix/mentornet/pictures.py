@@ -1,4 +1,4 @@
-"""Pictures of what a MentorNet has learned, still and moving.
+"""Draws what a MentorNet has learned, as a picture or an animation.
 
     draw('mentornet.png', learned, epochs=(0, 50, 99), v_star=v_star)
     animate('mentornet.gif', learned, v_star=v_star)
@@ -29,8 +29,8 @@ _ALONG = 301  # Points of a curve.
 _BIN = 0.25  # Width in d.
 _LARGEST_POINT = 60
 
-# The colours of Okabe and Ito that no method has in `figures`. Each curve is
-# thinner than the one before, which it may cover.
+# Colours of Okabe and Ito that `figures` does not use. Each curve is thinner
+# than the one before, which it may cover.
 _LOOKS = ({'color': '#56B4E9', 'linewidth': 6},
           {'color': '#CC79A7', 'linewidth': 3.5},
           {'color': '#D55E00', 'linewidth': 1.5})
@@ -83,7 +83,7 @@ def draw(path, learned, epochs, v_star=None, traces=None, title=None,
 
 def animate(path, learned, v_star=None, traces=None, epochs=range(100),
             title=None, loss_p_percentile=0.7):
-  """Shows one epoch percentage after the other, as a GIF.
+  """Shows the epoch percentages one after the other, as a GIF.
 
   Args:
     path: of the file.
@@ -119,7 +119,7 @@ def animate(path, learned, v_star=None, traces=None, epochs=range(100),
                           yticks=[])
   bar, = progress.barh(0, 0, color='0.3')
 
-  # Ticks and text take the most time; they are drawn once.
+  # Ticks and text take most of the time, so they are drawn once.
   changing = [done] + sorted(
       (artist for ax in axes + [progress] for artist in itertools.chain(
           ax.images, ax.patches, ax.collections, ax.lines, ax.texts,
@@ -141,7 +141,7 @@ def animate(path, learned, v_star=None, traces=None, epochs=range(100),
 
 
 class _Column:
-  """The panels of one epoch percentage; `show` turns to another one."""
+  """The panels of one epoch percentage; `show` changes it."""
 
   def __init__(self, axes, learned, v_star, traces, loss_p_percentile):
     """Prepares the panels; `show` fills them.
@@ -207,7 +207,7 @@ class _Column:
                                ha='center', va='top', fontsize=6.5)
 
   def show(self, epoch):
-    """Turns to an epoch percentage."""
+    """Shows an epoch percentage."""
     averages = AVERAGES
     if self._traces is not None:
       averages = [self._show_traces(epoch)]

@@ -52,7 +52,7 @@ SHAPES = shapes(label=(2, 2), epoch=(100, 5), lstm=1, hidden=20)  # Published.
 
 
 def check(arrays, source):
-  """Selects the weights among arrays, if they make a MentorNet of any size.
+  """Selects the weights of a MentorNet, of any size, among arrays.
 
   Args:
     arrays: name -> array. Names that are not in `SHAPES` are ignored.
@@ -62,7 +62,7 @@ def check(arrays, source):
     Name -> float32 array, in the order of `SHAPES`.
 
   Raises:
-    UserError: weights are missing or invalid; the line names all of them.
+    UserError: weights are missing or invalid; the line names each of them.
   """
   missing = [name for name, _ in SHAPES if name not in arrays]
   if missing:
@@ -72,7 +72,7 @@ def check(arrays, source):
   def size(name, axis):
     return max(1, (np.shape(arrays[name]) or (1,))[axis])
 
-  # These four variables give the sizes; all shapes follow from them.
+  # The shapes of these four variables determine all others.
   expected = shapes(
       label=(size(_LABEL, 0), size(_LABEL, -1)),
       epoch=(size(_EPOCH, 0), size(_EPOCH, -1)),
