@@ -7,19 +7,19 @@ import shutil
 import subprocess
 import sys
 
-import numpy as np
-import pytest
-
 import cifar_eval
 import cifar_train_mentormix
+import numpy as np
 import prepare_data
+import pytest
 import train_mentornet
+
 from mentormix import config as config_lib
+from mentormix import runtime
+from mentormix import testing
 from mentormix.data import datasets
 from mentormix.evaluation import results as results_lib
-from mentormix import runtime
 from mentormix.runtime import tf
-from mentormix import testing
 
 ROOT = os.path.dirname(testing.CODE)
 TRAIN = os.path.join(testing.CODE, 'cifar_train_mentormix.py')

@@ -10,8 +10,8 @@ original. Exit codes: 0 finished, 1 failed, 2 bad input.
 """
 import os
 
-import numpy as np
 from absl import flags
+import numpy as np
 
 from mentormix import command
 from mentormix import files

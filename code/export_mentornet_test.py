@@ -1,16 +1,16 @@
 """The command as users run it, and what it writes."""
 import os
 
+import export_mentornet
 import numpy as np
 import pytest
 
-import export_mentornet
+from mentormix import testing
 from mentormix.mentornet import frozen_graph
 from mentormix.mentornet import loading
 from mentormix.mentornet import network
 from mentormix.mentornet import weights as weights_lib
 from mentormix.runtime import tf
-from mentormix import testing
 
 SCRIPT = os.path.abspath(export_mentornet.__file__)
 OTHER_PYTHON = os.environ.get('MENTORMIX_OTHER_PYTHON')

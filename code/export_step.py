@@ -23,8 +23,7 @@ from absl import flags
 from mentormix import command
 from mentormix import config as config_lib
 from mentormix import files
-from mentormix.messages import log
-from mentormix.messages import UserError
+from mentormix.messages import log, UserError
 
 
 def define_flags():

@@ -15,15 +15,15 @@ import subprocess
 import sys
 import time
 
+import cifar_eval
 import numpy as np
 import pytest
 
-import cifar_eval
 from mentormix import config as config_lib
-from mentormix.evaluation import results as results_lib
 from mentormix import files
-from mentormix.runtime import tf
 from mentormix import testing
+from mentormix.evaluation import results as results_lib
+from mentormix.runtime import tf
 
 pytestmark = pytest.mark.slow
 

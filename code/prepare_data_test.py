@@ -3,11 +3,11 @@ import os
 import re
 import signal
 
-import pytest
-
 import cifar_eval
 import cifar_train_mentormix
 import prepare_data
+import pytest
+
 from mentormix import testing
 from mentormix.data.preparation_test import contents
 from mentormix.data.preparation_test import facts

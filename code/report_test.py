@@ -1,7 +1,7 @@
 """The command line of report.py."""
 import pytest
-
 import report
+
 from mentormix import testing
 from mentormix.reports.testing import write_run
 

@@ -28,8 +28,7 @@ from mentormix import config as config_lib
 from mentormix import files
 from mentormix.accelerator import jax_files
 from mentormix.data import noise_facts
-from mentormix.messages import log
-from mentormix.messages import UserError
+from mentormix.messages import log, UserError
 
 
 def define_flags():
@@ -84,9 +83,10 @@ def main():
     state = jax_files.read_state(
         start or os.path.join(args.exported_dir, 'state.npz'), description)
     try:  # JAX starts once the flags and the files are valid.
-      from mentormix.accelerator import jax_runner
-      from mentormix.accelerator import jax_benchmark
       import jax
+
+      from mentormix.accelerator import jax_benchmark
+      from mentormix.accelerator import jax_runner
     except ImportError as error:
       raise UserError(f'JAX is missing or too old ({error}); pip install '
                       '"jax>=0.6", or "jax[cuda12]>=0.6" for a GPU')

@@ -6,12 +6,12 @@ import signal
 import subprocess
 import sys
 
-import numpy as np
-import pytest
-
 import cifar_eval
 import export_step
+import numpy as np
+import pytest
 import run_exported
+
 from mentormix import config as config_lib
 from mentormix import files
 from mentormix import testing

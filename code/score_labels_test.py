@@ -7,8 +7,8 @@ import shutil
 import matplotlib.image
 import numpy as np
 import pytest
-
 import score_labels
+
 from mentormix import config as config_lib
 from mentormix import label_ranking
 from mentormix import testing

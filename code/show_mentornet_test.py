@@ -2,10 +2,10 @@
 import json
 import os
 
-import pytest
 from PIL import Image
-
+import pytest
 import show_mentornet
+
 from mentormix import testing
 
 COMMITTED = testing.MENTOR

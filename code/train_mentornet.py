@@ -16,8 +16,8 @@ import os
 import signal
 import time
 
-import tqdm
 from absl import flags
+import tqdm
 
 from mentormix import command
 from mentormix import files

@@ -9,8 +9,8 @@ from unittest import mock
 
 import numpy as np
 import pytest
-
 import train_mentornet
+
 from mentormix import testing
 from mentormix.mentornet import card as card_lib
 from mentormix.mentornet import curriculum

@@ -13,9 +13,8 @@ import shutil
 import numpy as np
 
 from mentormix import files
-from mentormix.messages import RunError
-from mentormix.messages import UserError
 from mentormix import runtime
+from mentormix.messages import RunError, UserError
 from mentormix.runtime import tf
 
 BASENAME = 'model.ckpt'

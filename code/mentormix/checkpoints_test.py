@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from mentormix import checkpoints
-from mentormix.messages import RunError
-from mentormix.messages import UserError
-from mentormix.runtime import tf
 from mentormix import testing
+from mentormix.messages import RunError, UserError
+from mentormix.runtime import tf
 
 _DATA, _INDEX = '.data-00000-of-00001', '.index'
 SHAPES = {'net/w': [2, 3], 'net/b': [3]}

@@ -6,8 +6,7 @@ twice. `settings` declares the fields. This module does not need TensorFlow: a
 bad value stops a run before TensorFlow starts.
 """
 import os
-from typing import NamedTuple
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from mentormix import files
 from mentormix.messages import UserError

@@ -6,9 +6,9 @@ and Ito's, which the colour blind can tell apart; markers also work in grey.
 import textwrap
 import typing
 
-import numpy as np
 from matplotlib import figure
 from matplotlib import ticker
+import numpy as np
 
 SOLID, DASHED = '-', '--'
 VARIANTS = (SOLID, '-.', ':', (0, (6, 1, 1, 1, 1, 1)))  # Of one method.

@@ -14,6 +14,7 @@ from mentormix import checkpoints
 from mentormix import config as config_lib
 from mentormix import figures
 from mentormix import files
+from mentormix import mentormix_loss
 from mentormix import runtime
 from mentormix import schedules
 from mentormix.data import datasets
@@ -24,13 +25,7 @@ from mentormix.data import record_checks
 from mentormix.evaluation import averaged_student
 from mentormix.mentornet import loading as mentornet_loading
 from mentormix.mentornet import mentor
-<<<<<<< HEAD
-from mentormix.messages import log
-=======
-from mentormix import mentormix_loss
->>>>>>> w_mentornet
-from mentormix.messages import RunError
-from mentormix.messages import UserError
+from mentormix.messages import log, RunError, UserError
 from mentormix.runtime import tf
 
 SCORES, SUMMARY, PICTURE = 'scores.csv', 'summary.json', 'suspicious.png'
@@ -84,7 +79,7 @@ def rank(run, checkpoint_dir, data_dir, output_dir, step=None, batch_size=100,
     v = weigh(network, scores.loss, run.loss_p_percentile, step,
               run.max_number_of_steps)
   is_suspected = (scores.predicted != scores.given if v is None
-                  else v < mentor.SELECTED)
+                  else v < mentormix_loss.TRUSTED)
   summary = dict(summarize(scores, is_suspected), step=step, data_dir=data_dir,
                  checkpoint=checkpoint)
   with files.replaced(os.path.join(output_dir, SCORES)) as f:
@@ -211,22 +206,6 @@ def weigh(network, loss, loss_p_percentile, step, max_number_of_steps):
         raise RunError(f'the MentorNet failed: {reason}')
 
 
-<<<<<<< HEAD
-=======
-def suspected(scores, v=None):
-  """Which labels are probably wrong, [N] bool.
-
-  Args:
-    scores: the `Scores`.
-    v: [N], the weights of a MentorNet, which suspects low ones. Without it, the
-      suspected labels are those that the student disagrees with.
-  """
-  if v is None:
-    return scores.predicted != scores.given
-  return v < mentormix_loss.TRUSTED
-
-
->>>>>>> w_mentornet
 def summarize(scores, is_suspected):
   """Counts the suspected labels and, if the truth is known, judges them.
 

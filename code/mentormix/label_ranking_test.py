@@ -2,15 +2,14 @@
 import numpy as np
 import pytest
 
+from mentormix import label_ranking
+from mentormix import students
 from mentormix.data import datasets
 from mentormix.data import png as png_lib
-from mentormix import label_ranking
 from mentormix.mentornet import loading as mentornet_loading
 from mentormix.mentornet import network
-from mentormix.messages import RunError
-from mentormix.messages import UserError
+from mentormix.messages import RunError, UserError
 from mentormix.runtime import tf
-from mentormix import students
 
 DIGITS = datasets.get('digits')
 COUNT = 30  # Image n is of class n % 10; its red level is 20 * class.

@@ -14,8 +14,7 @@ All of them return a `Loss`. The functions are pure: tensors and callables in,
 tensors out. B is the batch size, K the number of classes. A `student` maps
 images [B, H, W, 3] to logits [B, K]; a `mentor` maps losses [B] to weights [B].
 """
-from typing import NamedTuple
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from mentormix.runtime import tf
 

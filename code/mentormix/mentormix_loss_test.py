@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 
 from mentormix import mentormix_loss as loss_lib
-from mentormix.runtime import tf
 from mentormix import sampling
 from mentormix import testing
+from mentormix.runtime import tf
 
 B, K = 16, 10
 

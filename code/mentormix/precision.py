@@ -3,8 +3,7 @@ import re
 
 from mentormix import runtime
 from mentormix.messages import UserError
-from mentormix.runtime import device_lib
-from mentormix.runtime import tf
+from mentormix.runtime import device_lib, tf
 
 
 def arithmetic(precision):

@@ -5,8 +5,8 @@ import os
 import pytest
 
 from mentormix import config as config_lib
-from mentormix.messages import UserError
 from mentormix import presets
+from mentormix.messages import UserError
 
 
 def _fill(data_dir, preset='published', given=(), **settings):

@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 
-from mentormix.runtime import tf
 from mentormix import sampling
+from mentormix.runtime import tf
 
 
 @pytest.fixture(autouse=True)

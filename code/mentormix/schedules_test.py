@@ -2,10 +2,10 @@
 import numpy as np
 import pytest
 
-from mentormix.messages import UserError
-from mentormix.runtime import tf
 from mentormix import schedules
 from mentormix import testing
+from mentormix.messages import UserError
+from mentormix.runtime import tf
 
 
 @pytest.fixture(scope='module')

@@ -4,10 +4,7 @@ A `Setting` says everything about one setting: name, default (and so its type),
 meaning, range, and what may differ when a run resumes or in a cluster. The
 flags, --help, the checks and config.json follow from it.
 """
-from typing import Any
-from typing import NamedTuple
-from typing import Optional
-from typing import Tuple
+from typing import Any, NamedTuple, Optional, Tuple
 
 from mentormix.messages import UserError
 

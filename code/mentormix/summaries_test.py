@@ -3,9 +3,9 @@ import os
 
 import pytest
 
-from mentormix.runtime import tf
 from mentormix import summaries
 from mentormix import testing
+from mentormix.runtime import tf
 
 
 def _scalar(value):

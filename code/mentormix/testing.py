@@ -13,11 +13,11 @@ import traceback
 import typing
 from unittest import mock
 
-import numpy as np
-import pytest
 from absl import app
 from absl.testing import flagsaver
 from hypothesis import strategies
+import numpy as np
+import pytest
 
 from mentormix import command
 from mentormix.data import cifar_archive

@@ -36,6 +36,7 @@ import numpy as np
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import benchmark_rows
+
 from mentormix import command
 from mentormix import config as config_lib
 from mentormix import files

@@ -9,6 +9,7 @@ import types
 from typing import Any, Callable, NamedTuple
 
 import published_graph
+
 from mentormix import mentormix_loss
 from mentormix import precision
 from mentormix import runtime

@@ -5,15 +5,14 @@ import multiprocessing
 import os
 import sys
 
+import benchmark
+import benchmark_rows
 import numpy as np
 import pytest
 
-import benchmark
-import benchmark_rows
 from mentormix import config as config_lib
 from mentormix import testing
-from mentormix.messages import RunError
-from mentormix.messages import UserError
+from mentormix.messages import RunError, UserError
 
 
 @pytest.fixture(scope='module')

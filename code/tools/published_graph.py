@@ -9,8 +9,7 @@ from unittest import mock
 from mentormix.data import datasets
 from mentormix.data import decoding
 from mentormix.data import input_pipeline
-from mentormix.runtime import slim
-from mentormix.runtime import tf
+from mentormix.runtime import slim, tf
 from mentormix.students import resnet as ours
 
 _PADDING = 4  # Pixels, in all: 32 -> 36, then cropped back at random.

@@ -2,9 +2,9 @@
 import functools
 
 import numpy as np
+import published_graph
 import pytest
 
-import published_graph
 from mentormix import students
 from mentormix import testing
 from mentormix.data import datasets

@@ -1,8 +1,8 @@
 """The simulation against closed forms, and the count against the graph."""
 import numpy as np
 import pytest
-
 import simulate_cluster
+
 from mentormix import testing
 from mentormix.runtime import tf
 

@@ -15,9 +15,7 @@ import numpy as np
 
 from mentormix import signals as signals_lib
 from mentormix.accelerator import jax_files
-from mentormix.messages import log
-from mentormix.messages import RunError
-from mentormix.messages import UserError
+from mentormix.messages import log, RunError, UserError
 
 if jax.__version_info__ < (0, 6):
   raise ImportError(f'this is JAX {jax.__version__}')

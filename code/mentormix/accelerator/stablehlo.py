@@ -26,9 +26,7 @@ from mentormix.data import input_pipeline
 from mentormix.data import noise_facts
 from mentormix.data import record_checks
 from mentormix.mentornet import loading as mentornet_loading
-from mentormix.messages import log
-from mentormix.messages import RunError
-from mentormix.messages import UserError
+from mentormix.messages import log, RunError, UserError
 from mentormix.runtime import tf
 from mentormix.training import step as step_lib
 

@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
-from mentormix.cluster import roles
 from mentormix import config as config_lib
+from mentormix.cluster import roles
 from mentormix.messages import UserError
 
 HOSTS = dict(ps_hosts='a:1,b:1', worker_hosts='c:1,d:1,e:1')

@@ -7,11 +7,10 @@ import json
 import socket
 import time
 
+from mentormix import runtime
 from mentormix.cluster import roles
 from mentormix.cluster import watch as watch_lib
-from mentormix.messages import log
-from mentormix.messages import UserError
-from mentormix import runtime
+from mentormix.messages import log, UserError
 from mentormix.runtime import tf
 
 _POLL_SECS = 0.5

@@ -4,14 +4,14 @@ import socket
 import numpy as np
 import pytest
 
+from mentormix import config as config_lib
+from mentormix import schedules
 from mentormix.cluster import roles
 from mentormix.cluster import servers
-from mentormix import config as config_lib
 from mentormix.data import datasets
 from mentormix.data import input_pipeline
 from mentormix.messages import UserError
 from mentormix.runtime import tf
-from mentormix import schedules
 from mentormix.training import step as step_lib
 
 CONFIG = config_lib.TrainConfig(

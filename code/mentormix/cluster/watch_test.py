@@ -6,9 +6,9 @@ import time
 
 import pytest
 
+from mentormix import messages
 from mentormix.cluster import roles
 from mentormix.cluster import watch as watch_lib
-from mentormix import messages
 
 
 class Listener:

@@ -6,9 +6,9 @@ import tarfile
 import tempfile
 
 import hypothesis
+from hypothesis import strategies
 import numpy as np
 import pytest
-from hypothesis import strategies
 
 from mentormix import testing
 from mentormix.data import cifar_archive

@@ -9,8 +9,7 @@ import numpy as np
 from mentormix import runtime
 from mentormix.data import datasets
 from mentormix.messages import UserError
-from mentormix.runtime import slim
-from mentormix.runtime import tf
+from mentormix.runtime import slim, tf
 
 _CHUNK = 200  # Records checked or decoded at a time: they fit into a cache.
 

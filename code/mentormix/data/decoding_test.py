@@ -2,8 +2,8 @@
 import io
 
 import numpy as np
-import pytest
 from PIL import Image
+import pytest
 
 from mentormix.data import datasets
 from mentormix.data import decoding
@@ -15,8 +15,7 @@ from mentormix.data.record_checks_test import PIXELS
 from mentormix.data.record_checks_test import record
 from mentormix.data.record_checks_test import write
 from mentormix.messages import UserError
-from mentormix.runtime import slim
-from mentormix.runtime import tf
+from mentormix.runtime import slim, tf
 
 
 def _read_one(path, name, split):

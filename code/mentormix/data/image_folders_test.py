@@ -5,8 +5,8 @@ import struct
 import zlib
 
 import numpy as np
-import pytest
 from PIL import Image
+import pytest
 
 from mentormix.data import image_folders
 from mentormix.messages import UserError

@@ -13,8 +13,7 @@ from mentormix.data import augmentation
 from mentormix.data import datasets
 from mentormix.data import decoding
 from mentormix.messages import UserError
-from mentormix.runtime import slim
-from mentormix.runtime import tf
+from mentormix.runtime import slim, tf
 
 # Decoded images of up to this many bytes are kept in memory, twice: as they
 # were read, for a session that restarts, and in a variable of the graph.

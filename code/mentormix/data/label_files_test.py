@@ -6,9 +6,9 @@ import pickle
 import zipfile
 
 import hypothesis
+from hypothesis import strategies as st
 import numpy as np
 import pytest
-from hypothesis import strategies as st
 
 from mentormix.data import label_files
 from mentormix.messages import UserError

@@ -3,9 +3,9 @@ import os
 import pickle
 
 import hypothesis
+from hypothesis import strategies as st
 import numpy as np
 import pytest
-from hypothesis import strategies as st
 
 from mentormix.data import plain_pickles
 

@@ -4,8 +4,8 @@ import struct
 import zlib
 
 import numpy as np
-import pytest
 from PIL import Image
+import pytest
 
 from mentormix.data import png as png_lib
 

@@ -14,8 +14,7 @@ from mentormix.data import label_files
 from mentormix.data import noise
 from mentormix.data import noise_facts
 from mentormix.data import preparation_settings
-from mentormix.messages import RunError
-from mentormix.messages import UserError
+from mentormix.messages import RunError, UserError
 
 FORMAT_VERSION = 2  # Of the directories written.
 

@@ -14,8 +14,7 @@ from mentormix.data.preparation_test import contents
 from mentormix.data.preparation_test import facts
 from mentormix.data.preparation_test import fail_after
 from mentormix.data.preparation_test import settings
-from mentormix.messages import RunError
-from mentormix.messages import UserError
+from mentormix.messages import RunError, UserError
 
 
 def test_finished_directories_are_kept(tmp_path, capsys, monkeypatch):

@@ -6,8 +6,8 @@ import pathlib
 import re
 
 import numpy as np
-import pytest
 from PIL import Image
+import pytest
 
 from mentormix import files
 from mentormix import testing

@@ -3,8 +3,7 @@ import contextlib
 
 from mentormix.data import datasets
 from mentormix.data import decoding
-from mentormix.messages import log
-from mentormix.messages import UserError
+from mentormix.messages import log, UserError
 from mentormix.runtime import tf
 
 

@@ -2,11 +2,11 @@
 import os
 import tempfile
 
-import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies
+import numpy as np
+import pytest
 
 from mentormix.data import datasets
 from mentormix.data import decoding

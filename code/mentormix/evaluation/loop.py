@@ -21,9 +21,7 @@ from mentormix.data import input_pipeline
 from mentormix.data import record_checks
 from mentormix.evaluation import averaged_student
 from mentormix.evaluation import results as eval_results
-from mentormix.messages import log
-from mentormix.messages import RunError
-from mentormix.messages import UserError
+from mentormix.messages import log, RunError, UserError
 from mentormix.runtime import tf
 
 _TOP = 5

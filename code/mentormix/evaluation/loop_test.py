@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 
 from mentormix import config as config_lib
+from mentormix import files
+from mentormix import students
+from mentormix import testing
 from mentormix.evaluation import averaged_student
 from mentormix.evaluation import loop as evaluation_loop
 from mentormix.evaluation import results as eval_results
-from mentormix import files
-from mentormix.messages import RunError
-from mentormix.messages import UserError
+from mentormix.messages import RunError, UserError
 from mentormix.runtime import tf
-from mentormix import students
-from mentormix import testing
 
 COUNT = 30  # Image n is of class n % 10; its red level is 20 * class.
 

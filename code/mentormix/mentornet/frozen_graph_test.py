@@ -1,7 +1,7 @@
 """Frozen graphs: how they are written, and which ones are refused."""
 import hypothesis
-import pytest
 from hypothesis import strategies
+import pytest
 
 from mentormix import testing
 from mentormix.mentornet import frozen_graph

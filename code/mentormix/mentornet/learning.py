@@ -11,13 +11,13 @@ import typing
 
 import numpy as np
 
+from mentormix import schedules
 from mentormix.mentornet import curriculum
 from mentormix.mentornet import loading
 from mentormix.mentornet import network as network_lib
 from mentormix.mentornet import weights as weights_lib
 from mentormix.messages import RunError
 from mentormix.runtime import tf
-from mentormix import schedules
 
 STAIRCASE, COSINE = 'staircase', 'cosine'
 BY_V_STAR, CROSS_ENTROPY = 'by_v_star', 'cross_entropy'

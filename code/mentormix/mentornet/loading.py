@@ -15,14 +15,13 @@ import os
 import numpy as np
 
 from mentormix import checkpoints
+from mentormix import runtime
 from mentormix.mentornet import curriculum
 from mentormix.mentornet import frozen_graph
 from mentormix.mentornet import mentor
 from mentormix.mentornet import network as network_lib
 from mentormix.mentornet import weights as weights_lib
-from mentormix.messages import RunError
-from mentormix.messages import UserError
-from mentormix import runtime
+from mentormix.messages import RunError, UserError
 from mentormix.runtime import tf
 
 THRESHOLD = 'threshold'  # Given in place of a directory.

@@ -9,11 +9,11 @@ moving average. N is a number of points. A network is any function here.
 """
 import itertools
 
-import numpy as np
-from matplotlib.backends import backend_agg
 from matplotlib import colors
 from matplotlib import figure
 from matplotlib import ticker
+from matplotlib.backends import backend_agg
+import numpy as np
 from PIL import Image
 
 from mentormix import figures

@@ -1,9 +1,9 @@
 """What the panels show, and the files that are written."""
-import numpy as np
-import pytest
 from matplotlib import figure
+import numpy as np
 from PIL import Image
 from PIL import ImageSequence
+import pytest
 
 from mentormix.mentornet import curriculum
 from mentormix.mentornet import loss_traces

@@ -6,9 +6,8 @@ those of the published checkpoints and the published code.
 import numpy as np
 
 from mentormix import checkpoints
-from mentormix.messages import RunError
-from mentormix.messages import UserError
 from mentormix import runtime
+from mentormix.messages import RunError, UserError
 from mentormix.runtime import tf
 
 

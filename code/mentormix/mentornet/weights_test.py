@@ -10,8 +10,7 @@ from mentormix import testing
 from mentormix.mentornet import frozen_graph
 from mentormix.mentornet import network
 from mentormix.mentornet import weights as weights_lib
-from mentormix.messages import RunError
-from mentormix.messages import UserError
+from mentormix.messages import RunError, UserError
 from mentormix.runtime import tf
 
 FW = 'mentornet/bidirectional_rnn/fw/basic_lstm_cell/'

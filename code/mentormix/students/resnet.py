@@ -5,8 +5,7 @@ batch norm and leaky ReLU. Variables have the published names (`DW` is a
 kernel), so that published checkpoints load. B is the batch size, K the number
 of classes.
 """
-from mentormix.runtime import slim
-from mentormix.runtime import tf
+from mentormix.runtime import slim, tf
 
 WEIGHT_DECAY = 0.0002
 LEAKINESS = 0.1

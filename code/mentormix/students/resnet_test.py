@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 
 from mentormix import runtime
-from mentormix.runtime import tf
 from mentormix import students
-from mentormix.students import resnet
 from mentormix import testing
+from mentormix.runtime import tf
+from mentormix.students import resnet
 
 NET = 'net_w16_32_64_c10/'
 

@@ -7,9 +7,7 @@ from mentormix import runtime
 from mentormix.data import decoding
 from mentormix.data import record_checks
 from mentormix.mentornet import loading
-from mentormix.messages import log
-from mentormix.messages import RunError
-from mentormix.messages import UserError
+from mentormix.messages import log, RunError, UserError
 from mentormix.runtime import tf
 
 

@@ -12,8 +12,7 @@ from mentormix import files
 from mentormix import progress
 from mentormix import summaries
 from mentormix.mentornet import loss_traces
-from mentormix.messages import log
-from mentormix.messages import RunError
+from mentormix.messages import log, RunError
 from mentormix.runtime import tf
 
 TRACE_SIZES = 'loss_csv.json'  # Beside the checkpoints.

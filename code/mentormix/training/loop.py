@@ -5,10 +5,7 @@
 import math
 import signal
 import time
-from typing import Any
-from typing import Callable
-from typing import NamedTuple
-from typing import Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 from mentormix import checkpoints
 from mentormix import config as config_lib
@@ -25,8 +22,7 @@ from mentormix.data import input_pipeline
 from mentormix.data import noise_facts
 from mentormix.data import record_checks
 from mentormix.mentornet import loading
-from mentormix.messages import log
-from mentormix.messages import UserError
+from mentormix.messages import log, UserError
 from mentormix.runtime import tf
 from mentormix.training import failures
 from mentormix.training import hooks as hooks_lib

@@ -7,9 +7,7 @@ mentors' loss averages, the global step. In a cluster, every worker builds this
 graph, and the variables are on the servers: all workers share what a step
 changes. B is the batch size.
 """
-from typing import Any
-from typing import NamedTuple
-from typing import Optional
+from typing import Any, NamedTuple, Optional
 
 from mentormix import mentormix_loss
 from mentormix import precision
