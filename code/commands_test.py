@@ -7,19 +7,20 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
+import pytest
+
 import cifar_eval
 import cifar_train_mentormix
-import numpy as np
-import prepare_data
-import pytest
-import train_mentornet
-
 from mentormix import config as config_lib
 from mentormix import runtime
 from mentormix import testing
+from mentormix.data import cifar_archive_test
 from mentormix.data import datasets
 from mentormix.evaluation import results as results_lib
 from mentormix.runtime import tf
+import prepare_data
+import train_mentornet
 
 ROOT = os.path.dirname(testing.CODE)
 TRAIN = os.path.join(testing.CODE, 'cifar_train_mentormix.py')
@@ -259,7 +260,7 @@ def test_the_commands_of_the_paper(tmp_path):
 
   They are quiet: no banner, no deprecation.
   """
-  testing.write_cifar_archive(
+  cifar_archive_test.write_cifar_archive(
       str(tmp_path / 'cifar-100-python.tar.gz'), 'cifar100',
       images_per_batch=100)
   code, _, err = testing.run_command(prepare_data, *testing.to_flags(

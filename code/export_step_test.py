@@ -2,10 +2,10 @@
 import json
 import os
 
-import export_step
 import numpy as np
 import pytest
 
+import export_step
 from mentormix import config as config_lib
 from mentormix import runtime
 from mentormix import testing

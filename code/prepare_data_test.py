@@ -3,16 +3,17 @@ import os
 import re
 import signal
 
-import cifar_eval
-import cifar_train_mentormix
-import prepare_data
 import pytest
 
+import cifar_eval
+import cifar_train_mentormix
 from mentormix import testing
+from mentormix.data import cifar_archive_test
 from mentormix.data.preparation_test import contents
 from mentormix.data.preparation_test import facts
 from mentormix.data.preparation_test import fail_after
 from mentormix.data.preparation_test import image_folder
+import prepare_data
 
 
 def test_command(tmp_path):
@@ -44,7 +45,7 @@ def test_help_and_bad_input_do_not_load_slow_libraries(
 def fixture_inputs(tmp_path_factory):
   """Archives good and bad; returns their directory."""
   directory = tmp_path_factory.mktemp('files')
-  testing.write_cifar_archive(str(directory / 'ten.tar.gz'), 'cifar10')
+  cifar_archive_test.write_cifar_archive(str(directory / 'ten.tar.gz'), 'cifar10')
   whole = (directory / 'ten.tar.gz').read_bytes()
   (directory / 'half.tar.gz').write_bytes(whole[:len(whole) // 2])
   (directory / 'folder').mkdir()

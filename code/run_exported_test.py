@@ -6,16 +6,16 @@ import signal
 import subprocess
 import sys
 
-import cifar_eval
-import export_step
 import numpy as np
 import pytest
-import run_exported
 
+import cifar_eval
+import export_step
 from mentormix import config as config_lib
 from mentormix import files
 from mentormix import testing
 from mentormix.accelerator import jax_files
+import run_exported
 
 jax = pytest.importorskip('jax')  # There is none for TensorFlow 1.15.
 from mentormix.accelerator import jax_runner

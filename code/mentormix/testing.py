@@ -2,12 +2,9 @@
 import contextlib
 import io
 import os
-import pickle
 import signal
-import struct
 import subprocess
 import sys
-import tarfile
 import tempfile
 import traceback
 import typing
@@ -20,9 +17,7 @@ import numpy as np
 import pytest
 
 from mentormix import command
-from mentormix.data import cifar_archive
 from mentormix.data import datasets
-from mentormix.data import image_set
 from mentormix.data import png as png_lib
 from mentormix.mentornet import weights as mentornet_weights
 from mentormix.runtime import tf
@@ -115,99 +110,6 @@ def golden():
   path = os.path.join(os.path.dirname(__file__), 'testdata', 'published.npz')
   with np.load(path) as arrays:
     return dict(arrays)
-
-
-def write_cifar_archive(path, dataset_name='cifar10', images_per_batch=40,
-                        seed=0, dumps=None):
-  """Writes an archive laid out like the official one, but small.
-
-  Images of one class look alike, so that a network can learn them.
-
-  Args:
-    path: of the .tar.gz to write.
-    dataset_name: cifar10 or cifar100.
-    images_per_batch: of each of the five parts of the training set, and of the
-      test set; cifar100 has its five parts in one.
-    seed: for the labels and the images.
-    dumps: object -> bytes; by default as the official archives were pickled.
-
-  Returns:
-    What the archive holds, an `ImageSet`.
-  """
-  dumps = dumps or python2_pickle
-  official = cifar_archive.OFFICIAL[dataset_name]
-  num_classes = image_set.NUM_CLASSES[dataset_name]
-  random = np.random.RandomState(seed)
-  names = [f'class {k}' for k in range(num_classes)]
-  superclass = np.arange(num_classes) % 20
-  folder = f'{dataset_name[:5]}-{dataset_name[5:]}'
-  members, parts = [], []
-  for name in official.train + (official.test,):
-    count = images_per_batch
-    if len(official.train) == 1 and name != official.test:
-      count *= 5
-    labels = random.permutation(np.arange(count) % num_classes)
-    images = _images_of(labels, random)
-    parts.append((images, labels))
-    content = {
-        'batch_label': name, 'filenames': [f'{i}.png' for i in range(count)],
-        'data': images.transpose(0, 3, 1, 2).reshape(count, -1),
-        official.labels: labels.tolist()}
-    if official.coarse:
-      content[official.coarse] = superclass[labels].tolist()
-    members.append((f'{folder}/{name}', dumps(content)))
-  members.append((f'{folder}/{official.meta}',
-                  dumps({official.names: names, 'num_vis': 3072})))
-  write_tar_gz(path, members)
-  return image_set.ImageSet(
-      train_images=np.concatenate([images for images, _ in parts[:-1]]),
-      train_labels=np.concatenate([labels for _, labels in parts[:-1]]),
-      test_images=parts[-1][0], test_labels=parts[-1][1],
-      superclass=superclass if official.coarse else None,
-      class_names=tuple(names))
-
-
-def _images_of(labels, random):
-  """Coarse colour patterns, one per class, under noise: [N, 32, 32, 3]."""
-  patterns = np.stack([
-      np.random.RandomState(k).randint(0, 256, size=[4, 4, 3])
-      for k in range(labels.max() + 1)])
-  images = patterns[labels].repeat(8, axis=1).repeat(8, axis=2)
-  images = images + random.randint(-20, 21, size=images.shape)
-  return np.clip(images, 0, 255).astype(np.uint8)
-
-
-def write_tar_gz(path, members):
-  """Writes a .tar.gz; `members` are pairs (name or TarInfo, bytes)."""
-  with tarfile.open(path, 'w:gz', compresslevel=1) as tar:
-    for info, data in members:
-      if not isinstance(info, tarfile.TarInfo):
-        info = tarfile.TarInfo(info)
-        info.size = len(data)
-      tar.addfile(info, io.BytesIO(data))
-
-
-class _Python2Pickler(pickle._Pickler):  # pylint: disable=protected-access
-  """Writes bytes and ASCII text as the byte strings of Python 2."""
-  dispatch = dict(pickle._Pickler.dispatch)  # pylint: disable=protected-access
-
-  def _save_bytes(self, value):
-    size = len(value)
-    self.write((b'U' + struct.pack('<B', size) if size < 256
-                else b'T' + struct.pack('<i', size)) + value)
-    self.memoize(value)
-
-  def _save_str(self, value):
-    self._save_bytes(value.encode('ascii'))
-
-  dispatch[bytes], dispatch[str] = _save_bytes, _save_str
-
-
-def python2_pickle(value):
-  """A pickle of plain data and arrays as Python 2 wrote it, protocol 2."""
-  f = io.BytesIO()
-  _Python2Pickler(f, protocol=2).dump(value)
-  return f.getvalue()
 
 
 def run(script, cwd, *args, python=sys.executable):

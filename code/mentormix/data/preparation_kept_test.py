@@ -5,8 +5,8 @@ import shutil
 import pytest
 
 from mentormix import files
-from mentormix import testing
 from mentormix.data import cifar_archive
+from mentormix.data import cifar_archive_test
 from mentormix.data import download as download_lib
 from mentormix.data import preparation
 from mentormix.data import preparation_settings
@@ -51,7 +51,7 @@ def test_other_settings_are_refused_before_writing(tmp_path, change):
 def test_other_archive_is_refused(tmp_path):
   values = settings(tmp_path)
   preparation.prepare(values)
-  testing.write_cifar_archive(values.archive, seed=1)
+  cifar_archive_test.write_cifar_archive(values.archive, seed=1)
   with pytest.raises(UserError, match='archive_md5.*--overwrite'):
     preparation.prepare(values)
 

@@ -10,8 +10,8 @@ from PIL import Image
 import pytest
 
 from mentormix import files
-from mentormix import testing
 from mentormix.data import cifar_archive
+from mentormix.data import cifar_archive_test
 from mentormix.data import datasets
 from mentormix.data import digits as digits_lib
 from mentormix.data import png
@@ -25,7 +25,7 @@ def settings(tmp_path, **changes):
   """Settings for a small archive of 200 + 40 images, made if need be."""
   archive = str(tmp_path / 'a.tar.gz')
   if not os.path.exists(archive):
-    testing.write_cifar_archive(archive)
+    cifar_archive_test.write_cifar_archive(archive)
   values = preparation_settings.Settings(
       dataset_name='cifar10', archive=archive, output_dir=str(tmp_path / 'out'),
       noise_levels=(0.4,), num_shards=3)
@@ -102,7 +102,7 @@ def test_read_back(tmp_path, dataset_name, capsys):
   archive, clean = None, digits_lib.digits()
   if dataset_name != 'digits':
     archive = str(tmp_path / 'a.tar.gz')
-    clean = testing.write_cifar_archive(archive, dataset_name, 100)
+    clean = cifar_archive_test.write_cifar_archive(archive, dataset_name, 100)
   preparation.prepare(settings(
       tmp_path, dataset_name=dataset_name, archive=archive, seed=5))
   count = len(clean.train_labels)
@@ -141,7 +141,7 @@ def test_read_back(tmp_path, dataset_name, capsys):
 
 def test_noise_file_says_what_was_done(tmp_path):
   archive = str(tmp_path / 'a.tar.gz')
-  clean = testing.write_cifar_archive(archive, 'cifar100', 100)
+  clean = cifar_archive_test.write_cifar_archive(archive, 'cifar100', 100)
   preparation.prepare(settings(
       tmp_path, dataset_name='cifar100', archive=archive, seed=2,
       noise_type='asymmetric'))
