@@ -7,11 +7,13 @@ import shutil
 import subprocess
 import sys
 
-import numpy as np
-import pytest
-
 import cifar_eval
 import cifar_train_mentormix
+import numpy as np
+import prepare_data
+import pytest
+import train_mentornet
+
 from mentormix import config as config_lib
 from mentormix import runtime
 from mentormix import testing
@@ -19,8 +21,6 @@ from mentormix.data import cifar_archive_test
 from mentormix.data import datasets
 from mentormix.evaluation import results as results_lib
 from mentormix.runtime import tf
-import prepare_data
-import train_mentornet
 
 ROOT = os.path.dirname(testing.CODE)
 TRAIN = os.path.join(testing.CODE, 'cifar_train_mentormix.py')

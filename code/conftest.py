@@ -19,8 +19,9 @@ os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 def digits(tmp_path_factory):
   """The digits with 40% of wrong labels: a directory with 0.4 and val."""
   # pylint: disable=g-import-not-at-top
-  from mentormix import testing
   import prepare_data
+
+  from mentormix import testing
   directory = str(tmp_path_factory.mktemp('digits'))
   code, out, err = testing.run_command(prepare_data, *testing.to_flags(
       dataset_name='digits', noise_levels='0.4', output_dir=directory))
@@ -34,6 +35,7 @@ def train(digits):
   """A function that trains for three steps, or as its arguments say."""
   # pylint: disable=g-import-not-at-top
   import cifar_train_mentormix
+
   from mentormix import testing
 
   def run(*args, **settings):

@@ -16,10 +16,10 @@ import time
 import typing
 from unittest import mock
 
+import cifar_train_mentormix
 import numpy as np
 import pytest
 
-import cifar_train_mentormix
 from mentormix import checkpoints
 from mentormix import config as config_lib
 from mentormix import testing

@@ -1,10 +1,10 @@
 """The command as users run it, and what it writes."""
 import os
 
+import export_mentornet
 import numpy as np
 import pytest
 
-import export_mentornet
 from mentormix import testing
 from mentormix.mentornet import frozen_graph
 from mentormix.mentornet import loading

@@ -2,10 +2,10 @@
 import json
 import os
 
+import export_step
 import numpy as np
 import pytest
 
-import export_step
 from mentormix import config as config_lib
 from mentormix import runtime
 from mentormix import testing
@@ -43,6 +43,7 @@ def test_files(digits, tmp_path):
           digits, batch_size=8, example_dropout_rates='0.5,100',
           train_log_dir=str(tmp_path / 'out'))))
   assert description['num_examples'] == len(labels)
+  assert description['steps_per_epoch'] == len(labels) / 8
   step = description['step']
   draws = [{k: v for k, v in row.items() if k not in ('name', 'kind', 'dtype')}
            for row in step['arguments'] if row['kind'] == 'draw']

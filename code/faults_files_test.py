@@ -5,8 +5,6 @@ import re
 import signal
 import subprocess
 
-import pytest
-
 from faults_test import contents
 from faults_test import DATA
 from faults_test import half  # noqa: F401  These four are fixtures.
@@ -19,6 +17,8 @@ from faults_test import run  # noqa: F401
 from faults_test import SAVED
 from faults_test import STEPS
 from faults_test import uncut  # noqa: F401
+import pytest
+
 from mentormix import testing
 
 pytestmark = pytest.mark.slow

@@ -15,10 +15,10 @@ import subprocess
 import sys
 import time
 
+import cifar_eval
 import numpy as np
 import pytest
 
-import cifar_eval
 from mentormix import config as config_lib
 from mentormix import files
 from mentormix import testing

@@ -3,17 +3,17 @@ import os
 import re
 import signal
 
-import pytest
-
 import cifar_eval
 import cifar_train_mentormix
+import prepare_data
+import pytest
+
 from mentormix import testing
 from mentormix.data import cifar_archive_test
 from mentormix.data.preparation_test import contents
 from mentormix.data.preparation_test import facts
 from mentormix.data.preparation_test import fail_after
 from mentormix.data.preparation_test import image_folder
-import prepare_data
 
 
 def test_command(tmp_path):

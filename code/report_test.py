@@ -1,9 +1,9 @@
 """The command line of report.py."""
 import pytest
+import report
 
 from mentormix import testing
 from mentormix.reports.testing import write_run
-import report
 
 
 def test_nothing_finished_yet(tmp_path):

@@ -7,13 +7,13 @@ import shutil
 import matplotlib.image
 import numpy as np
 import pytest
+import score_labels
 
 from mentormix import config as config_lib
 from mentormix import label_ranking
 from mentormix import testing
 from mentormix.data import datasets
 from mentormix.runtime import tf
-import score_labels
 
 OUTPUTS = ['scores.csv', 'summary.json', 'suspicious.png']
 

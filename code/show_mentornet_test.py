@@ -4,9 +4,9 @@ import os
 
 from PIL import Image
 import pytest
+import show_mentornet
 
 from mentormix import testing
-import show_mentornet
 
 COMMITTED = testing.MENTOR
 TRACES = 'sample_id,epoch_percent,noisy_label,clean_label,loss\n' + ''.join(

@@ -9,6 +9,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import train_mentornet
 
 from mentormix import testing
 from mentormix.mentornet import card as card_lib
@@ -17,7 +18,6 @@ from mentormix.mentornet import learning
 from mentormix.mentornet import lesson as lesson_lib
 from mentormix.mentornet import loading
 from mentormix.mentornet import pictures
-import train_mentornet
 
 SCRIPT = os.path.abspath(train_mentornet.__file__)
 MODELS = os.path.join(os.path.dirname(os.path.dirname(SCRIPT)),

@@ -1,6 +1,7 @@
 """Trains from exported StableHLO modules with JAX, without TensorFlow."""
+import collections
 import dataclasses
-import functools
+import hashlib
 import logging
 import os
 import signal
@@ -24,6 +25,7 @@ jax.config.update('jax_enable_x64', True)  # For the global step.
 logging.getLogger('jax').setLevel(logging.WARNING)
 
 _LOG_SECS = 30
+_CALLS_AHEAD = 8  # Calls queued on the device; a signal waits for them.
 
 
 def load_module(path, description, matmul_precision):
@@ -40,16 +42,23 @@ def load_module(path, description, matmul_precision):
     called under jax.jit.
 
   Raises:
-    UserError: the file is missing or damaged.
+    UserError: the file is missing, damaged or from another export.
   """
+  try:
+    with open(path, 'rb') as f:
+      data = f.read()
+  except OSError as error:
+    raise UserError(f'{path} cannot be read: {error.strerror}')
+  if hashlib.sha256(data).hexdigest() != description['sha256']:
+    raise UserError(f'{path} is not what step.json beside it describes; make '
+                    '--exported_dir again')
   with mlir.make_ir_context() as context:
     context.allow_unregistered_dialects = True
     try:
-      with open(path, 'rb') as f:
-        module = stablehlo.deserialize_portable_artifact(context, f.read())
-    except (OSError, ValueError) as error:
+      module = stablehlo.deserialize_portable_artifact(context, data)
+    except ValueError as error:
       raise UserError(f'{path} cannot be read by JAX {jax.__version__} '
-                      f'({error}); make --exported_dir again')
+                      f'({error}); make it again')
     _clean(module, matmul_precision)
     data = stablehlo.serialize_portable_artifact_str(
         str(module), stablehlo.get_current_version())
@@ -57,9 +66,11 @@ def load_module(path, description, matmul_precision):
   arguments, results = [
       [jax.ShapeDtypeStruct(row['shape'], row['dtype'])
        for row in description[rows]] for rows in ('arguments', 'results')]
-  # The module replaces the body of a function with the same signature.
-  stand_in = lambda *unused: [jax.numpy.zeros(x.shape, x.dtype)
-                              for x in results]
+
+  def stand_in(*unused_arguments):
+    return [jax.numpy.zeros(x.shape, x.dtype) for x in results]
+  # JAX exports a function with the same signature; the module replaces its
+  # body.
   exported = export.export(jax.jit(stand_in, keep_unused=True))(*arguments)
   return dataclasses.replace(exported, mlir_module_serialized=data).call
 
@@ -111,7 +122,7 @@ class Trainer:
   uninterrupted one.
 
   Attributes:
-    dtype: of the arithmetic, float32 or bfloat16.
+    precision: float32 or mixed.
     flops_per_step: floating-point operations of a step.
   """
 
@@ -127,9 +138,7 @@ class Trainer:
       seed: of all random numbers.
       matmul_precision: as for `load_module`.
     """
-    settings = description['settings']
-    self.dtype = ('float32' if settings['precision'] == 'float32' else
-                  'bfloat16')
+    self.precision = description['precision']
     self.flops_per_step = description['flops_per_step']
     self._step, self._augment = [
         load_module(os.path.join(directory, f'{name}.stablehlo'),
@@ -138,10 +147,11 @@ class Trainer:
     self._description = description
     self._images, self._labels = jax.device_put((images, labels))
     self._key = jax.random.key(seed)
-    self._batch_size = settings['batch_size']
-    self._call = jax.jit(self._steps, donate_argnums=0)
-    self._permutation = jax.jit(jax.random.permutation, static_argnums=1)
-    self._order = functools.lru_cache(maxsize=2)(self._order_of)
+    self._batch_size = description['settings']['batch_size']
+    self._call = jax.jit(self._steps, static_argnames='count',
+                         donate_argnums=0)
+    self._orders = jax.jit(self._orders_of, static_argnames='epochs')
+    self._known = None  # First epoch, number of epochs, their orders.
 
   def run(self, state, done, count):
     """Takes steps.
@@ -156,30 +166,39 @@ class Trainer:
       the last step. The device may still be computing them.
     """
     num_examples = len(self._labels)
-    # Consecutive batches run through the orders of consecutive epochs.
-    epoch, start = divmod(done * self._batch_size, num_examples)
-    size = count * self._batch_size
-    orders = [self._order(epoch + e)
-              for e in range(-(-(start + size) // num_examples))]
-    index = np.concatenate(orders)[start:start + size]
-    return self._call(state, self._images, self._labels, self._key,
-                      index.reshape(count, self._batch_size))
+    epoch = done * self._batch_size // num_examples
+    # The most epochs that a call can touch.
+    epochs = -(-count * self._batch_size // num_examples) + 1
+    if not self._known or self._known[:2] != (epoch, epochs):
+      self._known = epoch, epochs, self._orders(epoch, epochs=epochs)
+    return self._call(state, self._images, self._labels, epoch, self._known[2],
+                      self._key, count=count)
 
-  def _order_of(self, epoch):
-    """The order of the images in an epoch, [N]."""
-    key = jax.random.fold_in(jax.random.fold_in(self._key, 0), epoch)
-    return np.asarray(self._permutation(key, len(self._labels)))
+  def _orders_of(self, epoch, epochs):
+    """The order of the images in consecutive epochs, [epochs, N]."""
+    key = jax.random.fold_in(self._key, 0)
+    return jax.numpy.stack([
+        jax.random.permutation(jax.random.fold_in(key, epoch + e),
+                               len(self._labels)) for e in range(epochs)])
 
-  def _steps(self, state, images, labels, key, index):
-    """Several steps as one program; index is [steps, B]."""
-    state, (loss, selected) = jax.lax.scan(
-        lambda state, row: self._one(state, images[row], labels[row], key),
-        state, index, unroll=len(index) == 1)
+  def _steps(self, state, images, labels, epoch, orders, key, count):
+    """Several steps as one program."""
+    def one(state, _):
+      return self._one(state, images, labels, epoch, orders, key)
+
+    if count == 1:
+      state, (loss, selected) = one(state, None)
+      return state, loss, selected
+    state, (loss, selected) = jax.lax.scan(one, state, length=count)
     return state, loss[-1], selected[-1]
 
-  def _one(self, state, images, labels, key):
-    """One step: augmentation, update."""
+  def _one(self, state, images, labels, epoch, orders, key):
+    """One step: batch, augmentation, update."""
     step = state['global_step']
+    # Consecutive batches run through the orders of consecutive epochs.
+    position = (step * self._batch_size
+                + jax.numpy.arange(self._batch_size, dtype=step.dtype))
+    index = orders[position // len(labels) - epoch, position % len(labels)]
     key = jax.random.fold_in(jax.random.fold_in(key, 1), step)
     keys = iter(jax.random.split(key, sum(
         row['kind'] == 'draw' for module in ('augment', 'step')
@@ -192,9 +211,9 @@ class Trainer:
       results = function(*[values[row['name']] for row in rows['arguments']])
       return dict(zip([row['name'] for row in rows['results']], results))
 
-    batch = call(self._augment, 'augment', {'images': images})
+    batch = call(self._augment, 'augment', {'images': images[index]})
     results = call(self._step, 'step', dict(
-        state, images=batch['images'], labels=labels))
+        state, images=batch['images'], labels=labels[index]))
     return ({name: results.get(name, value) for name, value in state.items()},
             (results['loss'], results['selected']))
 
@@ -218,35 +237,24 @@ def train(trainer, state, last, steps_per_call, save_interval, directory):
   """
   signals = signals_lib.Signals()
   signals.install()
-  at = done = int(state['global_step'])
-  since, due, stopped_by = time.time(), 0.0, None
-  previous = jax.numpy.zeros([])  # The loss of the call before.
+  show = _progress(last, trainer.flops_per_step)
+  done, stopped_by = int(state['global_step']), None
+  losses = collections.deque()
   while done < last and not stopped_by:
     # No call goes past a checkpoint.
     count = min(steps_per_call, last - done,
                 save_interval - done % save_interval)
     state, loss, selected = trainer.run(state, done, count)
     done += count
-    previous.block_until_ready()  # The device has one call queued, no more.
-    previous = loss
+    losses.append(loss)
+    if len(losses) > _CALLS_AHEAD:
+      losses.popleft().block_until_ready()
+    show(done, loss, selected)
     stopped_by = signals.stopped_by
-    saves = (done % save_interval == 0 or done == last or stopped_by
-             or signals.save)
-    if saves or time.time() >= due:
-      if not np.isfinite(loss):
-        raise RunError(
-            f'the loss is not a finite number at step {done}; the checkpoints '
-            'are from before; export a lower --learning_rate and name another '
-            '--output_dir')
-      now = time.time()
-      rate = (done - at) / max(now - since, 1e-9)
-      log(f'step {done}/{last} ({done / last:.1%})  loss {float(loss):.3f}  '
-          f'selected {float(selected):.0%}  {rate:.3g} step/s  '
-          f'{trainer.flops_per_step * rate / 1e12:.3g} TFLOP/s  '
-          f'{(last - done) / rate:.0f} s left')
-      at, since, due = done, now, now + _LOG_SECS
-    if saves:
+    if (done % save_interval == 0 or done == last or stopped_by
+        or signals.save):
       signals.save = False
+      _check_finite(loss, done)
       jax_files.save(state, done, directory)
   signals.restore()
   if stopped_by:
@@ -255,3 +263,34 @@ def train(trainer, state, last, steps_per_call, save_interval, directory):
     return 128 + stopped_by
   log(f'trained to step {done}')
   return 0
+
+
+def _check_finite(loss, step):
+  """Raises RunError unless a loss is finite. Waits for the device."""
+  if not np.isfinite(loss):
+    raise RunError(
+        f'the loss is not a finite number at step {step}; the checkpoints are '
+        'from before; export a lower --learning_rate and name another '
+        '--output_dir')
+
+
+def _progress(last, flops_per_step):
+  """A function of step, loss and selected that logs a line now and then."""
+  shown = None  # (time, step) of the last line.
+
+  def show(done, loss, selected):
+    nonlocal shown
+    if shown and done < last and time.time() - shown[0] < _LOG_SECS:
+      return
+    _check_finite(loss, done)
+    line = (f'step {done}/{last} ({done / last:.1%})  loss {float(loss):.3f}  '
+            f'selected {float(selected):.0%}')
+    now = time.time()
+    if shown:
+      rate = (done - shown[1]) / max(now - shown[0], 1e-9)
+      line += (f'  {rate:.3g} step/s  {1000 / rate:.4g} ms/step  '
+               f'{flops_per_step * rate / 1e12:.3g} TFLOP/s  '
+               f'{(last - done) / rate:.0f} s left')
+    log(line)
+    shown = now, done
+  return show
