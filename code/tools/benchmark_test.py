@@ -1,9 +1,7 @@
 """The benchmark: its figures, its rows, its processes."""
 import itertools
 import json
-import multiprocessing
 import os
-import sys
 
 import benchmark
 import benchmark_rows
@@ -46,12 +44,8 @@ def _rows(config):
   return {'a': row('a'), 'b': row('b')}, dict(pid=os.getpid())
 
 
-def test_configurations_take_turns_in_processes(config, tmp_path, monkeypatch):
-  # As `spawn`, but TensorFlow is imported once for all processes.
-  processes = multiprocessing.get_context('forkserver')
-  processes.set_forkserver_preload(['benchmark'])
-  monkeypatch.setenv('PYTHONPATH', os.pathsep.join(sys.path))
-  monkeypatch.setattr(benchmark, '_processes', processes)
+@pytest.mark.slow
+def test_configurations_take_turns_in_processes(config, tmp_path):
   config = config._replace(train_log_dir=str(tmp_path / 'turns'))
   configs = [config._replace(batch_size=size) for size in (1, 2)]
   found = benchmark.measure(_rows, configs, repeats=5)
