@@ -5,7 +5,7 @@ Controlled Noisy Labels" (ICML 2020), with the choices of the published code
 where it differs from the paper. The methods that it is compared with are its
 limits:
 
-    mentormix, no second weighting  -- constant v -->  mixup
+    mentormix, no second weighting  -- v = 1      -->  mixup
     mentormix, second weighting     -- alpha 0    -->  mentornet
     mixup                           -- alpha 0    -->  cross_entropy
     mentornet                       -- v = 1      -->  cross_entropy

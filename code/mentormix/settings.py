@@ -78,8 +78,9 @@ TRAIN_SETTINGS = (
     Setting('dataset_name', 'cifar100',
             'cifar10, cifar100, digits, or the name of your own data set.'),
     Setting('studentnet', 'resnet32',
-            'The student, a name in mentormix/students/__init__.py: resnet32 is '
-            'the published, wide network, resnet32_thin the classic thin one.'),
+            'The student, a name in mentormix/students/__init__.py: resnet32 '
+            'is the published, wide network, resnet32_thin the classic thin '
+            'one.'),
     Setting('learning_rate', 0.1, 'Initial learning rate.', above=0),
     Setting('learning_rate_decay_factor', 0.9,
             'Factor by which each decay multiplies the learning rate.',
@@ -160,7 +161,8 @@ TRAIN_SETTINGS = (
             'Job of this task in a cluster: worker, ps (parameter server), or '
             'evaluator, which does the work of cifar_eval.py on the directory '
             'val beside --data_dir. The environment variable TF_CONFIG can '
-            'describe a cluster in place of this and the next two flags.',
+            'describe a cluster in place of the flags --job_name, --task, '
+            '--ps_hosts and --worker_hosts.',
             may_change=True),
     Setting('ps_hosts', '',
             'Addresses of the parameter servers, as host:port,host:port.',

@@ -60,7 +60,7 @@ class EndHook(tf.train.SessionRunHook):
 
 
 class ProgressHook(tf.train.SessionRunHook):
-  """Shows the progress of training with its loss and share of trust."""
+  """Shows progress, with the loss and the share of trusted examples."""
 
   def __init__(self, step, end):
     self._fetches = {'done': step.done, 'loss': step.loss,
