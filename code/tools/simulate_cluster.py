@@ -156,6 +156,8 @@ def simulate(machines, workers, sync=False, spread=0.0):
     used += [(rate * (uses == k)).sum(axis=0) * until for k in range(3)]
     left = np.where(left <= rate * until * (1 + 1e-9), 0, left - rate * until)
     for worker in np.flatnonzero(~left.any(axis=1)):
+      if left[worker].any():  # It has begun to pull again, in this loop.
+        continue
       if phase[worker] in following:
         begin(worker, following[phase[worker]])
       elif phase[worker] == SUM:

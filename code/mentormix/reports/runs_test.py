@@ -146,7 +146,7 @@ def test_truncated_summaries(tmp_path, lost):
 
 @pytest.mark.parametrize('name,content,message', [
     ('train/config.json', '{', 'cannot be read'),
-    ('train/config.json', '{}', 'does not hold the settings of a run'),
+    ('train/config.json', '{"method": "x"}', 'the method x is unknown'),
     ('train/noise.json', '[]', 'does not hold the facts'),
     ('eval/results.csv', 'step,top1\n1,2\n', 'is not a results file'),
     ('scores/summary.json', '[]', 'does not hold a summary'),
