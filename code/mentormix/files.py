@@ -17,6 +17,7 @@ _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO,
                 errno.EACCES, errno.EPERM, errno.EFBIG, errno.EMFILE,
                 errno.ENFILE, errno.ENOMEM)
 _MAX_JSON = 4 << 20  # Bytes.
+_PATIENCE_SECS = 3  # A killed process releases its lock a little later.
 
 
 def writable_directory(path, flag):
@@ -75,10 +76,10 @@ def _checksum(path, digest):
   return digest.hexdigest()
 
 
-def write_json(path, value):
-  """Writes a value as JSON, atomically."""
+def write_json(path, value, indent=2):
+  """Writes a value as JSON with sorted keys, atomically."""
   with replaced(path) as f:
-    json.dump(value, f, indent=2, sort_keys=True)
+    json.dump(value, f, indent=indent, sort_keys=True)
     f.write('\n')
 
 
@@ -105,13 +106,20 @@ def only_writer(directory, flag):
     UserError: another process holds it; the line says which.
   """
   with open(os.path.join(directory, LOCK_FILE), 'a+') as f:
-    try:
-      fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise UserError(f'--{flag}={directory} is in use by {holder(directory)}; '
-                      'stop that, or name another directory')
-    except OSError:  # A file system without locks.
-      pass
+    until = time.time() + _PATIENCE_SECS
+    while True:
+      try:
+        fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        break
+      except BlockingIOError:
+        if time.time() > until:
+          raise UserError(
+              f'--{flag}={directory} is in use by '
+              f'{holder(directory) or "another process"}; stop that, or name '
+              'another directory')
+        time.sleep(0.1)
+      except OSError:  # A file system without locks.
+        break
     note = (f'process {os.getpid()} on {socket.gethostname()} since '
             f'{time.strftime("%Y-%m-%d %H:%M:%S")}\n')
     with contextlib.suppress(OSError):  # The lock holds on a full disk, too.

@@ -67,7 +67,8 @@ def test_what_may_be_replaced(tmp_path):
     files.check_output(str(path / 'file'), {'file'}, overwrite=True)
 
 
-def test_one_process_holds_a_directory(tmp_path):
+def test_one_process_holds_a_directory(tmp_path, monkeypatch):
+  monkeypatch.setattr(files, '_PATIENCE_SECS', 0)
   path = str(tmp_path)
   for _ in range(2):  # What the first one leaves is stale.
     with files.only_writer(path, 'train_log_dir'):

@@ -36,20 +36,18 @@ class Progress:
 
     Args:
       done: an int.
-      **figures: name -> text, or a function of steps per second that gives it.
+      **figures: name -> text.
     """
     now = time.time()
     since = self._begun if self._shown is None else self._shown
     rate = (done - self._shown_at) / max(now - since, 1e-9)
-    texts = {name: text(rate) if callable(text) else text
-             for name, text in figures.items()}
     if self._bar is not None:
-      self._bar.set_postfix(texts, refresh=False)
+      self._bar.set_postfix(figures, refresh=False)
       self._bar.update(done - self._bar.n)
     else:
       # A worker may see its first step before the step counts.
       mean = max(done - self._start, 1) / max(now - self._begun, 1e-9)
-      words = '  '.join(f'{name} {text}' for name, text in texts.items())
+      words = '  '.join(f'{name} {text}' for name, text in figures.items())
       log(f'step {done}/{self._end} ({done / self._end:.1%})  {words}  '
           f'{rate:.3g} step/s  '
           f'{_duration(max(self._end - done, 0) / mean)} left')

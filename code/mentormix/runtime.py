@@ -9,8 +9,10 @@ handles what differs between the two, and keeps both quiet.
 import contextlib
 import logging
 import os
+import signal
 import sys
 import tempfile
+import threading
 import warnings
 
 from mentormix.messages import UserError
@@ -55,8 +57,25 @@ def _quiet_import():
       os.close(stderr)
 
 
+@contextlib.contextmanager
+def _uninterrupted():
+  """Delays Ctrl-C: native code that is being imported may swallow it."""
+  if (threading.current_thread() is not threading.main_thread()
+      or signal.getsignal(signal.SIGINT) is not signal.default_int_handler):
+    yield
+    return
+  received = []
+  signal.signal(signal.SIGINT, lambda *_: received.append(1))
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+  if received:
+    raise KeyboardInterrupt
+
+
 try:
-  with _quiet_import():
+  with _uninterrupted(), _quiet_import():
     # pylint: disable=g-import-not-at-top,g-direct-tensorflow-import
     import tensorflow.compat.v1 as tf
     from tensorflow.core.protobuf import rewriter_config_pb2

@@ -39,3 +39,19 @@ def test_without_tensorflow_a_command_says_what_to_install():
              'except messages.UserError as error: print(error)')
   out = subprocess.check_output([sys.executable, '-c', program, testing.CODE])
   assert out.startswith(b'tensorflow is not installed; run scripts/setup_env')
+
+
+def test_ctrl_c_while_tensorflow_loads():
+  """TensorFlow's native code does not swallow it."""
+  program = """
+import os, signal, sys, threading
+sys.path.insert(0, sys.argv[1])
+signal.signal(signal.SIGINT, signal.default_int_handler)
+threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+  from mentormix import runtime
+except KeyboardInterrupt:
+  print('stopped')
+"""
+  out = subprocess.check_output([sys.executable, '-c', program, testing.CODE])
+  assert out == b'stopped\n'

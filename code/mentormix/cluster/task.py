@@ -50,12 +50,7 @@ class Task:
 
     Args:
       agreed: name -> value of what all tasks must have in common.
-
-    Returns:
-      A list; empty without a server.
     """
-    if not self._server:
-      return []
     return [servers.AgreementHook(self.cluster, agreed, self._is_stopped),
             _WatchHook(self._watch)]
 

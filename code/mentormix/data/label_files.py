@@ -245,6 +245,8 @@ def _integers(values, what):
   """Labels as int64 [N]."""
   try:
     labels = np.asarray(values)
+    if isinstance(values, list) and bool in map(type, values):
+      raise ValueError('it holds true or false')
     if labels.dtype.kind not in 'iu' or labels.ndim != 1:
       raise ValueError(f'{labels.dtype} {list(labels.shape)}')
     return labels.astype(np.int64)

@@ -135,6 +135,7 @@ def test_an_exact_key_goes_first(put):
 @pytest.mark.parametrize('data, words', [
     ('[1, 2.5]', 'not one row of integers: float64'),
     ('[1, "2"]', 'not one row'), ('[1, null]', 'not one row'),
+    ('[1, true]', 'not one row of integers: it holds true or false'),
     ('[[1]]', r'not one row of integers: int64 \[1, 1\]'),
     ('[NaN]', 'float64'), ('[' + '9' * 4000 + ']', 'not one row'),
     ('[1, 2', 'as labels'), ('[' * 100000, 'as labels'),

@@ -1,5 +1,4 @@
 """noise.json: how the noise of a data set was made."""
-import json
 import os
 
 import numpy as np
@@ -56,9 +55,7 @@ def copy_facts(data_dir, directory):
 
 def write_facts(directory, facts):
   """Writes a noise.json atomically."""
-  with files.replaced(os.path.join(directory, FACTS_FILE)) as f:
-    json.dump(facts, f, indent=1, sort_keys=True)
-    f.write('\n')
+  files.write_json(os.path.join(directory, FACTS_FILE), facts, indent=1)
 
 
 def keep(path, asked, overwrite):

@@ -60,7 +60,13 @@ def evaluate(config):
     evaluator = _Evaluator(filled)
     writer = summaries.Writer(config.eval_dir)
     while True:
-      run = config_lib.load(config.checkpoint_dir) or {}
+      # Of the run that is in the directory now.
+      now, run = config_lib.resolve_eval(config)
+      if now != filled:
+        raise UserError(
+            f'--checkpoint_dir={config.checkpoint_dir} holds a run of '
+            f'{now.studentnet} on {now.dataset_name} now; start this command '
+            'again')
       results, unreadable = _evaluate_new(filled, run, evaluator, path, writer)
       last, end = max(results, default=None), run.get('max_number_of_steps')
       if config.once or None not in (last, end) and last >= end:

@@ -310,3 +310,12 @@ def test_a_full_disk_loses_no_row(config):
     testing.fill_disk(disk)
     with pytest.raises(RunError, match='tfevents.*No space left'):
       evaluation_loop.evaluate(config._replace(eval_dir=disk))
+
+
+def test_a_run_of_another_student_in_the_same_directory(config, monkeypatch):
+  _begin(config, 0)
+  _save(config.checkpoint_dir, [5])
+  with pytest.raises(UserError, match='holds a run of resnet8_thin on digits '
+                                      'now; start this command again'):
+    _poll(config._replace(studentnet=None), monkeypatch,
+          lambda: _begin(config, 0, studentnet='resnet8_thin'))

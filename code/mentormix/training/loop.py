@@ -164,11 +164,12 @@ def _build(config, run, task):
   with runtime.without_xla():
     saver = tf.train.Saver(max_to_keep=MAX_CHECKPOINTS,
                            save_relative_paths=True)
-  agreed = dict(config_lib.shared_by_tasks(config),
-                num_examples=run.num_examples,
-                mentornet_md5=run.mentornet_md5, TensorFlow=runtime.VERSION,
-                noise=noise_facts.read_facts(config.data_dir))
-  hooks = task.hooks(agreed) + _hooks(config, run, step, batch, saver, task)
+  hooks = _hooks(config, run, step, batch, saver, task)
+  if cluster.jobs:
+    hooks = task.hooks(dict(
+        config_lib.shared_by_tasks(config), num_examples=run.num_examples,
+        mentornet_md5=run.mentornet_md5, TensorFlow=runtime.VERSION,
+        noise=noise_facts.read_facts(config.data_dir))) + hooks
   return step, saver, hooks
 
 
