@@ -39,6 +39,7 @@ setuptools.setup(
                 'train_mentornet', 'show_mentornet', 'export_mentornet',
                 'export_step', 'run_exported', 'report', 'score_labels'],
     package_data={'mentormix.data': ['digits.npz'],
+                  'mentormix.mentornet': ['templates/*'],
                   'mentormix.reports': ['templates/*']},
     install_requires=['absl-py', 'jinja2', 'matplotlib', 'numpy', 'pillow',
                       'pooch>=1.8', 'tf-slim==1.1.0', 'tqdm'],

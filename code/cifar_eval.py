@@ -21,7 +21,7 @@ from mentormix import settings
 
 def define_flags():
   """Defines the flags; called once, by the script."""
-  command.define_flags(settings.EVAL_SETTINGS)
+  command.define_settings(settings.EVAL_SETTINGS)
 
 
 def main():
@@ -39,8 +39,7 @@ def main():
 
 def cli():
   """The command; takes its arguments from the command line."""
-  define_flags()
-  command.run(main)
+  command.run(define_flags, main)
 
 
 if __name__ == '__main__':

@@ -38,7 +38,7 @@ def main():
   config = command.from_flags(config_lib.TrainConfig)
   config_lib.validate_cluster(config)
   cluster = roles.find(config, os.environ)
-  # pylint: disable=g-import-not-at-top  TensorFlow starts after the checks.
+  # TensorFlow starts after the checks.
   if cluster.job == roles.PS:  # It needs no data.
     from mentormix.cluster import servers
     servers.serve(cluster, config)
@@ -67,8 +67,7 @@ def main():
 
 def cli():
   """The command; takes its arguments from the command line."""
-  define_flags()
-  command.run(main)
+  command.run(define_flags, main)
 
 
 if __name__ == '__main__':

@@ -18,7 +18,6 @@ os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 @pytest.fixture(scope='session')
 def digits(tmp_path_factory):
   """The digits with 40% of wrong labels: a directory with 0.4 and val."""
-  # pylint: disable=g-import-not-at-top
   import prepare_data
 
   from mentormix import testing
@@ -33,7 +32,6 @@ def digits(tmp_path_factory):
 @pytest.fixture(scope='session')
 def train(digits):
   """A function that trains for three steps, or as its arguments say."""
-  # pylint: disable=g-import-not-at-top
   import cifar_train_mentormix
 
   from mentormix import testing

@@ -71,8 +71,7 @@ def main():
 
 def cli():
   """The command; takes its arguments from the command line."""
-  define_flags()
-  command.run(main)
+  command.run(define_flags, main)
 
 
 if __name__ == '__main__':

@@ -106,8 +106,7 @@ def _stop(number, unused_frame):
 
 def cli():
   """The command; takes its arguments from the command line."""
-  define_flags()
-  command.run(main)
+  command.run(define_flags, main)
 
 
 if __name__ == '__main__':

@@ -45,7 +45,8 @@ def test_help_and_bad_input_do_not_load_slow_libraries(
 def fixture_inputs(tmp_path_factory):
   """Archives good and bad; returns their directory."""
   directory = tmp_path_factory.mktemp('files')
-  cifar_archive_test.write_cifar_archive(str(directory / 'ten.tar.gz'), 'cifar10')
+  cifar_archive_test.write_cifar_archive(
+      str(directory / 'ten.tar.gz'), 'cifar10')
   whole = (directory / 'ten.tar.gz').read_bytes()
   (directory / 'half.tar.gz').write_bytes(whole[:len(whole) // 2])
   (directory / 'folder').mkdir()
@@ -114,7 +115,8 @@ FROM_FILE = DIGITS + ['--noise_file=labels.json']
     (OWN + ['--image_size=1024'], 'image_size'),
     (OWN + ['--noise_type=symmetric'], 'noise_type=symmetric.*--noise_levels'),
     (OWN + ['--num_shards=21'], 'num_shards=21.*20 images'),
-    (['--dataset_name=own', '--image_dir=folder'], 'folder/train.*needs train/<class>'),
+    (['--dataset_name=own', '--image_dir=folder'],
+     'folder/train.*needs train/<class>'),
 ])
 def test_bad_input_is_one_line(inputs, arguments, words):
   before = sorted(contents(inputs))

@@ -16,6 +16,7 @@ and absl-py. SIGUSR1 saves a checkpoint at once. Exit codes: 0 trained, 1
 failed, 2 bad input; 129, 130 or 143 stopped by SIGHUP, Ctrl-C or SIGTERM after
 a checkpoint.
 """
+import json
 import math
 import os
 import time
@@ -53,10 +54,8 @@ def define_flags():
       'matmul_precision', 'highest', ['highest', 'high', 'default'],
       'Precision of float32 products: highest computes them in float32; with '
       'default a GPU uses TF32.')
-  flags.DEFINE_integer('benchmark', 0, 'Calls to time before training.',
-                       lower_bound=0)
-  flags.DEFINE_string('benchmark_json', '',
-                      'File to write the figures of --benchmark to.')
+  flags.DEFINE_integer('benchmark', 0, 'Calls to time before training; the '
+                       'figures are printed as JSON.', lower_bound=0)
 
 
 def main():
@@ -71,79 +70,53 @@ def main():
     raise UserError(
         f'--steps={last}: --exported_dir={args.exported_dir} was exported for '
         f'--max_number_of_steps={config.max_number_of_steps}')
-  if args.benchmark_json and not args.benchmark:
-    raise UserError(f'--benchmark_json={args.benchmark_json} needs --benchmark')
   files.writable_directory(args.output_dir, 'output_dir')
-  if args.benchmark_json:
-    files.writable_directory(os.path.dirname(args.benchmark_json) or '.',
-                             'benchmark_json')
   with files.only_writer(args.output_dir, 'output_dir'):
-    return _run(args, description, config, last)
+    start = jax_files.last_checkpoint(args.output_dir)
+    started = float(math.ceil(time.time()))
+    if start:  # Without a checkpoint, a failed start may have left settings.
+      for change in config_lib.check_resume(config, flag='output_dir'):
+        log(f'note: {change}')
+      saved = config_lib.load(args.output_dir) or {}
+      started = saved.get(config_lib.STARTED, 0.0)
+    data = jax_files.read_arrays(os.path.join(args.exported_dir, 'data.npz'))
+    state = jax_files.read_state(
+        start or os.path.join(args.exported_dir, 'state.npz'), description)
+    try:  # JAX starts once the flags and the files are valid.
+      import jax
 
-
-def _run(args, description, config, last):
-  """Benchmarks and trains in an output directory that this process has locked.
-
-  Args:
-    args: the flags.
-    description: the content of step.json.
-    config: the `config.TrainConfig` of the run.
-    last: the step to train to.
-
-  Returns:
-    The exit code.
-  """
-  start = jax_files.last_checkpoint(args.output_dir)
-  started = float(math.ceil(time.time()))
-  if start:  # Without a checkpoint, settings that a failed start left are free.
-    for change in config_lib.check_resume(config, flag='output_dir'):
-      log(f'note: {change}')
-    saved = config_lib.load(args.output_dir) or {}
-    started = saved.get(config_lib.STARTED, 0.0)
-  images, labels = jax_files.read_data(args.exported_dir)
-  state = jax_files.read_state(
-      start or os.path.join(args.exported_dir, 'state.npz'), description)
-  try:  # JAX starts once the flags and the files are valid.
-    import jax
-
-    from mentormix.accelerator import jax_benchmark
-    from mentormix.accelerator import jax_runner
-  except ImportError as error:
-    raise UserError(f'JAX is missing or too old ({error}); pip install '
-                    '"jax>=0.6", or "jax[cuda12]>=0.6" for a GPU')
-
-  done = int(state['global_step'])
-  device = jax.devices()[0]
-  log(f'JAX {jax.__version__} on {device.device_kind}: {config.method} of '
-      f'{config.studentnet}, {description["precision"]}, {len(images)} '
-      f'examples, from step {done} to {last}')
-  trainer = jax_runner.Trainer(args.exported_dir, description, images, labels,
-                               config.seed, args.matmul_precision)
-  # Results of a step are committed to their device. If its arguments were not,
-  # JAX would compile the second step again.
-  state = jax.device_put(state, device)
-  if args.benchmark:
-    figures = jax_benchmark.benchmark(
-        trainer, state, args.benchmark, args.steps_per_call,
-        args.matmul_precision)
-    for name, value in figures.items():
-      shown = f'{value:.4g}' if isinstance(value, float) else value
-      print(f'{name.replace("_", " "):20} {shown}', flush=True)
-    if args.benchmark_json:
-      files.write_json(args.benchmark_json, figures)
-  if done >= last:
-    log(f'{args.output_dir} is already at step {done} of {last}')
-    return 0
-  config_lib.save(config, args.output_dir, **{config_lib.STARTED: started})
-  noise_facts.copy_facts(args.exported_dir, args.output_dir)
-  return jax_runner.train(trainer, state, last, args.steps_per_call,
-                          args.save_interval_steps, args.output_dir)
+      from mentormix.accelerator import jax_benchmark
+      from mentormix.accelerator import jax_runner
+    except ImportError as error:
+      raise UserError(f'JAX is missing or too old ({error}); pip install '
+                      '"jax>=0.6", or "jax[cuda12]>=0.6" for a GPU')
+    done = int(state['global_step'])
+    device = jax.devices()[0]
+    log(f'JAX {jax.__version__} on {device.device_kind}: {config.method} of '
+        f'{config.studentnet}, {config.precision}, {len(data["labels"])} '
+        f'examples, from step {done} to {last}')
+    trainer = jax_runner.Trainer(
+        args.exported_dir, description, data['images'], data['labels'],
+        config.seed, args.matmul_precision)
+    # Results of a step are committed to their device. If its arguments were
+    # not, JAX would compile the second step again.
+    state = jax.device_put(state, device)
+    if args.benchmark:
+      print(json.dumps(jax_benchmark.benchmark(
+          trainer, state, args.benchmark, args.steps_per_call,
+          args.matmul_precision), indent=2), flush=True)
+    if done >= last:
+      log(f'{args.output_dir} is already at step {done} of {last}')
+      return 0
+    config_lib.save(config, args.output_dir, **{config_lib.STARTED: started})
+    noise_facts.copy_facts(args.exported_dir, args.output_dir)
+    return jax_runner.train(trainer, state, last, args.steps_per_call,
+                            args.save_interval_steps, args.output_dir)
 
 
 def cli():
   """The command; takes its arguments from the command line."""
-  define_flags()
-  command.run(main)
+  command.run(define_flags, main)
 
 
 if __name__ == '__main__':

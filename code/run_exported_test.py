@@ -82,18 +82,17 @@ def test_a_checkpoint_of_another_run_is_refused(exported, run, tmp_path):
   arrays = _arrays(run, 6)
   name = min(arrays)
   shutil.copy(str(run / 'config.json'), str(tmp_path))
-  for changed, found in (({}, 'is missing there'),
-                         ({name: np.zeros([1, 2, 3])}, 'float64 [1, 2, 3]')):
+  for changed in ({}, {name: np.zeros([1, 2, 3])}):
     arrays.pop(name, None)
     np.savez(str(tmp_path / 'model.ckpt-6.npz'), **arrays, **changed)
     testing.assert_one_line(
         _run(exported, tmp_path, steps=7), 2,
-        'model.ckpt-6.npz belongs to another run', name, found)
+        'model.ckpt-6.npz belongs to another run', name)
 
 
 def test_every_image_is_used_once_per_epoch(exported):
   description, _ = jax_files.read_description(str(exported))
-  images, _ = jax_files.read_data(str(exported))
+  images = jax_files.read_arrays(str(exported / 'data.npz'))['images']
   trainer = jax_runner.Trainer(str(exported), description, images[:40],
                                np.arange(40), 0, 'highest')
   # A step that only keeps its labels.
@@ -161,20 +160,17 @@ def test_damaged_files_are_one_line(name, copy, tmp_path):
 
 
 def test_benchmark(exported, tmp_path):
-  path = tmp_path / 'figures.json'
-  code, out, err = _run(exported, tmp_path / 'run', steps=0, benchmark=5,
-                        benchmark_json=path)
+  code, out, err = _run(exported, tmp_path / 'run', steps=0, benchmark=5)
   assert code == 0, err
-  figures = json.loads(path.read_text())
+  figures = json.loads(out[out.index('{'):out.index('}') + 1])
   assert figures['ms_per_step'] > 0 and figures['matmul_tflops'] > 0
   assert figures['steps'] == 5
-  assert 'ms per step' in out and 'is already at step 0 of 0' in out
+  assert 'is already at step 0 of 0' in out
   assert not list((tmp_path / 'run').glob('*.npz'))
 
 
 @pytest.mark.parametrize('settings,named', [
     (dict(steps=100001), ['--steps=100001', '100000']),
-    (dict(benchmark_json='x.json'), ['--benchmark']),
     (dict(exported_dir='nowhere'), ['nowhere', 'export_step.py']),
     (dict(output_dir='/dev/null/x'), ['--output_dir=/dev/null/x']),
 ])

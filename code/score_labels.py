@@ -17,7 +17,6 @@ disagrees with. Replaces what an earlier call wrote to --output_dir:
 Data set, student and MentorNet come from the run's config.json. Exit codes:
 0 finished, 1 failed, 2 bad input.
 """
-
 from absl import flags
 
 from mentormix import command
@@ -71,8 +70,7 @@ def main():
 
 def cli():
   """The command; takes its arguments from the command line."""
-  define_flags()
-  command.run(main)
+  command.run(define_flags, main)
 
 
 if __name__ == '__main__':

@@ -101,8 +101,7 @@ def learned_curriculum(path):
 
 def cli():
   """The command; takes its arguments from the command line."""
-  define_flags()
-  command.run(main)
+  command.run(define_flags, main)
 
 
 if __name__ == '__main__':

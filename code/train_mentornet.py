@@ -9,7 +9,6 @@ network (mentornet.pb), its errors and settings (metrics.json), pictures of what
 it learned (curriculum.png, curriculum.gif) and a card (README.md). It takes
 about a minute on one core.
 """
-import contextlib
 import functools
 import json
 import os
@@ -17,17 +16,15 @@ import signal
 import time
 
 from absl import flags
-import tqdm
 
 from mentormix import command
 from mentormix import files
-from mentormix import messages
+from mentormix import progress as progress_lib
 from mentormix.mentornet import curriculum
 from mentormix.mentornet import lesson as lesson_lib
 from mentormix.mentornet import pictures
 from mentormix.messages import UserError
 
-_LOG_LINES = 5  # Per run, where there is no terminal.
 _SETTINGS = ('max_number_of_steps', 'batch_size', 'learning_rate', 'restarts')
 
 
@@ -97,8 +94,12 @@ def main():
   total = settings.max_number_of_steps * settings.restarts
   print(f'Learning {lesson.name} in {total} steps.', flush=True)
   start = time.time()
-  with _progress(total) as on_step:
-    weights = learning.learn(*lesson.learn_from, settings, on_step)
+  progress = progress_lib.Progress(0, total)
+  def on_step(done, loss):
+    if progress.is_due():
+      progress.show(done, loss=f'{loss:.5f}')
+  weights = learning.learn(*lesson.learn_from, settings, on_step)
+  progress.close(total)
   seconds = time.time() - start
 
   for number in (signal.SIGINT, signal.SIGTERM):
@@ -149,21 +150,6 @@ def _percentiles(args):
   return values
 
 
-@contextlib.contextmanager
-def _progress(total):
-  """Yields on_step: a bar on a terminal, a few log lines elsewhere."""
-  logged = 0
-  with tqdm.tqdm(total=total, unit='step', leave=False, disable=None) as bar:
-    def on_step(done, loss):
-      nonlocal logged
-      bar.set_postfix(loss=f'{loss:.4f}', refresh=False)
-      bar.update(done - bar.n)
-      if bar.disable and done * _LOG_LINES // total > logged:
-        logged = done * _LOG_LINES // total
-        messages.log(f'step {done} of {total}, loss {loss:.5f}')
-    yield on_step
-
-
 def _judge(is_trusted, features, v_star):
   """How well a data-driven MentorNet tells right labels from wrong ones."""
   is_right = v_star > 0
@@ -190,8 +176,7 @@ def _write(directory, lesson, metrics, card, learned):
 
 def cli():
   """The command; takes its arguments from the command line."""
-  define_flags()
-  command.run(main)
+  command.run(define_flags, main)
 
 
 if __name__ == '__main__':

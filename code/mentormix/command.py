@@ -18,12 +18,14 @@ from mentormix import settings as settings_lib
 flags.disclaim_key_flags()  # --help lists a script's flags as its own.
 
 
-def run(main):
+def run(define_flags, main):
   """Parses flags strictly, calls `main()`, turns its errors into one line.
 
   Args:
+    define_flags: defines the flags of the command.
     main: a callable without arguments; its result, if any, is the exit code.
   """
+  define_flags()
   # An installed command is not the main module, but its --help has to list its
   # flags, too.
   for flag in flags.FLAGS.get_flags_for_module(main.__module__):
@@ -31,7 +33,7 @@ def run(main):
   app.run(lambda argv: _call(main), flags_parser=_parse_flags)
 
 
-def define_flags(settings):
+def define_settings(settings):
   """Defines one flag per setting.
 
   Args:
@@ -46,7 +48,7 @@ def define_flags(settings):
 
 def define_train_flags():
   """Defines the flags of a training run."""
-  define_flags(settings_lib.TRAIN_SETTINGS)
+  define_settings(settings_lib.TRAIN_SETTINGS)
   flags.DEFINE_enum(
       'preset', None, presets.NAMES,
       'Fills in what the command line does not say, and prints it. published: '

@@ -44,7 +44,7 @@ def _run(*args):
   """(exit code, stdout, stderr)."""
   return testing.run_command(types.SimpleNamespace(
       __file__='tool.py', main=_main,
-      define_flags=lambda: command.define_flags(SETTINGS)), *args)
+      define_flags=lambda: command.define_settings(SETTINGS)), *args)
 
 
 def test_types_come_from_the_defaults():

@@ -10,11 +10,8 @@ from typing import NamedTuple, Optional
 
 from mentormix import files
 from mentormix.messages import UserError
-from mentormix.settings import EVAL_SETTINGS
-from mentormix.settings import METHOD_SETTINGS
-from mentormix.settings import METHODS
-from mentormix.settings import TRAIN_SETTINGS
-from mentormix.settings import WEIGHTED
+from mentormix.settings import (EVAL_SETTINGS, METHOD_SETTINGS, METHODS,
+                                TRAIN_SETTINGS, WEIGHTED)
 
 CONFIG_FILE = 'config.json'
 

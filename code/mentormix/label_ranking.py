@@ -192,18 +192,13 @@ def weigh(network, loss, loss_p_percentile, step, max_number_of_steps):
   Raises:
     RunError: a formula that takes the place of a network failed.
   """
-  with tf.Graph().as_default():
-    loss = tf.constant(loss, tf.float32)
+  def by_loss(loss):
     percent = tf.minimum(schedules.epoch_percent(step, max_number_of_steps),
                          schedules.NUM_EPOCH_PERCENTS - 1)
-    v = network(mentor.features_of(
+    return network(mentor.features_of(
         loss, mentor.percentile(loss, 100 * loss_p_percentile), percent))
-    with tf.Session(config=runtime.session_config()) as session:
-      try:
-        return session.run(v)
-      except tf.errors.UnknownError as error:
-        reason = mentornet_loading.formula_error(error) or runtime.reason(error)
-        raise RunError(f'the MentorNet failed: {reason}')
+
+  return mentornet_loading.apply_network(by_loss, loss)
 
 
 def summarize(scores, is_suspected):

@@ -32,7 +32,7 @@ def abort(message):
   """
   print_error(message)
   sys.stdout.flush()
-  os._exit(FAILED)  # pylint: disable=protected-access
+  os._exit(FAILED)
 
 
 def print_error(message):

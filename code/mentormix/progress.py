@@ -2,9 +2,12 @@
 import sys
 import time
 
-import tqdm
-
 from mentormix.messages import log
+
+try:
+  import tqdm
+except ImportError:  # run_exported.py does not need it.
+  tqdm = None
 
 LOG_SECS = 30  # Between two log lines.
 _BAR_SECS = 1  # Between two updates of a bar.
@@ -22,7 +25,7 @@ class Progress:
     self._begun = time.time()
     self._shown, self._shown_at = None, start
     self._bar = None
-    if sys.stdout.isatty():
+    if tqdm and sys.stdout.isatty():
       self._bar = tqdm.tqdm(total=end, initial=start, unit='step',
                             file=sys.stdout, dynamic_ncols=True)
 

@@ -76,7 +76,6 @@ def _uninterrupted():
 
 try:
   with _uninterrupted(), _quiet_import():
-    # pylint: disable=g-import-not-at-top,g-direct-tensorflow-import
     import tensorflow.compat.v1 as tf
     from tensorflow.core.protobuf import rewriter_config_pb2
     from tensorflow.python.client import device_lib
@@ -94,7 +93,6 @@ tf.enable_resource_variables()
 
 def _restore_names_that_slim_expects():
   """Restores the nine TensorFlow internals that tf-slim 1.1.0 looks up."""
-  # pylint: disable=g-direct-tensorflow-import,g-import-not-at-top
   from tensorflow.python.framework import ops
   from tensorflow.python.ops import array_ops
   from tensorflow.python.ops import control_flow_ops
@@ -112,7 +110,7 @@ def _restore_names_that_slim_expects():
 
 _restore_names_that_slim_expects()
 with _quiet_import():
-  import tf_slim as slim  # pylint: disable=g-import-not-at-top
+  import tf_slim as slim
 
 VERSION = tf.__version__
 IS_1_15 = VERSION.startswith('1.')

@@ -73,8 +73,8 @@ class Sampler:
     x = tf.random.stateless_normal(rounds, self._next_seed())
     u = self.uniform(rounds)
     cube = (1 + x / (9 * d) ** 0.5) ** 3
-    accepted = (cube > 0) & (
-        tf.log(u) < x * x / 2 + d * (1 - cube + tf.log(tf.maximum(cube, 1e-30))))
+    bound = x * x / 2 + d * (1 - cube + tf.log(tf.maximum(cube, 1e-30)))
+    accepted = (cube > 0) & (tf.log(u) < bound)
     gamma = tf.ones(shape)
     for one, fits in zip(reversed(tf.unstack(cube)),
                          reversed(tf.unstack(accepted))):

@@ -68,8 +68,7 @@ TRAIN_SETTINGS = (
     Setting('master', '',
             'A TensorFlow server that is already running, such as '
             'grpc://host:port, to compute on. By default this process '
-            'computes.',
-            may_change=True),
+            'computes.', may_change=True),
     Setting('data_dir', '', 'Directory of the noisy training set.',
             per_task=True),
     Setting('train_log_dir', '',
@@ -108,8 +107,7 @@ TRAIN_SETTINGS = (
             'mentornet_models/; a checkpoint prefix, or a directory with a '
             'checkpoint; the word threshold; or v_star: followed by the name '
             'or the Python file of a curriculum, which uses its formula '
-            'directly.',
-            per_task=True),
+            'directly.', per_task=True),
     Setting('example_dropout_rates', '0.0,100',
             'Share of the examples whose weight is set to zero, as '
             'rate,percent,rate,percent,... over 100 percent of the training.'),
@@ -121,8 +119,7 @@ TRAIN_SETTINGS = (
             'percentile of the losses, from 0 to 1.', at_least=0, at_most=1),
     Setting('mixup_alpha', 8.0,
             'Mixing coefficients come from Beta(alpha, alpha); 0 mixes '
-            'nothing.',
-            at_least=0),
+            'nothing.', at_least=0),
     Setting('second_reweight', True,
             'Whether to weight the mixed examples, too. As published, this '
             'also turns weight decay off.'),
@@ -130,8 +127,7 @@ TRAIN_SETTINGS = (
     Setting('method', 'mentormix',
             'cross_entropy: plain training. mixup: uniform partners, no '
             'weights. mentornet: weights, no mixing. mentormix: weights and '
-            'mixing.',
-            choices=METHODS),
+            'mixing.', choices=METHODS),
     Setting('seed', 0,
             'Seed of initial weights, order, augmentation and mixing.',
             at_least=0, at_most=2**32 - 1),
@@ -162,8 +158,7 @@ TRAIN_SETTINGS = (
             'evaluator, which does the work of cifar_eval.py on the directory '
             'val beside --data_dir. The environment variable TF_CONFIG can '
             'describe a cluster in place of the flags --job_name, --task, '
-            '--ps_hosts and --worker_hosts.',
-            may_change=True),
+            '--ps_hosts and --worker_hosts.', may_change=True),
     Setting('ps_hosts', '',
             'Addresses of the parameter servers, as host:port,host:port.',
             may_change=True),

@@ -72,11 +72,10 @@ def run_command(module, *args, cwd=None):
 def _exit_code(module):
   """Runs the command; 1 with a traceback for an unexpected error."""
   try:
-    module.define_flags()
-    command.run(module.main)
+    command.run(module.define_flags, module.main)
   except SystemExit as error:
     return error.code or 0
-  except Exception:  # pylint: disable=broad-except
+  except Exception:
     traceback.print_exc()
     return 1
   return 0

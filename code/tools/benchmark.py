@@ -191,5 +191,4 @@ def report(figures):
 
 
 if __name__ == '__main__':
-  define_flags()
-  command.run(main)
+  command.run(define_flags, main)

@@ -22,7 +22,6 @@ from mentormix.data import record_checks
 from mentormix.mentornet import loading as mentornet_loading
 from mentormix.mentornet import mentor as mentor_lib
 from mentormix.runtime import tf
-from mentormix.students import resnet
 from mentormix.training import step as step_lib
 
 _THREADS = (1, 2, 4)  # Of an input pipeline.
@@ -217,10 +216,4 @@ def _parts(config, data):
   update = optimizer.apply_gradients(list(zip(gradients, weights)), step)
   with tf.control_dependencies([update]):
     parts['update'] = [update, step_lib._weights_l2().op]
-  move = {'moving_mean': resnet._move_debiased,
-          'moving_variance': resnet._move}
-  parts['statistics'] = [
-      move[name](variable, _constant(tf.ones(variable.shape))).op
-      for variable in tf.global_variables()
-      for name in move if variable.op.name.endswith('/' + name)]
   return parts

@@ -106,7 +106,7 @@ def test_rows_of_a_step(config):
   rows, facts = benchmark_rows.steps(config)
   assert list(rows) == [
       'floor', 'step', 'step + input', 'published step + input', 'mentor',
-      'mixing', 'update', 'statistics', 'input', 'matrix product, float32']
+      'mixing', 'update', 'input', 'matrix product, float32']
   for row in rows.values():
     row.run()
   assert facts['peak_memory_mib'] > 50 and ' MiB' in facts['title']

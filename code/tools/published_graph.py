@@ -17,24 +17,7 @@ _PADDING = 4  # Pixels, in all: 32 -> 36, then cropped back at random.
 
 def resnet(images, num_classes, is_training, depth, widths,
            update_statistics=True, dtype=tf.float32):
-  """Does what `students.resnet.resnet` does, for training in float32 only.
-
-  Args:
-    images: [B, H, W, 3] float32.
-    num_classes: K.
-    is_training: True.
-    depth: 6n + 2, for n basic units in each of three stages.
-    widths: four numbers of channels: of the first convolution, of each stage.
-    update_statistics: whether to add the updates of the moving statistics to
-      tf.GraphKeys.UPDATE_OPS.
-    dtype: tf.float32.
-
-  Returns:
-    Logits [B, K] float32.
-
-  Raises:
-    ValueError: not training, or not in float32.
-  """
+  """As `students.resnet.resnet`, but ValueError unless it trains in float32."""
   if not is_training or dtype != tf.float32:
     raise ValueError('the published form supports training in float32 only')
   with mock.patch.multiple(ours, _activate=_activate, batch_norm=batch_norm):
@@ -72,15 +55,9 @@ def train_batch(dataset, shards, num_examples, batch_size, num_readers=4,
   """As `input_pipeline.train_batch`: records decoded and augmented one by one.
 
   Args:
-    dataset: a `datasets.Dataset`.
-    shards: the `datasets.Shard`s of the training split.
-    num_examples: how many records they hold.
-    batch_size: B.
+    dataset, shards, num_examples, batch_size: as there.
     num_readers: threads that read files.
     num_threads: threads that decode and augment.
-
-  Returns:
-    An `input_pipeline.Batch`.
   """
   with tf.device('/cpu:0'), tf.name_scope('input'):
     provider = slim.dataset_data_provider.DatasetDataProvider(
@@ -94,14 +71,7 @@ def train_batch(dataset, shards, num_examples, batch_size, num_readers=4,
 
 
 def augment(image):
-  """The published training augmentation of one image.
-
-  Args:
-    image: uint8 [H, W, 3].
-
-  Returns:
-    float32 [H, W, 3] in [-1, 1].
-  """
+  """Augments an image, uint8 [H, W, 3], to float32 [H, W, 3] in [-1, 1]."""
   height, width, channels = image.shape.as_list()
   image = tf.image.resize_image_with_crop_or_pad(
       image, height + _PADDING, width + _PADDING)

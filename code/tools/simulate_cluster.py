@@ -297,5 +297,4 @@ def _place(op):
 
 
 if __name__ == '__main__':
-  define_flags()
-  command.run(main)
+  command.run(define_flags, main)

@@ -31,35 +31,38 @@ def benchmark(trainer, state, calls, steps_per_call, matmul_precision):
       done += steps_per_call
     return loss
 
-  compile_seconds = _seconds(run, 1)
+  first_call = _seconds(run, 1)
   run(_WARM_UP)
   calls_per_round = -(-calls // _ROUNDS)
   steps_per_round = calls_per_round * steps_per_call
-  seconds = [_seconds(run, calls_per_round) / steps_per_round
-             for _ in range(_ROUNDS)]
-  second = statistics.median(seconds)
+  second = _median(run, calls_per_round) / steps_per_round
   device = jax.devices()[0]
-  dtype = 'float32' if trainer.precision == 'float32' else 'bfloat16'
   size = 1024 if device.platform == 'cpu' else 8192
-  peak = _matmul_flops(size, dtype, matmul_precision)
+  x = jax.random.normal(jax.random.key(0), [size, size], trainer.dtype)
+  product = jax.jit(
+      lambda x: jax.numpy.matmul(x, x, precision=matmul_precision))
+  multiply = lambda count: [product(x) for _ in range(count)][-1]
+  multiply(_WARM_UP)
+  peak = 2.0 * size ** 3 * _ROUNDS / _median(multiply, _ROUNDS)
   flops = trainer.flops_per_step / second
   return {
       'device': device.device_kind,
       'jax': jax.__version__,
-      'precision': trainer.precision,
+      'dtype': trainer.dtype,
       'matmul_precision': matmul_precision,
-      'steps_per_call': steps_per_call,
       'steps': _ROUNDS * steps_per_round,
-      'first_call_seconds': compile_seconds,
+      'first_call_seconds': first_call,
       'ms_per_step': 1000 * second,
-      'ms_per_step_least': 1000 * min(seconds),
-      'ms_per_step_most': 1000 * max(seconds),
       'steps_per_hour': 3600 / second,
-      'gflop_per_step': trainer.flops_per_step / 1e9,
       'tflops': flops / 1e12,
-      'matmul': f'{size} x {size}, {dtype}',
+      'matmul_size': size,
       'matmul_tflops': peak / 1e12,
       'share_of_matmul': flops / peak}
+
+
+def _median(run, count):
+  """Median seconds of `run(count)`."""
+  return statistics.median(_seconds(run, count) for _ in range(_ROUNDS))
 
 
 def _seconds(run, count):
@@ -67,13 +70,3 @@ def _seconds(run, count):
   begun = time.perf_counter()
   run(count).block_until_ready()
   return time.perf_counter() - begun
-
-
-def _matmul_flops(size, dtype, precision):
-  """Operations per second of the device in products of square matrices."""
-  x = jax.random.normal(jax.random.key(0), [size, size], dtype)
-  product = jax.jit(lambda x, y: jax.numpy.matmul(x, y, precision=precision))
-  run = lambda count: [product(x, x) for _ in range(count)][-1]
-  run(_WARM_UP).block_until_ready()
-  second = statistics.median(_seconds(run, _ROUNDS) for _ in range(_ROUNDS))
-  return 2.0 * size ** 3 / (second / _ROUNDS)

@@ -25,17 +25,12 @@ def read_description(directory):
     UserError: the file is missing or damaged.
   """
   path = os.path.join(directory, 'step.json')
-  remedy = 'make --exported_dir with code/export_step.py'
   description = files.read_object(path, 'the description of an exported step')
-  if description is None:
-    raise UserError(f'{path} does not exist; {remedy}')
   try:
-    config = config_lib.TrainConfig(**description['settings'])
-    config_lib.validate(config)
-  except (KeyError, TypeError, UserError) as error:
-    raise UserError(f'{path} does not hold the settings of an exported step '
-                    f'({error}); {remedy}')
-  return description, config
+    return description, config_lib.TrainConfig(**description['settings'])
+  except (KeyError, TypeError):
+    raise UserError(f'{path} is missing or damaged; make --exported_dir with '
+                    'code/export_step.py')
 
 
 def last_checkpoint(directory):
@@ -54,44 +49,33 @@ def _checkpoints(directory):
           for match in matches if match]
 
 
-def read_data(directory):
-  """Images uint8 [N, H, W, 3] and labels int64 [N]."""
-  arrays = _read_arrays(os.path.join(directory, 'data.npz'),
-                        'make --exported_dir again')
-  return arrays['images'], arrays['labels']
-
-
 def read_state(path, description):
   """The state, name -> array.
 
   Raises:
     UserError: the file is damaged or belongs to another run.
   """
-  arrays = _read_arrays(path, 'remove it')
-  state = {}
+  arrays, state = read_arrays(path), {}
   for row in description['step']['arguments']:
-    if row['kind'] != 'state':
-      continue
-    name, expected = row['name'], f'{row["dtype"]} {row["shape"]}'
-    found = 'missing'
-    if name in arrays:
-      found = f'{arrays[name].dtype.name} {list(arrays[name].shape)}'
-    if found != expected:
-      raise UserError(f'{path} belongs to another run: {name} is {found} there '
-                      f'instead of {expected}; name another --output_dir')
-    state[name] = arrays[name]
+    if row['kind'] == 'state':
+      name = row['name']
+      state[name] = found = arrays.get(name, np.zeros([0], 'void'))
+      if (found.dtype.name, list(found.shape)) != (row['dtype'], row['shape']):
+        raise UserError(f'{path} belongs to another run: {name} is not '
+                        f'{row["dtype"]} {row["shape"]} there; name another '
+                        '--output_dir')
   return state
 
 
-def _read_arrays(path, remedy):
-  """All arrays of an .npz file; UserError with the remedy if it is damaged."""
+def read_arrays(path):
+  """All arrays of an .npz file; UserError if it is damaged."""
   try:
     with np.load(path, allow_pickle=False) as arrays:
       return dict(arrays)
   except (OSError, ValueError, EOFError, zipfile.BadZipFile,
           zlib.error) as error:
-    raise UserError(f'{path} cannot be read ({error}); it is damaged or '
-                    f'missing: {remedy}')
+    raise UserError(f'{path} is damaged or missing ({error}); remove it, or '
+                    'make --exported_dir again')
 
 
 def save(state, step, directory):
@@ -104,6 +88,6 @@ def save(state, step, directory):
   """
   path = os.path.join(directory, f'model.ckpt-{step}.npz')
   with files.replaced(path, 'wb') as f:
-    np.savez(f, **{name: np.asarray(value) for name, value in state.items()})
+    np.savez(f, **state)
   for _, old in sorted(_checkpoints(directory))[:-MAX_CHECKPOINTS]:
     os.remove(old)

@@ -1,11 +1,9 @@
 """Trains from exported StableHLO modules with JAX, without TensorFlow."""
 import collections
 import dataclasses
-import hashlib
 import logging
 import os
 import signal
-import time
 
 import jax
 from jax import export
@@ -14,6 +12,7 @@ from jax.extend.mlir.dialects import stablehlo
 from jax.interpreters import mlir
 import numpy as np
 
+from mentormix import progress as progress_lib
 from mentormix import signals as signals_lib
 from mentormix.accelerator import jax_files
 from mentormix.messages import log, RunError, UserError
@@ -24,7 +23,6 @@ jax.config.update('jax_enable_x64', True)  # For the global step.
 # Otherwise it lists the kinds of accelerators that it did not find.
 logging.getLogger('jax').setLevel(logging.WARNING)
 
-_LOG_SECS = 30
 _CALLS_AHEAD = 8  # Calls queued on the device; a signal waits for them.
 
 
@@ -42,23 +40,16 @@ def load_module(path, description, matmul_precision):
     called under jax.jit.
 
   Raises:
-    UserError: the file is missing, damaged or from another export.
+    UserError: the file is missing or damaged.
   """
-  try:
-    with open(path, 'rb') as f:
-      data = f.read()
-  except OSError as error:
-    raise UserError(f'{path} cannot be read: {error.strerror}')
-  if hashlib.sha256(data).hexdigest() != description['sha256']:
-    raise UserError(f'{path} is not what step.json beside it describes; make '
-                    '--exported_dir again')
   with mlir.make_ir_context() as context:
     context.allow_unregistered_dialects = True
     try:
-      module = stablehlo.deserialize_portable_artifact(context, data)
-    except ValueError as error:
+      with open(path, 'rb') as f:
+        module = stablehlo.deserialize_portable_artifact(context, f.read())
+    except (OSError, ValueError) as error:
       raise UserError(f'{path} cannot be read by JAX {jax.__version__} '
-                      f'({error}); make it again')
+                      f'({error}); make --exported_dir again')
     _clean(module, matmul_precision)
     data = stablehlo.serialize_portable_artifact_str(
         str(module), stablehlo.get_current_version())
@@ -67,10 +58,9 @@ def load_module(path, description, matmul_precision):
       [jax.ShapeDtypeStruct(row['shape'], row['dtype'])
        for row in description[rows]] for rows in ('arguments', 'results')]
 
-  def stand_in(*unused_arguments):
-    return [jax.numpy.zeros(x.shape, x.dtype) for x in results]
-  # JAX exports a function with the same signature; the module replaces its
-  # body.
+  # The module replaces the body of a function with the same signature.
+  stand_in = lambda *unused: [jax.numpy.zeros(x.shape, x.dtype)
+                              for x in results]
   exported = export.export(jax.jit(stand_in, keep_unused=True))(*arguments)
   return dataclasses.replace(exported, mlir_module_serialized=data).call
 
@@ -122,7 +112,7 @@ class Trainer:
   uninterrupted one.
 
   Attributes:
-    precision: float32 or mixed.
+    dtype: of the arithmetic, float32 or bfloat16.
     flops_per_step: floating-point operations of a step.
   """
 
@@ -138,7 +128,9 @@ class Trainer:
       seed: of all random numbers.
       matmul_precision: as for `load_module`.
     """
-    self.precision = description['precision']
+    settings = description['settings']
+    self.dtype = ('float32' if settings['precision'] == 'float32' else
+                  'bfloat16')
     self.flops_per_step = description['flops_per_step']
     self._step, self._augment = [
         load_module(os.path.join(directory, f'{name}.stablehlo'),
@@ -147,7 +139,7 @@ class Trainer:
     self._description = description
     self._images, self._labels = jax.device_put((images, labels))
     self._key = jax.random.key(seed)
-    self._batch_size = description['settings']['batch_size']
+    self._batch_size = settings['batch_size']
     self._call = jax.jit(self._steps, static_argnames='count',
                          donate_argnums=0)
     self._orders = jax.jit(self._orders_of, static_argnames='epochs')
@@ -237,8 +229,8 @@ def train(trainer, state, last, steps_per_call, save_interval, directory):
   """
   signals = signals_lib.Signals()
   signals.install()
-  show = _progress(last, trainer.flops_per_step)
   done, stopped_by = int(state['global_step']), None
+  progress = progress_lib.Progress(done, last)
   losses = collections.deque()
   while done < last and not stopped_by:
     # No call goes past a checkpoint.
@@ -249,13 +241,17 @@ def train(trainer, state, last, steps_per_call, save_interval, directory):
     losses.append(loss)
     if len(losses) > _CALLS_AHEAD:
       losses.popleft().block_until_ready()
-    show(done, loss, selected)
+    if progress.is_due():
+      _check_finite(loss, done)
+      progress.show(done, loss=f'{float(loss):.3f}',
+                    selected=f'{float(selected):.0%}')
     stopped_by = signals.stopped_by
     if (done % save_interval == 0 or done == last or stopped_by
         or signals.save):
       signals.save = False
       _check_finite(loss, done)
       jax_files.save(state, done, directory)
+  progress.close(done)
   signals.restore()
   if stopped_by:
     name = signal.Signals(stopped_by).name
@@ -272,25 +268,3 @@ def _check_finite(loss, step):
         f'the loss is not a finite number at step {step}; the checkpoints are '
         'from before; export a lower --learning_rate and name another '
         '--output_dir')
-
-
-def _progress(last, flops_per_step):
-  """A function of step, loss and selected that logs a line now and then."""
-  shown = None  # (time, step) of the last line.
-
-  def show(done, loss, selected):
-    nonlocal shown
-    if shown and done < last and time.time() - shown[0] < _LOG_SECS:
-      return
-    _check_finite(loss, done)
-    line = (f'step {done}/{last} ({done / last:.1%})  loss {float(loss):.3f}  '
-            f'selected {float(selected):.0%}')
-    now = time.time()
-    if shown:
-      rate = (done - shown[1]) / max(now - shown[0], 1e-9)
-      line += (f'  {rate:.3g} step/s  {1000 / rate:.4g} ms/step  '
-               f'{flops_per_step * rate / 1e12:.3g} TFLOP/s  '
-               f'{(last - done) / rate:.0f} s left')
-    log(line)
-    shown = now, done
-  return show

@@ -9,19 +9,15 @@ read or draw becomes an argument of the module, and so does its state:
 
 Needs TensorFlow 2.x. B is the batch size; images are [B, H, W, 3].
 """
-import hashlib
 import os
 import re
-import sys
-from typing import Dict, List, NamedTuple, Tuple
+from typing import Dict, List, NamedTuple
 
 import numpy as np
 
 from mentormix import config as config_lib
 from mentormix import files
 from mentormix import runtime
-from mentormix import schedules
-from mentormix import students
 from mentormix.accelerator import flops
 from mentormix.data import augmentation
 from mentormix.data import datasets
@@ -45,17 +41,11 @@ _ALIAS = re.compile(r'parameter_number = (\d+) : i64}, '
 class StepGraph(NamedTuple):
   """A graph whose inputs are all placeholders."""
   graph: tf.Graph
-  inputs: Dict[str, tf.Tensor]  # Name -> placeholder.
-  # Name -> (placeholder, its distribution).
-  draws: Dict[str, Tuple[tf.Tensor, dict]]
+  placeholders: Dict[str, tf.Tensor]  # By name: inputs, then draws.
+  draws: Dict[str, dict]  # Name -> its distribution.
   # Name -> tensor; fetching one runs the whole step.
   outputs: Dict[str, tf.Tensor]
   variables: List[tf.Variable]  # The state.
-
-  @property
-  def placeholders(self):
-    """Name -> placeholder of all inputs and draws."""
-    return {**self.inputs, **{name: x for name, (x, _) in self.draws.items()}}
 
 
 def export(config, directory):
@@ -73,29 +63,36 @@ def export(config, directory):
     RunError: XLA cannot compile the step.
   """
   dataset = datasets.get(config.dataset_name, config.data_dir)
-  students.get(config.studentnet)
-  schedules.dropout_table(config.example_dropout_rates)
   network = _load_mentornet(config)
-  count = _export_data(config, dataset, directory)
+  paths = datasets.find_files(dataset, 'train', config.data_dir)
+  shards, count = record_checks.check_files(dataset, 'train', paths,
+                                            config.max_bad_records)
+  if count < config.batch_size:
+    raise UserError(f'--batch_size={config.batch_size}: --data_dir='
+                    f'{config.data_dir} has only {count} examples')
+  log(f'TensorFlow {runtime.VERSION}: exporting {config.method} of '
+      f'{config.studentnet} on {config.data_dir}, {count} examples')
 
   step = build_step(config, dataset, count, network)
-  state = _initial_state(step)
+  with tf.Session(graph=step.graph, config=runtime.session_config()) as session:
+    session.run([v.initializer for v in step.variables])
+    state = session.run({v.op.name: v for v in step.variables})
   np.savez(os.path.join(directory, STATE), **state)
   augment = build_augmentation(config.batch_size, dataset.image_size)
   description = {}
   for name, graph, values in ((STEP, step, state), (AUGMENT, augment, {})):
-    module, rows = _lower(graph, values)
+    module, description[name.partition('.')[0]] = _lower(graph, values)
     with open(os.path.join(directory, name), 'wb') as f:
       f.write(module)
-    description[name.partition('.')[0]] = dict(
-        rows, sha256=hashlib.sha256(module).hexdigest())
   description.update(
       settings=config._asdict(), num_examples=count,
-      steps_per_epoch=count / config.batch_size, precision=config.precision,
-      flops_per_step=flops.count([x.op for x in step.outputs.values()]),
-      versions={'tensorflow': runtime.VERSION, 'numpy': np.__version__,
-                'python': sys.version.split()[0]})
+      tensorflow=runtime.VERSION,
+      flops_per_step=flops.count([x.op for x in step.outputs.values()]))
   files.write_json(os.path.join(directory, DESCRIPTION), description)
+  records = decoding.decode(dataset, 'train', shards, count)
+  # Uncompressed, because reading must be fast.
+  np.savez(os.path.join(directory, DATA), images=records['image'],
+           labels=records['label'], clean_labels=records['clean_label'])
   noise_facts.copy_facts(config.data_dir, directory)
   return description
 
@@ -112,39 +109,19 @@ def _load_mentornet(config):
   return mentornet_loading.load(path, config.loss_p_percentile)
 
 
-def _export_data(config, dataset, directory):
-  """Writes the decoded training images; returns how many there are."""
-  paths = datasets.find_files(dataset, 'train', config.data_dir)
-  shards, count = record_checks.check_files(dataset, 'train', paths,
-                                            config.max_bad_records)
-  if count < config.batch_size:
-    raise UserError(f'--batch_size={config.batch_size}: --data_dir='
-                    f'{config.data_dir} has only {count} examples')
-  records = decoding.decode(dataset, 'train', shards, count)
-  log(f'TensorFlow {runtime.VERSION}: exporting {config.method} of '
-      f'{config.studentnet} on {config.data_dir}, {count} examples')
-  # Uncompressed, because reading must be fast.
-  np.savez(os.path.join(directory, DATA), images=records['image'],
-           labels=records['label'], clean_labels=records['clean_label'])
-  return count
-
-
 class _Sampler:
-  """Replaces a `sampling.Sampler`: every draw is a placeholder.
+  """Replaces a `sampling.Sampler`: every draw is one of the placeholders."""
 
-  Attributes:
-    draws: name -> (placeholder, its distribution), in order.
-  """
-
-  def __init__(self, batch_size):
-    self.draws = {}
-    self._batch_size = batch_size
+  def __init__(self, **inputs):
+    self.placeholders, self.draws = inputs, {}
+    self._batch_size = inputs['images'].shape.as_list()[0]
 
   def _drawn(self, distribution, dtype=tf.float32, by_pair=False, **numbers):
     """A placeholder [B], or [B, B] with `by_pair`."""
     name = f'{distribution}_{len(self.draws)}'
     draw = tf.placeholder(dtype, [self._batch_size] * (2 if by_pair else 1))
-    self.draws[name] = draw, dict(numbers, distribution=distribution)
+    self.placeholders[name] = draw
+    self.draws[name] = dict(numbers, distribution=distribution)
     return draw
 
   def uniform(self, shape, low=0.0, high=1.0):
@@ -178,7 +155,6 @@ def build_step(config, dataset, num_examples, network=None):
     network: the MentorNet, for the methods that need one.
   """
   size = config.batch_size
-  sampler = _Sampler(size)
   # XLA has no kernel for the conditionals of version 1.
   tf.enable_control_flow_v2()
   try:
@@ -187,54 +163,38 @@ def build_step(config, dataset, num_examples, network=None):
       images = tf.placeholder(
           tf.float32, [size, dataset.image_size, dataset.image_size, 3])
       labels = tf.placeholder(tf.int64, [size])
+      sampler = _Sampler(images=images, labels=labels)
       step = step_lib.build_step(
           config, dataset, num_examples,
           input_pipeline.Batch(images, labels, None, None), network, sampler)
       with tf.control_dependencies([step.train_op]):
         outputs = {'loss': tf.identity(step.loss),
                    'selected': tf.identity(step.selected)}
-      return StepGraph(graph, {'images': images, 'labels': labels},
-                       sampler.draws, outputs, tf.global_variables())
+      return StepGraph(graph, sampler.placeholders, sampler.draws, outputs,
+                       tf.global_variables())
   finally:
     tf.disable_control_flow_v2()
 
 
 def build_augmentation(batch_size, image_size):
   """The graph of the augmentation of a batch, as a `StepGraph`."""
-  sampler = _Sampler(batch_size)
   with tf.Graph().as_default() as graph:
     images = tf.placeholder(
         tf.uint8, [batch_size, image_size, image_size, 3])
+    sampler = _Sampler(images=images)
     augmented = augmentation.augment(
         images, augmentation.draw(batch_size, sampler))
-    return StepGraph(graph, {'images': images}, sampler.draws,
+    return StepGraph(graph, sampler.placeholders, sampler.draws,
                      {'images': augmented}, [])
 
 
-def _initial_state(step_graph):
-  """The initial values, name -> array in the order of the graph."""
-  variables = step_graph.variables
-  with tf.Session(graph=step_graph.graph,
-                  config=runtime.session_config()) as session, \
-      step_graph.graph.as_default():
-    session.run(tf.variables_initializer(variables))
-    return dict(zip([v.op.name for v in variables], session.run(variables)))
-
-
 def _lower(step_graph, state):
-  """Turns a graph into a module.
-
-  Args:
-    step_graph: a `StepGraph`.
-    state: name -> array for each of its variables; the values do not matter.
+  """Turns a `StepGraph` and its state, name -> array, into a module.
 
   Returns:
     (module, rows): the bytes of a StableHLO module, and 'arguments' and
     'results' -> list of dicts that describe them, in order. State that does not
     change is an argument, but not a result.
-
-  Raises:
-    RunError: XLA cannot compile the graph.
   """
   placeholders, outputs = step_graph.placeholders, step_graph.outputs
   graph_def = tf.graph_util.extract_sub_graph(
@@ -278,10 +238,8 @@ def _lower(step_graph, state):
 
 
 def _results(outputs, arguments, text):
-  """Names of all results: the outputs, then the state that the step changes.
-
-  XLA notes in the module which argument each further result updates.
-  """
+  """Names of all results: the outputs, then the state that the step changes."""
+  # XLA notes in the module which argument each further result updates.
   results = list(outputs)
   aliases = [(int(result), int(argument))
              for argument, result in _ALIAS.findall(text)]
@@ -298,8 +256,7 @@ def _describe(name, kind, tensors, step_graph, state):
   if name not in tensors:
     return {'kind': 'state', 'name': name, 'shape': list(state[name].shape),
             'dtype': state[name].dtype.name}
-  row = {'kind': kind}
-  if name in step_graph.draws:
-    row = {'kind': 'draw', **step_graph.draws[name][1]}
+  row = {'kind': 'draw' if name in step_graph.draws else kind}
+  row.update(step_graph.draws.get(name, {}))
   return dict(row, name=name, shape=tensors[name].shape.as_list(),
               dtype=tensors[name].dtype.name)

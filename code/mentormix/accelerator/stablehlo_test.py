@@ -154,7 +154,6 @@ def test_augmentation(exported):
 def test_bfloat16(digits, tmp_path):
   config, directory, description, state = _export(
       digits, tmp_path, precision='mixed', learning_rate=0.01)
-  assert description['precision'] == 'mixed'
   feeds = _feeds(description['step'], 3)
   outputs, new_state, precisions = _in_jax(directory, description, 'step',
                                            state, feeds, 'default')

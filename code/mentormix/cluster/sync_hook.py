@@ -63,7 +63,7 @@ class SyncHook(tf.train.SessionRunHook):
     try:
       while not coord.should_stop():
         session.run(self._take_step)
-    except Exception as error:  # pylint: disable=broad-except
+    except Exception as error:
       if not coord.should_stop():
         coord.request_stop(error)
 

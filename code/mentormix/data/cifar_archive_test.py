@@ -87,9 +87,9 @@ def write_tar_gz(path, members):
       tar.addfile(info, io.BytesIO(data))
 
 
-class _Python2Pickler(pickle._Pickler):  # pylint: disable=protected-access
+class _Python2Pickler(pickle._Pickler):
   """Writes bytes and ASCII text as the byte strings of Python 2."""
-  dispatch = dict(pickle._Pickler.dispatch)  # pylint: disable=protected-access
+  dispatch = dict(pickle._Pickler.dispatch)
 
   def _save_bytes(self, value):
     size = len(value)

@@ -85,8 +85,8 @@ def download(url, path, md5):
     OSError: the file cannot be written.
   """
   # Slow to load.
-  import pooch  # pylint: disable=g-import-not-at-top
-  import requests  # pylint: disable=g-import-not-at-top
+  import pooch
+  import requests
   print(f'Downloading {url} to {path}', flush=True)
   os.makedirs(os.path.dirname(path), exist_ok=True)
   fetch = pooch.HTTPDownloader(
@@ -97,7 +97,8 @@ def download(url, path, md5):
     try:
       fetch(url, stream, None)
     except requests.RequestException as error:
-      raise UserError(f'cannot download {url} ({error}); try again, {elsewhere}')
+      raise UserError(f'cannot download {url} ({error}); try again '
+                      f'{elsewhere}')
     stream.flush()
     found = files.md5_of(stream.name)
     if found != md5:

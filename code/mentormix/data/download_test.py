@@ -22,7 +22,7 @@ def fixture_server(monkeypatch):
 
   class Handler(http.server.BaseHTTPRequestHandler):
 
-    def do_GET(self):  # pylint: disable=invalid-name
+    def do_GET(self):
       status, body = server.answer
       self.send_response(status)
       self.send_header('Content-Length', str(len(CONTENT)))

@@ -114,15 +114,7 @@ def corrupt(labels, rate, noise_type, num_classes, seed, transition=None):
 
 
 def realised_rate(clean_labels, given_labels):
-  """Returns the share of examples whose given label is not the clean one.
-
-  Args:
-    clean_labels: ints [N].
-    given_labels: ints [N].
-
-  Returns:
-    A float; 0 for no examples.
-  """
+  """The share of given labels [N] that are not the clean ones [N], a float."""
   changed = np.asarray(clean_labels) != np.asarray(given_labels)
   return float(np.mean(changed)) if changed.size else 0.0
 

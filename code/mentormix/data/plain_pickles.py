@@ -57,7 +57,7 @@ _FUNCTIONS = {
 }
 
 
-class _Unpickler(pickle._Unpickler):  # pylint: disable=protected-access
+class _Unpickler(pickle._Unpickler):
   """Python's unpickler that finds only functions without effects.
 
   The one in C would allocate whatever memory a damaged pickle asks for.

@@ -183,18 +183,11 @@ def _split(settings, target, images, file_labels):
 
 
 def record_order(count, seed):
-  """The order of the training records on disk.
+  """The order of the training records on disk, a permutation of `count` ints.
 
   Training shuffles only within a small window, so most of the shuffling happens
   here. The random stream is not that of the noise: if both used the same
   permutation, the noisy examples would all come first.
-
-  Args:
-    count: N.
-    seed: as for the noise.
-
-  Returns:
-    A permutation, ints [N].
   """
   return np.random.RandomState([seed, 1]).permutation(count)
 
@@ -202,7 +195,7 @@ def record_order(count, seed):
 def _write(settings, target, source, class_names, split):
   """Writes one directory atomically."""
   # TensorFlow takes seconds to load; bad input is reported before that.
-  from mentormix.data import datasets  # pylint: disable=g-import-not-at-top
+  from mentormix.data import datasets
   count, train = len(split.given), target.split == 'train'
   order = record_order(count, settings.seed) if train else np.arange(count)
   facts = noise_facts.facts(target.asked, source.path, class_names, split)

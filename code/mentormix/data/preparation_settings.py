@@ -97,8 +97,8 @@ def _check_name(settings):
                       f'name of letters, digits, _ and - other than '
                       f'{", ".join(known)}')
   elif name not in known:
-    raise UserError(f'--dataset_name={name} is unknown; use {", ".join(known)}, '
-                    'or any other name with --image_dir')
+    raise UserError(f'--dataset_name={name} is unknown; use {", ".join(known)} '
+                    'or, with --image_dir, any other name')
   if name == 'digits' and (settings.archive or settings.md5):
     raise UserError('--dataset_name=digits is embedded; leave --archive and '
                     '--md5 out')

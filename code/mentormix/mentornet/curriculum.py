@@ -114,7 +114,13 @@ def get(name):
         f'{name} is not a curriculum; known are {", ".join(CURRICULA)}, and a '
         f'Python file (.py) that defines {FUNCTION}(loss, difference, label, '
         'epoch)')
-  function = _run_file(name).get(FUNCTION)
+  if not os.path.isfile(name):
+    raise UserError(f'{name} is not a file')
+  try:
+    # With this name, code under `if __name__ == '__main__'` does not run.
+    function = runpy.run_path(name, run_name='curriculum').get(FUNCTION)
+  except (Exception, SystemExit) as error:  # Whatever the file does.
+    raise UserError(f'{name} cannot be run: {_describe(error, name)}')
   if not callable(function):
     raise UserError(f'{name} defines no function {FUNCTION}(loss, difference, '
                     'label, epoch)')
@@ -129,17 +135,6 @@ def get(name):
   stem = os.path.splitext(os.path.basename(name))[0]
   about = str(function.__doc__ or f'the function in {os.path.basename(name)}')
   return Curriculum(stem, v_star, ' '.join(about.split()), ALWAYS)
-
-
-def _run_file(path):
-  """Runs a Python file and returns its global names, name -> value."""
-  if not os.path.isfile(path):
-    raise UserError(f'{path} is not a file')
-  try:
-    # With this name, code under `if __name__ == '__main__'` does not run.
-    return runpy.run_path(path, run_name='curriculum')
-  except (Exception, SystemExit) as error:  # Whatever the file does.
-    raise UserError(f'{path} cannot be run: {_describe(error, path)}')
 
 
 def _checked(path, function, point):

@@ -91,16 +91,9 @@ def _probe(path, graph_def):
   except Exception as error:  # A damaged graph raises errors of many classes.
     raise UserError(f'{path} is not a MentorNet: it cannot weigh losses '
                     f'({getattr(error, "message", str(error)):.400})')
-  if v.shape != points.shape[:1]:
-    raise UserError(f'{path} is not a MentorNet: for {len(points)} examples it '
-                    f'gives the shape {list(v.shape)}')
-  bad = ~((v >= 0) & (v <= 1))  # NaN, too.
-  if bad.any():
-    loss, difference, label, epoch = points[bad][0]
-    raise UserError(
-        f'{path} is not a MentorNet: it gives {v[bad][0]:g} at loss {loss:g}, '
-        f'difference {difference:g}, label {label:g}, epoch percentage '
-        f'{epoch:g}; weights are from 0 to 1')
+  if v.shape != points.shape[:1] or not ((v >= 0) & (v <= 1)).all():
+    raise UserError(f'{path} is not a MentorNet: it does not give one weight '
+                    'from 0 to 1 for each example')
 
 
 def import_graph(graph_def, features):

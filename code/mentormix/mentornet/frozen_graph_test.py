@@ -33,19 +33,20 @@ def _freeze_graph(build, directory):
     (lambda x: tf.read_file(tf.constant('/etc/hostname')), 'ReadFile'),
     (lambda x: tf.py_func(lambda y: y, [x], tf.float32), 'PyFunc'),
     (lambda x: tf.identity(x, name='logits'), "node 'weight'"),
-    (lambda x: tf.identity(x[:, 0] * 0 + 3, name='weight'), 'it gives 3 at'),
+    (lambda x: tf.identity(x[:, 0] * 0 + 3, name='weight'),
+     'does not give one weight'),
     (lambda x: tf.identity(tf.sigmoid(x), name='weight'), 'is not a MentorNet'),
-    (lambda x: tf.sigmoid(x[:1, 0], name='weight'), r'gives the shape \[1\]'),
+    (lambda x: tf.sigmoid(x[:1, 0], name='weight'), 'does not give one weight'),
     # Valid at first, but not at the end of training.
     (lambda x: tf.gather(tf.zeros([99]), tf.cast(x[:, 3], tf.int32),
                          name='weight'), 'cannot weigh losses'),
     (lambda x: tf.maximum(0.0, x[:, 3] - 97, name='weight'),
-     'it gives 2 at loss .* epoch percentage 99'),
+     'does not give one weight'),
     # NaN where the difference is 0; negative where the difference is.
     (lambda x: tf.sigmoid(x[:, 1] / x[:, 1], name='weight'),
-     'it gives -?nan at loss 0, difference 0'),
+     'does not give one weight'),
     (lambda x: tf.minimum(0.5, x[:, 1], name='weight'),
-     'it gives -5 at loss 0, difference -5'),
+     'does not give one weight'),
 ])
 def test_frozen_graph_that_is_not_a_mentornet(build, message, tmp_path):
   path = _freeze_graph(build, tmp_path)

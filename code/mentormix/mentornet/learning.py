@@ -93,7 +93,7 @@ def learn(features, v_star, settings=BEST, on_step=None):
         settings._replace(seed=settings.seed + _NEXT_START * start), report)
     v = loading.apply_network(network_lib.from_weights(weights), features)
     error = np.abs(v - v_star).mean()
-    if not np.isfinite(error):
+    if not all(np.isfinite(x).all() for x in [error, *weights.values()]):
       raise RunError(_DIVERGED)
     starts.append((error, start, weights))
   return min(starts)[-1]  # The number of the start breaks ties.
@@ -118,8 +118,6 @@ def _learn_once(features, v_star, settings, on_step):
       session.run(tf.global_variables_initializer())
       _run(session, train_op, loss, settings.max_number_of_steps, on_step)
       weights = session.run(variables)
-  if not all(np.isfinite(value).all() for value in weights.values()):
-    raise RunError(_DIVERGED)
   weights[_EPOCHS] = fill_epochs(weights[_EPOCHS], features[:, 3])
   return weights
 

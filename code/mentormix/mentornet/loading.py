@@ -104,8 +104,7 @@ def weights_of(path):
   if path == THRESHOLD or path.startswith(V_STAR):
     raise UserError(
         f'--trained_mentornet_dir={path} is not a network, so it has no '
-        'weights; name a checkpoint or a directory with '
-        f'{frozen_graph.FROZEN_GRAPH}')
+        'weights')
   frozen = _frozen(path)
   if not frozen:
     return weights_lib.read_checkpoint(_find_checkpoint(path))
@@ -114,8 +113,8 @@ def weights_of(path):
             for node in graph_def.node if node.op == 'Const'}
   if weights_lib.SHAPES[0][0] not in arrays:
     raise UserError(
-        f'{frozen} does not name its weights: another program or an earlier '
-        'version made it; make it again with code/train_mentornet.py')
+        f'{frozen} does not name its weights; make it again with '
+        'code/train_mentornet.py')
   return weights_lib.check(arrays, frozen)
 
 
@@ -153,18 +152,16 @@ def _find_checkpoint(path):
   if os.path.isfile(f'{path}.index'):
     return path
   if not os.path.isdir(path):
-    problem = 'is not a directory' if os.path.exists(path) else 'does not exist'
     raise UserError(
-        f'--trained_mentornet_dir={path} {problem}; name a directory such as '
-        f'mentornet_models/mentornet_pd, a checkpoint prefix, {THRESHOLD}, or '
-        f'{V_STAR} and a curriculum')
+        f'--trained_mentornet_dir={path} does not exist, or is not a '
+        'directory; name one such as mentornet_models/mentornet_pd, a '
+        f'checkpoint prefix, {THRESHOLD}, or {V_STAR} and a curriculum')
   prefix = checkpoints.newest(path)
   if not prefix:
     raise UserError(
         f'--trained_mentornet_dir={path} holds neither '
-        f'{frozen_graph.FROZEN_GRAPH} nor a checkpoint that is the only one or '
-        f'is named in {os.path.join(path, checkpoints.STATE)}; name a '
-        'checkpoint prefix')
+        f'{frozen_graph.FROZEN_GRAPH} nor one checkpoint; name a checkpoint '
+        'prefix')
   return prefix
 
 
@@ -173,7 +170,7 @@ def apply_network(network, features):
 
   Args:
     network: features -> v, as from `load`.
-    features: [N, 4] array.
+    features: array, [N, 4] or what the network takes.
 
   Raises:
     RunError: a formula that takes the place of a network failed.

@@ -78,20 +78,17 @@ def test_a_list_that_names_no_checkpoint(weights, text, tmp_path):
   for step in (5, 7):
     _write_checkpoint(weights, str(tmp_path / f'mentornet.ckpt-{step}'))
   (tmp_path / 'checkpoint').write_text(text)
-  with pytest.raises(UserError, match=(
-      'holds neither .* nor a checkpoint that is the only one or is named in '
-      '.*/checkpoint; name a checkpoint prefix')):
+  with pytest.raises(UserError, match='nor one checkpoint; name a checkpoint'):
     loading.load(str(tmp_path))
 
 
 def test_directory_without_a_mentornet(tmp_path):
   with pytest.raises(UserError, match='holds neither'):
     loading.load(str(tmp_path))
-  with pytest.raises(UserError, match='does not exist'):
-    loading.load(str(tmp_path / 'nowhere'))
   (tmp_path / 'file').write_text('')
-  with pytest.raises(UserError, match='is not a directory'):
-    loading.load(str(tmp_path / 'file'))
+  for name in ('nowhere', 'file'):
+    with pytest.raises(UserError, match='is not a directory'):
+      loading.load(str(tmp_path / name))
 
 
 @pytest.mark.parametrize('path', ['threshold', 'v_star:focal'])

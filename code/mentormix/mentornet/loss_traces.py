@@ -17,6 +17,7 @@ from mentormix.messages import UserError
 
 MAX_ROWS = 1000000  # About as many as a whole training writes.
 _MIN_SAMPLES = 10
+_MAX_LOSS = float(np.finfo(np.float32).max)
 _SPLIT = 1  # The stream of a seed that chooses what is held out.
 
 
@@ -100,36 +101,36 @@ def read(path):
   """Reads the `Traces` in a file. Other columns are ignored.
 
   Raises:
-    UserError: a column is missing, a cell is not a valid number, or all labels
-      are right, or all wrong; the line names the file and the place.
+    UserError: a column is missing, a row is not valid, or all labels are right,
+      or all wrong; the line names the file and the place.
   """
-  columns = _read_columns(path)
-
-  def number(name, most, what, whole=False):
-    values = np.array([_number(cell) for cell in columns[name]])
-    # NaN fails, too.
-    good = (values >= 0) & (values <= most)
-    if whole:
-      good &= values == np.floor(values)
-    if not good.all():
-      bad = int(np.argmin(good))
-      raise UserError(f'{path}: row {bad + 1}: the {name} '
-                      f'{columns[name][bad]!r:.40} is not {what}')
-    return values.astype(np.int64) if whole else values
-
-  whole = dict(most=2 ** 31 - 1, what='a whole number from 0', whole=True)
-  percent = number('epoch_percent', 100, 'a number from 0 to 100')
-  traces = Traces(
-      # Objects, because one long cell would widen a whole array of text.
-      np.array(columns['sample_id'], object),
-      np.minimum(percent, 99).astype(np.int64),
-      number('noisy_label', **whole), number('clean_label', **whole),
-      number('loss', np.finfo(np.float32).max, 'a number from 0'))
-  share = traces.v_star().mean()
-  if share in (0, 1):
-    missing = 'wrong' if share else 'right'
-    raise UserError(f'{path} holds no row with a {missing} label; nothing can '
-                    'be learned from it')
+  rows = []
+  try:
+    with open(path, newline='', encoding='utf-8-sig') as f:
+      reader = csv.DictReader(f)
+      if not set(Traces._fields) <= set(reader.fieldnames or ()):
+        raise UserError(f'{path} does not have the columns '
+                        f'{",".join(Traces._fields)}')
+      for row in reader:
+        try:
+          rows.append(_parse(row))
+        except (TypeError, ValueError):
+          raise UserError(
+              f'{path}: line {reader.line_num} is not valid: epoch_percent '
+              'must be a number from 0 to 100, labels whole numbers from 0, '
+              'the loss a number from 0')
+  except OSError as error:
+    raise UserError(f'{path} cannot be read: {error.strerror}')
+  except (ValueError, csv.Error) as error:
+    raise UserError(f'{path} is not a CSV file: {error}')
+  if not rows:
+    raise UserError(f'{path} holds no rows')
+  sample_id, *numbers = zip(*rows)
+  # Objects, because one long cell would widen a whole array of text.
+  traces = Traces(np.array(sample_id, object), *map(np.array, numbers))
+  if traces.v_star().mean() in (0, 1):
+    raise UserError(f'{path} needs rows with a right label and rows with a '
+                    'wrong label; nothing can be learned from it')
   samples = len(set(traces.sample_id))
   if 1 < samples < _MIN_SAMPLES:
     raise UserError(f'{path} holds {samples} different values of sample_id; at '
@@ -137,39 +138,16 @@ def read(path):
   return traces
 
 
-def _read_columns(path):
-  """Reads the columns of `Traces`: name -> the text of its cells."""
-  try:
-    with open(path, newline='', encoding='utf-8-sig') as f:
-      rows = csv.DictReader(f)
-      missing = [name for name in Traces._fields
-                 if name not in (rows.fieldnames or ())]
-      if missing:
-        raise UserError(
-            f'{path} lacks the column{"s" * (len(missing) > 1)} '
-            f'{", ".join(missing)}; it needs {",".join(Traces._fields)}')
-      columns = {name: [] for name in Traces._fields}
-      for row in rows:
-        if None in row or None in row.values():
-          raise UserError(f'{path}: line {rows.line_num} does not have '
-                          f'{len(rows.fieldnames)} cells')
-        for name, cells in columns.items():
-          cells.append(row[name])
-  except OSError as error:
-    raise UserError(f'{path} cannot be read: {error.strerror}')
-  except (ValueError, csv.Error) as error:
-    raise UserError(f'{path} is not a CSV file: {error}')
-  if not columns['loss']:
-    raise UserError(f'{path} holds no rows')
-  return columns
-
-
-def _number(cell):
-  """A float; NaN if the cell is not a number."""
-  try:
-    return float(cell)
-  except ValueError:
-    return np.nan
+def _parse(row):
+  """The fields of `Traces` for a row; an exception if one is not valid."""
+  percent, noisy, clean, loss = (
+      float(row[name]) for name in Traces._fields[1:])
+  if (None in row or None in row.values()  # More cells than columns, or less.
+      or not 0 <= percent <= 100 or not 0 <= loss <= _MAX_LOSS
+      or not all(0 <= label < 2 ** 31 and label.is_integer()
+                 for label in (noisy, clean))):
+    raise ValueError
+  return row['sample_id'], min(int(percent), 99), int(noisy), int(clean), loss
 
 
 def rank_from_top(count, p):

@@ -1,6 +1,5 @@
 """The architecture of the published MentorNet."""
-from mentormix.mentornet.weights import lstm_name
-from mentormix.mentornet.weights import SHAPES
+from mentormix.mentornet.weights import lstm_name, SHAPES
 from mentormix.runtime import tf
 
 NUM_FEATURES = 4  # loss, loss - average, label, epoch percentage.

@@ -7,9 +7,6 @@ Maps show the weight over the loss and the difference d, which is the loss minus
 its moving average. Curves show it along the lines of a map with a constant
 moving average. N is a number of points. A network is any function here.
 """
-import itertools
-
-from matplotlib import colors
 from matplotlib import figure
 from matplotlib import ticker
 from matplotlib.backends import backend_agg
@@ -24,6 +21,7 @@ IDEAL, LEARNED, CURVES = 'ideal v*', 'learned v', 'along a line'
 
 _REACH, _TRACES_REACH = 3, 5  # Largest |d|; the loss goes to twice as much.
 _CELLS = 120  # Rows and columns of a map.
+_LOSS_P = 0.7  # Percentile of the losses, as their moving average.
 _NEAR = 5  # Losses count if they are at most so many percent of training away.
 _ALONG = 301  # Points of a curve.
 _BIN = 0.25  # Width in d.
@@ -40,8 +38,7 @@ _FRAME_MS, _LAST_FRAME_MS = 90, 1500
 _VEIL = 0.55  # Opacity over the corner of a map that cannot occur.
 
 
-def draw(path, learned, epochs, v_star=None, traces=None, title=None,
-         loss_p_percentile=0.7):
+def draw(path, learned, epochs, v_star=None, traces=None, title=None):
   """Draws a column of panels for each epoch percentage, as a PNG.
 
   Args:
@@ -54,8 +51,6 @@ def draw(path, learned, epochs, v_star=None, traces=None, title=None,
       is one curve, for the moving average of those losses, and the share of
       right labels among them.
     title: of the picture.
-    loss_p_percentile: percentile of the losses, 0 to 1, that stands for their
-      moving average.
   """
   names = [IDEAL, LEARNED] if v_star else [LEARNED]
   rows = len(names) + 1
@@ -64,7 +59,7 @@ def draw(path, learned, epochs, v_star=None, traces=None, title=None,
   axes = fig.subplots(rows, len(epochs), sharex=True, sharey='row',
                       squeeze=False)
   for column_axes, epoch in zip(axes.T, epochs):
-    column = _Column(column_axes, learned, v_star, traces, loss_p_percentile)
+    column = _Column(column_axes, learned, v_star, traces)
     column.show(epoch)
     column_axes[0].set_title(f'{epoch}% of training', fontsize=9)
   for ax, name, quantity in zip(axes[:, 0], names + [CURVES],
@@ -82,17 +77,10 @@ def draw(path, learned, epochs, v_star=None, traces=None, title=None,
 
 
 def animate(path, learned, v_star=None, traces=None, epochs=range(100),
-            title=None, loss_p_percentile=0.7):
+            title=None):
   """Shows the epoch percentages one after the other, as a GIF.
 
-  Args:
-    path: of the file.
-    learned: this and the rest as for `draw`.
-    v_star: or None.
-    traces: or None.
-    epochs: one for each frame.
-    title: or None.
-    loss_p_percentile: for traces.
+  The arguments are those of `draw`; each of the epochs is a frame.
   """
   names = [IDEAL, LEARNED] if v_star else [LEARNED]
   fig = figure.Figure(figsize=(7, 3.3), dpi=100)
@@ -101,7 +89,7 @@ def animate(path, learned, v_star=None, traces=None, epochs=range(100),
       1, len(names) + 3, left=0.07, right=0.985, bottom=0.25, top=0.79,
       width_ratios=[1] * len(names) + [0.05, 0.16, 1.1], wspace=0.15)
   axes = [fig.add_subplot(grid[k]) for k in list(range(len(names))) + [-1]]
-  column = _Column(axes, learned, v_star, traces, loss_p_percentile)
+  column = _Column(axes, learned, v_star, traces)
   for ax, name in zip(axes, names + ['weight ' + CURVES]):
     ax.set_title(_bold(name), fontsize=9)
     ax.set_xlabel('difference d', fontsize=8)
@@ -119,41 +107,22 @@ def animate(path, learned, v_star=None, traces=None, epochs=range(100),
                           yticks=[])
   bar, = progress.barh(0, 0, color='0.3')
 
-  # Ticks and text take most of the time, so they are drawn once.
-  changing = [done] + sorted(
-      (artist for ax in axes + [progress] for artist in itertools.chain(
-          ax.images, ax.patches, ax.collections, ax.lines, ax.texts,
-          ax.spines.values())), key=lambda artist: artist.zorder)
-  for artist in changing:
-    artist.set_animated(True)
-  canvas.draw()
-  background = canvas.copy_from_bbox(fig.bbox)
   frames = []
   for epoch in epochs:
     column.show(epoch)
     bar.set_width(epoch + 1)
     done.set_text(f'{epoch}% of training')
-    canvas.restore_region(background)
-    for artist in changing:
-      fig.draw_artist(artist)
+    canvas.draw()
     frames.append(np.array(canvas.buffer_rgba())[..., :3])
-  _write_gif(path, frames, _palette(column.image.cmap))
+  _write_gif(path, frames)
 
 
 class _Column:
   """The panels of one epoch percentage; `show` changes it."""
 
-  def __init__(self, axes, learned, v_star, traces, loss_p_percentile):
-    """Prepares the panels; `show` fills them.
-
-    Args:
-      axes: of the map of v* if there is one, of the learned map, of the curves.
-      learned: this and the rest as for `draw`.
-      v_star: or None.
-      traces: or None.
-      loss_p_percentile: for traces.
-    """
-    self._traces, self._loss_p = traces, loss_p_percentile
+  def __init__(self, axes, learned, v_star, traces):
+    """Prepares the axes [map of v* if any, learned map, curves]."""
+    self._traces = traces
     self._reach = _REACH if traces is None else _TRACES_REACH
     self._ax = axes[-1]
     self._ax.set(xlim=(-self._reach, self._reach), ylim=(-0.05, 1.05))
@@ -231,7 +200,7 @@ class _Column:
     near = near <= max(_NEAR, near.min())
     loss = self._traces.loss[near]
     right = self._traces.v_star()[near]
-    average = loss_traces.percentile(loss, self._loss_p)
+    average = loss_traces.percentile(loss, _LOSS_P)
     count, _ = np.histogram(loss - average, self._edges)
     num_right, _ = np.histogram(loss - average, self._edges, weights=right)
     some = count > 0
@@ -257,50 +226,11 @@ def _add_color_bar(fig, column, **where):
   return bar
 
 
-def _palette(viridis):
-  """The colours of all frames: of maps, clear and veiled, of curves, and greys.
-
-  Args:
-    viridis: the colormap, numbers from 0 to 1 -> RGBA.
-
-  Returns:
-    uint8 [256, 3]; the last colour occurs more than once.
-  """
-  shades = viridis(np.linspace(0, 1, 80))[:, :3]
-  greys = np.linspace(1, 0, 18)[:, np.newaxis] * np.ones(3)
-  curves = np.array([colors.to_rgb(color) for color in
-                     [look['color'] for look in _LOOKS] + [_POINTS]])
-  def lighter(rgb, share):
-    return rgb + (1 - rgb) * share
-  palette = np.concatenate(
-      [shades, lighter(shades, _VEIL)] +
-      [lighter(curves, share) for share in (0.75, 0.5, 0.25, 0)] + [greys])
-  palette = np.pad(palette, [(0, 256 - len(palette)), (0, 0)], 'edge')
-  return (palette * 255).round().astype(np.uint8)
-
-
-def _write_gif(path, frames, palette):
-  """Writes a GIF that stores only the changes of each frame.
-
-  Args:
-    path: of the file.
-    frames: uint8 [H, W, 3] each.
-    palette: uint8 [256, 3], the last two the same.
-  """
-  transparent = len(palette) - 1
-  reference = Image.new('P', (1, 1))
-  reference.putpalette(palette.tobytes())
-  images, shown = [], None
-  for frame in frames:
-    image = Image.fromarray(frame).quantize(palette=reference, dither=0)
-    index = np.minimum(image, transparent - 1).astype(np.uint8)
-    changed = index if shown is None else np.where(
-        index == shown, np.uint8(transparent), index)
-    shown = index
-    image = Image.fromarray(changed)  # Becomes indices with the palette.
-    image.putpalette(palette.tobytes())
-    images.append(image)
+def _write_gif(path, frames):
+  """Writes frames, uint8 [H, W, 3] each, as a GIF with one palette."""
+  shared = Image.fromarray(np.concatenate(frames[::10])).quantize()
+  images = [Image.fromarray(frame).quantize(palette=shared, dither=0)
+            for frame in frames]
   durations = [_FRAME_MS] * (len(images) - 1) + [_LAST_FRAME_MS]
-  images[0].save(path, format='GIF', save_all=True, append_images=images[1:],
-                 duration=durations, loop=0, transparency=transparent,
-                 disposal=1, optimize=False)
+  images[0].save(path, save_all=True, append_images=images[1:],
+                 duration=durations, loop=0)

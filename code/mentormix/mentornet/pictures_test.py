@@ -125,19 +125,8 @@ def test_the_frames_of_a_gif_are_those_given(tmp_path):
   choice = np.random.RandomState(0).randint(5, size=[6, 40, 30])
   choice[1:, :20] = choice[0, :20]  # Still, and black where 4 is.
   frames = list(palette[choice])
-  pictures._write_gif(str(tmp_path / 'a.gif'), frames, palette)
+  pictures._write_gif(str(tmp_path / 'a.gif'), frames)
   with Image.open(str(tmp_path / 'a.gif')) as image:
     shown = [np.array(frame.convert('RGB'))
              for frame in ImageSequence.Iterator(image)]
   np.testing.assert_array_equal(shown, frames)
-
-
-def test_the_palette_has_the_colours_of_the_pictures():
-  column, _ = _column()
-  palette = pictures._palette(column.image.cmap).astype(int)
-  assert palette.shape == (256, 3) and (palette[-1] == palette[-2]).all()
-  distance = lambda rgb: np.abs(palette - rgb).max(axis=1).min()
-  shades = column.image.cmap(np.linspace(0, 1, 300))[:, :3] * 255
-  assert max(map(distance, shades)) < 6
-  for rgb in ((255, 255, 255), (0, 0, 0), (213, 94, 0), (0, 114, 178)):
-    assert distance(rgb) == 0

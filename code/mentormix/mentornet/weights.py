@@ -65,8 +65,8 @@ def check(arrays, source):
   """
   missing = [name for name, _ in SHAPES if name not in arrays]
   if missing:
-    raise UserError(f'{source} is not a MentorNet: it lacks the variable'
-                    f'{"s" * (len(missing) > 1)} {", ".join(missing)}')
+    raise UserError(f'{source} is not a MentorNet: it does not hold '
+                    f'{", ".join(missing)}')
 
   def size(name, axis):
     return max(1, (np.shape(arrays[name]) or (1,))[axis])
@@ -82,10 +82,9 @@ def check(arrays, source):
     if value.shape != shape:
       faults.append(f'{name} has the shape {list(value.shape)} where '
                     f'{list(shape)} would fit')
-    elif not np.issubdtype(value.dtype, np.floating):
-      faults.append(f'{name} holds {value.dtype} instead of float32')
-    elif not (np.abs(value) <= np.finfo(np.float32).max).all():  # NaN, too.
-      faults.append(f'{name} holds a number that is not finite')
+    elif value.dtype.kind != 'f' or not (
+        np.abs(value) <= np.finfo(np.float32).max).all():  # NaN, too.
+      faults.append(f'{name} does not hold finite float32 numbers')
     else:
       weights[name] = value.astype(np.float32)
   if faults:

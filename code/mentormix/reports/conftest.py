@@ -7,10 +7,7 @@ def written(tmp_path_factory):
   """The directory of a report on eight runs. Only read it."""
   # TensorFlow loads only for the tests that use this.
   from mentormix.reports import rendering
-  from mentormix.reports.testing import NOISE
-  from mentormix.reports.testing import SCORES
-  from mentormix.reports.testing import WEIGHTS
-  from mentormix.reports.testing import write_run
+  from mentormix.reports.testing import NOISE, SCORES, WEIGHTS, write_run
   runs = tmp_path_factory.mktemp('runs')
   for seed, last in enumerate((0.7, 0.8, 0.9)):
     write_run(runs / f'mix{seed}', (0.1, 0.95, last), seed=seed,

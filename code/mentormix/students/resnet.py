@@ -94,7 +94,8 @@ def _arg_scope(is_training, update_statistics):
       2.0, mode='fan_out', distribution='untruncated_normal')
   dense_init = tf.variance_scaling_initializer(
       1.0, mode='fan_in', distribution='uniform')
-  with slim.arg_scope([slim.conv2d, slim.fully_connected], activation_fn=None), \
+  with slim.arg_scope(
+      [slim.conv2d, slim.fully_connected], activation_fn=None), \
       slim.arg_scope([slim.conv2d], padding='SAME', biases_initializer=None,
                      weights_initializer=conv_init), \
       slim.arg_scope([slim.fully_connected], weights_initializer=dense_init), \
@@ -172,7 +173,8 @@ def _getter(dtype):
       name = name[:-len('weights')] + 'DW'
     asked = kwargs.pop('dtype', tf.float32)
     variable = getter(name, *args, dtype=tf.float32, **kwargs)
-    return tf.cast(variable, dtype) if asked == dtype != tf.float32 else variable
+    return (tf.cast(variable, dtype) if asked == dtype != tf.float32
+            else variable)
   return get
 
 
