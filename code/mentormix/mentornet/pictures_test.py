@@ -104,7 +104,9 @@ def test_files_are_the_same_each_time(settings, tmp_path):
 def test_an_animation_is_small_and_repeats(tmp_path):
   path = tmp_path / 'a.gif'
   pictures.animate(str(path), _learned, v_star=curriculum.focal)
-  assert path.stat().st_size < 1500000
+  # Older versions of Pillow store pixels that have not changed.
+  most = 900000 if int(Image.__version__.split('.')[0]) > 9 else 3000000
+  assert path.stat().st_size < most
   with Image.open(str(path)) as image:
     assert (image.n_frames, image.width, image.info['loop']) == (100, 700, 0)
     durations = [frame.info['duration']
