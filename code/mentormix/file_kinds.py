@@ -1,0 +1,41 @@
+"""Says what a file is that is not what was expected, by its first bytes.
+
+A download that failed leaves a web page, a clone without Git LFS a pointer, a
+full disk an empty file. An error message that says so saves a search.
+"""
+import re
+
+_KINDS = (  # Pattern at the beginning, what the file is.
+    (rb'\s*\Z', 'an empty file'),
+    (rb'\s*<(?i:!doctype html|html|head|body|\?xml)', 'a web page'),
+    (rb'version https://git-lfs', 'a Git LFS pointer; run "git lfs pull"'),
+    (rb'\xd0\xcf\x11\xe0', 'a Windows file such as Thumbs.db or an old Excel '
+                           'workbook'),
+    (rb'\x89PNG', 'a PNG image'), (rb'\xff\xd8\xff', 'a JPEG image'),
+    (rb'GIF8', 'a GIF image'), (rb'RIFF....WEBP', 'a WebP image'),
+    (rb'II\*\0|MM\0\*', 'a TIFF image'), (rb'....ftyp(?:avif|heic|heix|mif1)',
+                                          'a HEIF or AVIF image'),
+    (rb'\x1f\x8b', 'a gzip file'), (rb'BZh', 'a bzip2 file'),
+    (rb'\xfd7zXZ', 'an xz file'), (rb'7z\xbc\xaf', 'a 7z archive'),
+    (rb'Rar!', 'a RAR archive'), (rb'PK\x03\x04', 'a zip archive'),
+    (rb'\x89HDF|CDF', 'an HDF5 or NetCDF file'), (rb'PAR1', 'a Parquet file'),
+    (rb'MATLAB 5', 'a MATLAB file'), (rb'%PDF', 'a PDF'),
+    (rb'SQLite', 'a SQLite database'),
+    (rb'\x93NUMPY', 'a NumPy array'), (rb'\x80[\x02-\x05]', 'a Python pickle'),
+)
+_PATTERNS = tuple((re.compile(pattern, re.DOTALL), what)
+                  for pattern, what in _KINDS)
+
+
+def what(data):
+  """What a file is whose first bytes, 512 or more, are `data`; None if unknown.
+
+  Returns:
+    A phrase with its article, as in 'a web page'.
+  """
+  for pattern, name in _PATTERNS:
+    if pattern.match(data[:512]):
+      return name
+  if len(data) > 257 and data[257:262] == b'ustar':
+    return 'a tar archive'
+  return None
