@@ -110,14 +110,18 @@ def test_xla_compiles_the_step(digits, tmp_path, monkeypatch):
   assert 'Compiled cluster using XLA' in err
 
 
-def test_a_run_is_resumed(train, tmp_path):
+def test_a_run_is_resumed(train, digits, tmp_path):
   args = dict(train_log_dir=tmp_path, method='cross_entropy')
   assert train(**args).code == 0
   average = 'ResNet8/logit/biases/ExponentialMovingAverage'
   before = tf.train.load_variable(str(tmp_path), average)
   args['max_number_of_steps'] = 5
-  code, out, err = train(**args)
+  # The same data by another name.
+  code, out, err = train(data_dir=digits + '/./0.4/', **args)
   assert code == 0, err
+  events = [event for path in sorted(tmp_path.glob('events.out.tfevents.*'))
+            for event in tf.train.summary_iterator(str(path))]
+  assert [event.step for event in events if event.session_log.status] == [0, 3]
   assert 'from step 3' in out and 'step 4/5' in out
   assert tf.train.load_variable(str(tmp_path), 'global_step') == 5
   assert np.abs(tf.train.load_variable(str(tmp_path), average)

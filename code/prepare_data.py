@@ -41,8 +41,8 @@ def define_flags():
       'md5', None, 'The checksum that --archive must have; by default that of '
       'the official archive, which a local file may differ from.')
   flags.DEFINE_string(
-      'image_dir', None, 'Custom images, PNG or JPEG: its train/<class>/* and '
-      'val/<class>/*.')
+      'image_dir', None, 'Custom images, such as PNG or JPEG: its '
+      'train/<class>/* and val/<class>/*.')
   flags.DEFINE_integer(
       'image_size', None, 'Height and width that the images of --image_dir are '
       f'resized to, a multiple of 4; by default {image_set.IMAGE_SIZE}.',
@@ -65,10 +65,13 @@ def define_flags():
       '.npz, .npy or .pt, in the order of the archive, or of the sorted paths.')
   flags.DEFINE_string(
       'noise_key', None, 'Which labels of --noise_file, such as worse or '
-      'noisy_label.')
+      'noisy_label: a key, or the name of a column.')
   flags.DEFINE_string(
       'noise_index', None, 'The .npy file that maps the order of --noise_file '
       'to that of the archive, such as image_order_c10.npy.')
+  flags.DEFINE_boolean(
+      'force_labels', False, 'Take --noise_file even if its labels seem to have '
+      'nothing to do with the images, or their classes seem renumbered.')
   flags.DEFINE_integer(
       'seed', 0, 'Seed of the noise and of the order of the records.',
       lower_bound=0, upper_bound=noise.MAX_SEED)
@@ -81,8 +84,13 @@ def define_flags():
       'in the order of --num_train, for example those of another set.',
       lower_bound=0)
   flags.DEFINE_integer(
-      'num_shards', 10, 'Number of files per directory.',
-      lower_bound=1, upper_bound=99999)
+      'num_shards', None, 'Number of files per directory; by default '
+      f'{preparation_settings.NUM_SHARDS}, or one for each image if there are '
+      'fewer.', lower_bound=1, upper_bound=99999)
+  flags.DEFINE_integer(
+      'max_bad_records', 0, 'Number of files of --image_dir to leave out '
+      'because they are not images, or damaged. If there are more, nothing is '
+      'written.', lower_bound=0)
   flags.DEFINE_boolean(
       'overwrite', False, 'Replace directories that an earlier run made.')
 

@@ -78,7 +78,7 @@ FROM_FILE = DIGITS + ['--noise_file=labels.json']
     (DIGITS + ['--num_shards=0'], 'num_shards'),
     (DIGITS + ['--num_shards=401'], 'num_shards.*400'),
     (DIGITS + ['--num_train=1398'], 'num_train=1398.*1397'),
-    (DIGITS + ['--num_train=5'], 'num_shards=10.*5 images'),
+    (DIGITS + ['--num_train=5', '--num_shards=10'], 'num_shards=10.*5 images'),
     (DIGITS + ['--num_train=0'], 'num_train'),
     (DIGITS + ['--skip_train=1397'], 'skip_train=1397: of the 1397.* 0 are'),
     (DIGITS + ['--skip_train=1300', '--num_train=98'],

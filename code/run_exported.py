@@ -77,6 +77,8 @@ def main():
     if start:  # Without a checkpoint, a failed start may have left settings.
       for change in config_lib.check_resume(config, flag='output_dir'):
         log(f'note: {change}')
+      noise_facts.check_same(args.exported_dir, args.output_dir,
+                             args.exported_dir)
       saved = config_lib.load(args.output_dir) or {}
       started = saved.get(config_lib.STARTED, 0.0)
     data = jax_files.read_arrays(os.path.join(args.exported_dir, 'data.npz'))

@@ -19,6 +19,8 @@ CONFIG_FILE = 'config.json'
 STARTED = 'started'  # Seconds since 1970.
 MENTORNET_MD5 = 'mentornet_md5'  # Of the files of --trained_mentornet_dir.
 _FACTS = {STARTED: 0.0, MENTORNET_MD5: ''}
+# Settings that name a file or directory, which has several names.
+_PATHS = ('data_dir', 'train_log_dir', 'trained_mentornet_dir', 'loss_csv_file')
 
 
 def _config_type(name, settings, doc):
@@ -183,9 +185,16 @@ def check_resume(config, mentornet_md5='', flag='train_log_dir'):
   """
   saved = load(config.train_log_dir) or {}
   changed, differing = [], []
+  may_change = set(MAY_CHANGE)
+  if mentornet_md5 and saved.get(MENTORNET_MD5) == mentornet_md5:
+    may_change.add('trained_mentornet_dir')  # The same files elsewhere.
+  if os.path.isfile(config.loss_csv_file):
+    may_change.add('loss_csv_file')  # As when a run was moved with it.
   for name, value in sorted(config._asdict().items()):
-    if name in saved and saved[name] != value:
-      (changed if name in MAY_CHANGE else differing).append(
+    if name in saved and saved[name] != value and not (
+        name in _PATHS and all(map(os.path.exists, (saved[name], value)))
+        and os.path.samefile(saved[name], value)):
+      (changed if name in may_change else differing).append(
           f'--{name} is {saved[name]} there, {value} here')
   if saved.get(MENTORNET_MD5, mentornet_md5) != mentornet_md5:
     differing.append(

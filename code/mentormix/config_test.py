@@ -124,6 +124,44 @@ def test_a_run_goes_on_only_with_its_mentornet(tmp_path):
     config_lib.check_resume(config, 'abd')
 
 
+def test_the_same_files_under_another_name(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  for name in ('d/0.4', 'models/pd'):
+    (tmp_path / name).mkdir(parents=True)
+  (tmp_path / 'losses.csv').write_text('x')
+  config = GOOD._replace(
+      train_log_dir='run', data_dir='d/0.4', trained_mentornet_dir='models/pd',
+      loss_csv_file='losses.csv')
+  (tmp_path / 'run').mkdir()
+  config_lib.save(config, 'run', mentornet_md5='abc')
+  for path in ('d/0.4/', './d/0.4', str(tmp_path / 'd' / '0.4')):
+    assert config_lib.check_resume(config._replace(
+        data_dir=path, trained_mentornet_dir='models/../models/pd',
+        loss_csv_file='./losses.csv'), 'abc') == []
+  # Moved together with what they hold; noise_facts.check_same compares data.
+  (tmp_path / 'd').rename(tmp_path / 'e')
+  (tmp_path / 'models').rename(tmp_path / 'm')
+  (tmp_path / 'losses.csv').rename(tmp_path / 'l.csv')
+  moved = config._replace(data_dir='e/0.4', trained_mentornet_dir='m/pd',
+                          loss_csv_file='l.csv')
+  assert [line.split()[0] for line in config_lib.check_resume(
+      moved, 'abc')] == ['--data_dir', '--loss_csv_file',
+                         '--trained_mentornet_dir']
+  with pytest.raises(UserError, match='--loss_csv_file is losses.csv there'):
+    config_lib.check_resume(moved._replace(loss_csv_file='none.csv'), 'abc')
+  with pytest.raises(UserError, match='--trained_mentornet_dir is models/pd'):
+    config_lib.check_resume(moved, 'abd')
+
+
+def test_formulas_are_told_apart_by_name(tmp_path):
+  config = GOOD._replace(train_log_dir=str(tmp_path),
+                         trained_mentornet_dir='threshold')
+  config_lib.save(config, str(tmp_path), mentornet_md5='')
+  with pytest.raises(UserError, match='--trained_mentornet_dir is threshold'):
+    config_lib.check_resume(config._replace(
+        trained_mentornet_dir='v_star:focal'), '')
+
+
 def test_evaluation_takes_what_the_run_was_trained_with(tmp_path):
   run = GOOD._replace(dataset_name='digits', studentnet='resnet8_thin',
                       max_number_of_steps=7)

@@ -7,6 +7,8 @@ import textwrap
 import typing
 
 from matplotlib import figure
+from matplotlib import font_manager
+from matplotlib import ft2font
 from matplotlib import ticker
 import numpy as np
 
@@ -138,6 +140,24 @@ def literal(text):
   return text.replace('$', r'\$')
 
 
+def find_font(texts):
+  """Finds a font of this machine that can draw some texts.
+
+  Returns:
+    A matplotlib FontProperties; None if no font has all of their letters.
+  """
+  letters = {ord(letter) for letter in ''.join(texts) if letter.isprintable()}
+  default = font_manager.FontProperties()
+  for path in [font_manager.findfont(default)] + sorted(
+      font_manager.findSystemFonts()):
+    try:
+      if letters <= ft2font.FT2Font(path).get_charmap().keys():
+        return font_manager.FontProperties(fname=path)
+    except RuntimeError:  # It is not a font that matplotlib can draw.
+      continue
+  return None
+
+
 def _save(fig, axes, xlabel, ylabel, path):
   """Adds labels and one legend below, and writes the file."""
   handles = {}
@@ -154,7 +174,7 @@ def _save(fig, axes, xlabel, ylabel, path):
   fig.savefig(path, dpi=150, bbox_inches='tight', metadata={'Software': None})
 
 
-def labelled_images(images, titles, is_wrong, caption):
+def labelled_images(images, titles, is_wrong, caption, font=None):
   """Draws images with titles; their frames say whether the label is wrong.
 
   Args:
@@ -162,6 +182,7 @@ def labelled_images(images, titles, is_wrong, caption):
     titles: N strings.
     is_wrong: N times True, False, or None if it is not known.
     caption: what the picture shows.
+    font: of the titles, from `find_font`.
 
   Returns:
     A matplotlib Figure.
@@ -178,7 +199,8 @@ def labelled_images(images, titles, is_wrong, caption):
     ax.set(xticks=[], yticks=[])
     for spine in ax.spines.values():
       spine.set(color=_FRAMES[wrong][0], linewidth=3)
-    ax.set_title(literal(textwrap.fill(title, 16, max_lines=3)), fontsize=8)
+    ax.set_title(literal(textwrap.fill(title, 16, max_lines=3)),
+                 fontproperties=font, fontsize=8)
   legend = ', '.join(
       f'{colour} frame: {meaning} ({is_wrong.count(kind)})'
       for kind, (colour, meaning) in _FRAMES.items() if kind in is_wrong)

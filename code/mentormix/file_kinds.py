@@ -6,9 +6,8 @@ full disk an empty file. An error message that says so saves a search.
 import re
 
 _KINDS = (  # Pattern at the beginning, what the file is.
-    (rb'\s*\Z', 'an empty file'),
     (rb'\s*<(?i:!doctype html|html|head|body|\?xml)', 'a web page'),
-    (rb'version https://git-lfs', 'a Git LFS pointer; run "git lfs pull"'),
+    (rb'version https://git-lfs', 'a Git LFS pointer (run git lfs pull)'),
     (rb'\xd0\xcf\x11\xe0', 'a Windows file such as Thumbs.db or an old Excel '
                            'workbook'),
     (rb'\x89PNG', 'a PNG image'), (rb'\xff\xd8\xff', 'a JPEG image'),
@@ -23,19 +22,32 @@ _KINDS = (  # Pattern at the beginning, what the file is.
     (rb'SQLite', 'a SQLite database'),
     (rb'\x93NUMPY', 'a NumPy array'), (rb'\x80[\x02-\x05]', 'a Python pickle'),
 )
+_READ = 512  # Bytes that say it.
 _PATTERNS = tuple((re.compile(pattern, re.DOTALL), what)
                   for pattern, what in _KINDS)
 
 
 def what(data):
-  """What a file is whose first bytes, 512 or more, are `data`; None if unknown.
+  """What a file is that begins with `data`, bytes.
 
   Returns:
-    A phrase with its article, as in 'a web page'.
+    A phrase with its article, as in 'a web page'; None if it is not known.
   """
+  if not data.strip():
+    return 'an empty file'
   for pattern, name in _PATTERNS:
-    if pattern.match(data[:512]):
+    if pattern.match(data[:_READ]):
       return name
   if len(data) > 257 and data[257:262] == b'ustar':
     return 'a tar archive'
   return None
+
+
+def explain(path):
+  """Words for an error message: ', it is a web page', or '' if not known."""
+  try:
+    with open(path, 'rb') as f:
+      kind = what(f.read(_READ))
+  except OSError:
+    return ''
+  return f', it is {kind}' if kind else ''

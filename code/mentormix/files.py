@@ -10,6 +10,7 @@ import socket
 import tempfile
 import time
 
+from mentormix import file_kinds
 from mentormix.messages import UserError
 
 LOCK_FILE = '.lock'
@@ -216,7 +217,7 @@ def read_object(path, what):
   try:
     found = json.loads(contents(path, _MAX_JSON).decode('utf-8'))
   except (OSError, ValueError, RecursionError) as error:
-    raise UserError(f'{path} cannot be read: {error}')
+    raise UserError(f'{path} cannot be read{file_kinds.explain(path)}: {error}')
   if not isinstance(found, dict):
     raise UserError(f'{path} does not hold {what}')
   return found

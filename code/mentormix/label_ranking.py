@@ -284,6 +284,12 @@ def _rows(scores, v, is_suspected):
 
 def _draw(scores, images, names):
   """The picture of the most suspicious images; `names` are of the classes."""
+  names = list(map(str, names))
+  font = figures.find_font(names)
+  if font is None:
+    log(f'no font on this machine can draw {max(names)!a}, so {PICTURE} has '
+        'the numbers of the classes; install a font such as Noto Sans CJK')
+    names = range(len(names))
   top = by_suspicion(scores.loss)[:len(images)]
   is_wrong = [None if scores.clean[i] == datasets.UNKNOWN_LABEL
               else bool(scores.clean[i] != scores.given[i]) for i in top]
@@ -291,4 +297,4 @@ def _draw(scores, images, names):
       images, [f'{names[scores.given[i]]} > {names[scores.predicted[i]]}'
                for i in top], is_wrong,
       f'The {len(top)} most suspicious of {len(scores.loss)} labels: '
-      'given > predicted')
+      'given > predicted', font)

@@ -1,7 +1,12 @@
 """Scores of labels against hand-made numbers, weights and planted mistakes."""
+import io
+import warnings
+
+from matplotlib import font_manager
 import numpy as np
 import pytest
 
+from mentormix import figures
 from mentormix import label_ranking
 from mentormix import students
 from mentormix.data import datasets
@@ -163,6 +168,26 @@ def test_planted_mistakes_come_first(files, save):
   assert images.dtype == np.uint8
   np.testing.assert_array_equal(images[:, 0, 0, 1], order[:4])
   np.testing.assert_array_equal(images[:, 9, 9, 0], 20 * (order[:4] % 10))
+
+
+def test_names_that_no_font_can_draw(files, save, monkeypatch, capsys):
+  scores, images = _collect(files, save())
+  titles = []
+  original = figures.labelled_images
+  monkeypatch.setattr(figures, 'labelled_images', lambda *args: (
+      titles.append(args[1]), original(*args))[1])
+  names = ['\u732b', '\uac1c'] + list('abcdefgh')
+  for fonts in ([], [font_manager.findfont(font_manager.FontProperties())]):
+    monkeypatch.setattr(figures.font_manager, 'findSystemFonts', lambda: fonts)
+    with warnings.catch_warnings():
+      warnings.simplefilter('error')
+      label_ranking._draw(scores, images, names).savefig(io.BytesIO())
+      label_ranking._draw(scores, images, list('abcdefghi\u00e9'))
+    line, = capsys.readouterr().out.splitlines()
+    assert 'install a font such as Noto Sans CJK' in line
+  top = label_ranking.by_suspicion(scores.loss)[0]
+  assert titles[0][0] == f'{scores.given[top]} > {scores.predicted[top]}'
+  assert titles[1][0][0] in 'abcdefghi\u00e9'
 
 
 @pytest.mark.parametrize('batch_size,num_images', [(1, 30), (30, 1), (9, 99)])

@@ -69,8 +69,9 @@ TRAIN_SETTINGS = (
             'A TensorFlow server that is already running, such as '
             'grpc://host:port, to compute on. By default this process '
             'computes.', may_change=True),
+    # A resumed run compares what it holds: see noise_facts.check_same.
     Setting('data_dir', '', 'Directory of the noisy training set.',
-            per_task=True),
+            may_change=True, per_task=True),
     Setting('train_log_dir', '',
             'Directory for checkpoints, summaries and config.json.',
             may_change=True),

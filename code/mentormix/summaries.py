@@ -25,6 +25,15 @@ class Writer:
       summary = tf.Summary.FromString(summary)
     self._write(summary=summary, step=step)
 
+  def add_start(self, step):
+    """Marks that a session starts at this step.
+
+    TensorBoard then drops what earlier files of the directory have from this
+    step on: a killed run repeats the steps after its last checkpoint.
+    """
+    self._write(step=step, session_log=tf.SessionLog(
+        status=tf.SessionLog.START))
+
   def add_graph(self, graph):
     """Adds a tf.Graph, for TensorBoard to show."""
     definition = graph.as_graph_def(add_shapes=True)

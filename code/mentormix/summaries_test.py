@@ -2,6 +2,7 @@
 import os
 
 import pytest
+from tensorboard.backend.event_processing import event_accumulator
 
 from mentormix import summaries
 from mentormix import testing
@@ -28,6 +29,20 @@ def test_what_is_written_can_be_read_at_once(tmp_path):
   assert [(e.step, e.summary.value[0].tag, e.summary.value[0].simple_value)
           for e in events[2:]] == [(7, 'loss', 0.5), (8, 'loss', 0.25)]
   writer.close()
+
+
+def test_tensorboard_drops_what_a_resumed_run_repeats(tmp_path, monkeypatch):
+  for start, steps in ((0, (100, 228, 295, 339)), (226, (227, 228, 300))):
+    monkeypatch.setattr(summaries.time, 'time', lambda start=start: 1e9 + start)
+    writer = summaries.Writer(str(tmp_path))
+    writer.add_start(start)
+    for step in steps:
+      writer.add_summary(_scalar(step), step)
+    writer.close()
+  reader = event_accumulator.EventAccumulator(str(tmp_path))
+  reader.Reload()
+  assert [event.step for event in reader.Scalars('loss')] == [
+      100, 227, 228, 300]
 
 
 @pytest.fixture

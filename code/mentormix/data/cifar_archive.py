@@ -11,6 +11,7 @@ import typing
 
 import numpy as np
 
+from mentormix import file_kinds
 from mentormix.data import image_set
 from mentormix.data import plain_pickles
 from mentormix.messages import UserError
@@ -65,13 +66,19 @@ def read(path, dataset_name):
   try:
     found = _members(path)
   except Exception as error:  # Whatever gzip and tarfile raise.
-    raise _bad(path, 'is not a .tar.gz archive, or is truncated or damaged '
-               f'({error or type(error).__name__})')
+    kind = file_kinds.explain(path).replace(', it is a gzip file', '')
+    raise _bad(path, 'is not a .tar.gz archive, or is truncated or damaged'
+               f'{kind} ({error or type(error).__name__})')
   for other in set(OFFICIAL) - {dataset_name}:
     if OFFICIAL[other].test in found:
       raise UserError(f'--archive={path} holds {other}, not --dataset_name='
                       f'{dataset_name}; change one of the two')
   official = OFFICIAL[dataset_name]
+  for ending, version in (('.bin', 'binary'), ('.mat', 'MATLAB')):
+    if official.test not in found and any(x.endswith(ending) for x in found):
+      raise UserError(f'--archive={path} is the {version} version of CIFAR; '
+                      'get the Python version, '
+                      f'{posixpath.basename(official.url)}')
   num_classes = image_set.NUM_CLASSES[dataset_name]
   batches = []
   for name in official.train + (official.test, official.meta):

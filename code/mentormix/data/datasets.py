@@ -25,6 +25,7 @@ import typing
 
 import numpy as np
 
+from mentormix import file_kinds
 from mentormix import runtime
 from mentormix.data import image_set
 from mentormix.data import noise_facts
@@ -197,8 +198,9 @@ def read_records(path):
       yield pair
   except (EOFError, OSError, tf.errors.OpError) as error:
     raise UserError(
-        f'{path}: record {index + 1} cannot be read ({runtime.reason(error)}), '
-        'nor can what follows it; make the file again') from error
+        f'{path}: record {index + 1} cannot be read ({runtime.reason(error)}'
+        f'{file_kinds.explain(path)}), nor can what follows it; make the file '
+        'again') from error
 
 
 def _offsets(path):

@@ -1,11 +1,13 @@
 """Custom images, in one folder for each class.
 
-    DIR/train/<class>/<any name>     PNG or JPEG, of any size and mode
+    DIR/train/<class>/<any name>     PNG, JPEG, WebP, BMP, GIF or TIFF
     DIR/val/<class>/<any name>
 
-Classes are numbered in the order of the sorted names of train's folders; images
-are in the order of their sorted paths. Hidden files, whose names start with a
-dot, are ignored; any other file that is not an image is an error.
+Classes are numbered in the order of the sorted names of train's folders, by
+number if all names are numbers; images are in the order of their classes, then
+of their sorted names. Hidden files, whose names start with a dot, are ignored,
+and so are Thumbs.db and desktop.ini; any other file that is not an image is
+bad. Of an animation, the first picture counts.
 
 An image is rotated as its EXIF orientation says, put on black where it is
 transparent, converted to RGB of 8 bits, and resized to a square, bicubic with
@@ -15,16 +17,22 @@ import hashlib
 import io
 import os
 import typing
+import unicodedata
 
 import numpy as np
 from PIL import Image
 from PIL import ImageOps
+from PIL import UnidentifiedImageError
 
+from mentormix import file_kinds
 from mentormix import files
 from mentormix.data import image_set
-from mentormix.messages import UserError
+from mentormix.messages import log, UserError
 
 _MAX_BYTES = 100 << 20  # Of one file.
+_FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP', 'GIF', 'TIFF')
+_OF_WINDOWS = ('thumbs.db', 'desktop.ini')
+_MOST_NAMED = 20  # Bad files.
 
 
 class Folder(typing.NamedTuple):
@@ -51,13 +59,16 @@ def find(path):
   digest = hashlib.md5()
   found = {'train': [], 'val': []}
   try:
-    class_names = _names(path, 'train')
+    classes = _classes(path, 'train')
     for split, images in found.items():
-      for name in _names(path, split):
-        if name not in class_names:
+      there = _classes(path, split)
+      for name in there:
+        if name not in classes:
           raise ValueError(f'{split}/{name} is not a class of train')
-        images += [(f'{split}/{name}/{image}', class_names.index(name))
-                   for image in _names(path, split, name)]
+      for label, name in enumerate(classes):
+        if name in there:
+          images += [(f'{split}/{there[name]}/{image}', label)
+                     for image in sorted(_names(path, split, there[name]))]
       for relative, _ in images:
         # A checksum has a fixed length, so no file can pass for two.
         digest.update(relative.encode('utf-8') + b'\0' + files.md5_of(
@@ -66,59 +77,125 @@ def find(path):
     raise UserError(f'--image_dir={path} cannot be read ({error}); it needs '
                     'train/<class>/* and val/<class>/*, with the same classes')
   labels = {label for _, label in found['train']}
-  if not len(class_names) == len(labels) > 1 or not found['val']:
+  if not len(classes) == len(labels) > 1 or not found['val']:
     raise UserError(f'--image_dir={path} needs two classes or more, and images '
                     'in each folder')
-  return Folder(path, digest.hexdigest(), class_names, **found)
+  return Folder(path, digest.hexdigest(), tuple(classes), **found)
+
+
+def _classes(path, split):
+  """Class -> its folder, in order; a class is named in one Unicode form.
+
+  macOS may write an accent as a character of its own, other systems do not.
+  """
+  folders = {}
+  for name in _names(path, split):
+    one_form = unicodedata.normalize('NFC', name)
+    if one_form in folders:
+      raise ValueError(f'{split} has the class {name} twice, in two Unicode '
+                       'forms')
+    folders[one_form] = name
+  are_numbers = all(name.isdecimal() for name in folders)
+  order = sorted(folders, key=lambda name: (
+      int(name) if are_numbers else 0, name))
+  return {name: folders[name] for name in order}
 
 
 def _names(*folder):
-  """The sorted names in a folder, without hidden ones: a tuple."""
+  """The names in a folder, without hidden ones."""
   names = os.listdir(os.path.join(*folder))
-  return tuple(sorted(name for name in names if not name.startswith('.')))
+  for name in names:
+    if any('\ud800' <= letter <= '\udfff' for letter in name):
+      raise ValueError(f'{"/".join(folder[1:] + (name,))!a} is not text in the '
+                       'encoding of the locale; set LC_ALL=C.UTF-8, or rename '
+                       'it if it is not UTF-8')
+  return [name for name in names
+          if not name.startswith('.') and name.lower() not in _OF_WINDOWS]
 
 
-def read(folder, image_size):
+def read(folder, image_size, max_bad_records=0):
   """Decodes all images.
 
   Args:
     folder: a `Folder`.
     image_size: height and width to resize to, in pixels.
+    max_bad_records: how many files that are not images may be left out.
 
   Returns:
-    An `ImageSet`.
+    An `ImageSet`. Bad images of train are black, and not `usable`; those of val
+    are left out.
 
   Raises:
-    UserError: a file is not an image, is damaged or too large; the line names
-      it.
+    UserError: more files are not an image, damaged or too large; before it, a
+      log line names each.
   """
-  found = {}
+  found, bad = {}, []
   for name, pairs in (('train', folder.train), ('test', folder.val)):
     ids, labels = map(list, zip(*pairs))
-    images = np.empty([len(ids), image_size, image_size, 3], np.uint8)
+    images = np.zeros([len(ids), image_size, image_size, 3], np.uint8)
+    usable = np.ones(len(ids), bool)
     for index, relative in enumerate(ids):
-      images[index] = _decode(os.path.join(folder.path, relative), image_size)
+      try:
+        images[index] = _decode(os.path.join(folder.path, relative), image_size)
+      except UserError as error:
+        usable[index] = False
+        bad.append(str(error))
+    if name == 'test':
+      images, ids = images[usable], [ids[k] for k in np.flatnonzero(usable)]
+      labels = np.array(labels)[usable]
+    else:
+      found['usable'] = usable
     found.update({f'{name}_ids': ids, f'{name}_images': images,
                   f'{name}_labels': np.array(labels, np.int64)})
+  _report(bad, max_bad_records)
   return image_set.ImageSet(class_names=folder.class_names, **found)
+
+
+def _report(bad, most):
+  """Logs each bad file; raises UserError if they are too many."""
+  if len(bad) > 1 or most:
+    for line in bad[:_MOST_NAMED]:
+      log(f'bad: {line}')
+  if len(bad) > _MOST_NAMED:
+    log(f'bad: and {len(bad) - _MOST_NAMED} more')
+  if len(bad) == 1 and not most:
+    raise UserError(f'{bad[0]}; replace or remove it, or pass '
+                    '--max_bad_records=1')
+  if len(bad) > most:
+    raise UserError(f'{len(bad)} bad images, with --max_bad_records={most}; '
+                    f'replace or remove them, or allow more; the first: '
+                    f'{bad[0]}')
+  if bad:
+    log(f'{len(bad)} bad images are left out')
 
 
 def _decode(path, image_size):
   """The image in a file, uint8 [image_size, image_size, 3]."""
+  data = b''
   try:
     # From memory: for a file, Pillow allocates whatever size it claims.
-    data = io.BytesIO(files.contents(path, _MAX_BYTES))
-    with Image.open(data, formats=('PNG', 'JPEG')) as image:
+    data = files.contents(path, _MAX_BYTES)
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
       image = _to_rgb(ImageOps.exif_transpose(image))
-      return np.asarray(image.resize([image_size, image_size], Image.BICUBIC))
+      # First the width, then the height: which comes first changes the result,
+      # and versions of Pillow differ in it.
+      for size in ((image_size, image.height), (image_size, image_size)):
+        image = image.resize(size, Image.BICUBIC)
+      return np.asarray(image)
   except Exception as error:  # Damaged data can cause any error.
     reason = str(error) or type(error).__name__
-    raise UserError(f'{path} cannot be read as PNG or JPEG ({reason}); replace '
-                    f'or remove it')
+    what = file_kinds.what(data)
+    if isinstance(error, UnidentifiedImageError):
+      reason = f'it is {what}' if what else 'it is no known kind of image'
+    elif isinstance(error, OSError) and error.filename:
+      reason = error.strerror
+    raise UserError(f'{path} cannot be read as an image ({reason})')
 
 
 def _to_rgb(image):
   """A Pillow image of any mode as RGB, on black where it is transparent."""
+  if image.mode == 'F':
+    raise ValueError('its pixels are floating-point numbers')
   if image.mode.startswith('I'):  # 16 bits of grey.
     return Image.fromarray(
         (np.asarray(image) >> 8).astype(np.uint8)).convert('RGB')

@@ -1,4 +1,5 @@
 """Tests of reading custom images."""
+import hashlib
 import io
 import os
 import struct
@@ -18,7 +19,7 @@ RGB = np.random.RandomState(1).randint(0, 256, [8, 8, 3]).astype(np.uint8)
 def encoded(kind):
   """The bytes of an image file."""
   stream = io.BytesIO()
-  Image.fromarray(RGB.repeat(9, 0)).save(stream, kind)
+  Image.fromarray(RGB.repeat(9, 0)).save(stream, kind, lossless=True)
   return stream.getvalue()
 
 
@@ -165,12 +166,99 @@ def test_layout(folder):
   refused(folder, "Not a directory: '.*train/emu'")
 
 
-@pytest.mark.parametrize('data', [
-    b'', b'GIF89a', b'text', b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff',
-    encoded('BMP'), encoded('PNG')[:200], encoded('JPEG')[:800]])
-def test_files_that_are_not_images(folder, data):
-  (folder / 'val' / 'dog' / 'x.png').write_bytes(data)
-  refused(folder, 'val/dog/x.png cannot be read as PNG or JPEG')
+@pytest.mark.parametrize('data,words', [
+    (b'', 'it is an empty file'), (b'GIF89a', 'GIF'),
+    (b'text', 'it is no known kind of image'),
+    (b'<!doctype html><html>', 'it is a web page'),
+    (b'version https://git-lfs.github.com/spec/v1\n', 'is a Git LFS pointer'),
+    (b'\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1', 'a Windows file such as Thumbs.db'),
+    (bytes(4) + b'ftypavif' + bytes(8), 'a HEIF or AVIF image'),
+    (b'PK\x03\x04' + bytes(30), 'it is a zip archive'),
+    (b'\x89PNG\r\n\x1a\n', ''), (b'\xff\xd8\xff', ''),
+    (encoded('PNG')[:200], ''), (encoded('JPEG')[:800], '')])
+def test_files_that_are_not_images(folder, data, words):
+  (folder / 'val' / 'dog' / 'x.jpg').write_bytes(data)
+  refused(folder, f'val/dog/x.jpg cannot be read as an image .*{words}.*'
+                  'replace or remove it, or pass --max_bad_records=1')
+  with pytest.raises(UserError) as caught:
+    read(folder)
+  assert '0x' not in str(caught.value)
+
+
+@pytest.mark.parametrize('kind', ['BMP', 'GIF', 'WEBP', 'TIFF'])
+def test_other_kinds_of_images_are_read(folder, kind):
+  (folder / 'val' / 'dog' / 'x.jpg').write_bytes(encoded(kind))
+  images = read(folder)
+  found = images.test_images[images.test_ids.index('val/dog/x.jpg')]
+  expected = np.asarray(Image.fromarray(RGB.repeat(9, 0)).resize(
+      [8, 8], Image.BICUBIC)).astype(int)
+  difference = np.abs(found - expected)
+  assert difference.mean() < (15 if kind == 'GIF' else 0.2)  # 256 colours.
+
+
+def test_all_bad_images_are_named_at_once_or_left_out(folder, capsys):
+  bad = ['train/cat/1.png', 'train/dog/0.png', 'val/cat/0.png']
+  for name in bad:
+    (folder / name).write_bytes(b'bad')
+  refused(folder, r'3 bad images, with --max_bad_records=0; .*the first: ')
+  said = capsys.readouterr().out
+  assert said.count('bad: ') == 3 and all(name in said for name in bad)
+  found = image_folders.find(str(folder))
+  with pytest.raises(UserError, match='3 bad images, with --max_bad_records=2'):
+    image_folders.read(found, 8, 2)
+  capsys.readouterr()
+  images = image_folders.read(found, 8, 3)
+  said = capsys.readouterr().out
+  assert all(name in said for name in bad) and '3 bad images are left' in said
+  assert images.usable.tolist() == [True, False, True, False, True, True]
+  assert len(images.train_ids) == 6 and images.test_ids == ['val/dog/0.png']
+  assert images.test_labels.tolist() == [1]
+  assert images.test_images[:, 0, 0, 0].tolist() == [100]
+
+
+def test_folders_named_by_numbers_sort_by_number(tmp_path):
+  for k in range(12):
+    for split in ('train', 'val'):
+      (tmp_path / split / str(k)).mkdir(parents=True)
+      Image.fromarray(np.full([8, 8, 3], k, np.uint8)).save(
+          str(tmp_path / split / str(k) / 'x.png'))
+  images = read(tmp_path)
+  assert images.class_names == tuple(map(str, range(12)))
+  for labels, pixels in ((images.train_labels, images.train_images),
+                         (images.test_labels, images.test_images)):
+    assert labels.tolist() == pixels[:, 0, 0, 0].tolist() == list(range(12))
+  (tmp_path / 'train' / '3').rename(tmp_path / 'train' / 'three')
+  (tmp_path / 'val' / '3').rename(tmp_path / 'val' / 'three')
+  assert read(tmp_path).class_names[:3] == ('0', '1', '10')
+
+
+def test_one_class_in_two_unicode_forms(folder):
+  composed, decomposed = 'caf\u00e9', 'cafe\u0301'
+  (folder / 'train' / 'cat').rename(folder / 'train' / composed)
+  (folder / 'val' / 'cat').rename(folder / 'val' / decomposed)
+  images = read(folder)
+  assert images.class_names == (composed, 'dog')
+  assert images.train_ids[0] == f'train/{composed}/0.png'
+  assert images.test_ids[0] == f'val/{decomposed}/0.png'
+  (folder / 'train' / decomposed).mkdir()
+  refused(folder, 'has the class .* twice, in two Unicode forms')
+
+
+def test_files_of_windows_are_ignored(folder):
+  for name in ('train/cat/Thumbs.db', 'train/desktop.ini'):
+    (folder / name).write_bytes(b'x')
+  assert len(read(folder).train_ids) == 6
+
+
+@pytest.mark.parametrize('shape,expected', [
+    ((100, 140), '05d18843'), ((300, 20), '4df155df'),
+    ((20, 100), 'db5e7d06'), ((20, 20), '97d4224d')])
+def test_resizing_is_the_same_with_every_pillow(folder, shape, expected):
+  """Pillow 9.5 resizes the width first, newer versions what is cheaper."""
+  pixels = np.random.RandomState(0).randint(0, 256, shape + (3,))
+  found = decoded(folder, Image.fromarray(pixels.astype(np.uint8)),
+                  image_size=32)
+  assert hashlib.md5(found.tobytes()).hexdigest()[:8] == expected
 
 
 @pytest.mark.parametrize('size', [30000, 2000000])
@@ -206,4 +294,4 @@ def test_names_that_are_not_utf8(folder):
   except OSError:
     pytest.skip('this file system has only names in UTF-8')
   (folder / 'train' / os.fsdecode(b'\xff') / '0.png').write_bytes(b'x')
-  refused(folder, 'cannot be read .*utf-8')
+  refused(folder, 'encoding of the locale; set LC_ALL=C.UTF-8, or rename')

@@ -17,3 +17,4 @@ class ImageSet(typing.NamedTuple):
   superclass: typing.Optional[np.ndarray] = None  # int64 [K], if there are any.
   train_ids: typing.Optional[list] = None  # N strings; None: the index.
   test_ids: typing.Optional[list] = None  # M strings; None: the index.
+  usable: typing.Optional[np.ndarray] = None  # bool [N]; None: all of train.

@@ -8,11 +8,15 @@ of the records:
 
 Read, whatever the name of the file, and without running code in it:
 
-    JSON          such a list, or lists by key
-    CSV           the columns index and label, in any order; without a header,
-                  just these two
+    text          one label a line; or columns, separated by comma, semicolon,
+                  tab or space, with a header or as index (or path) and label
+    JSON          a list of labels, of objects, or lists by key; labels by index
+                  or path
     .npz, .npy    NumPy arrays: by key, just one, or one dictionary (CIFAR-N)
     .pt           a dictionary of arrays, from torch.save (CIFAR-N)
+
+Whatever the form, a file becomes columns: name -> values. `label_checks` says
+whether they fit the images.
 """
 import csv
 import io
@@ -24,32 +28,35 @@ import zipfile
 
 import numpy as np
 
+from mentormix import file_kinds
 from mentormix import files
-from mentormix.data import noise
 from mentormix.data import plain_pickles
 from mentormix.messages import UserError
 
 JSON_FILE = 'labels.json'
 CSV_FILE = 'labels.csv'
 
-_MAX_BYTES = 32 << 20  # Of a file, and of what it unpacks to.
+# What columns of these names hold, besides labels.
+INDEX_NAMES = ('index', 'idx', 'id', '', 'unnamed: 0')
+CLEAN_NAMES = ('clean', 'clean_label', 'clean_labels', 'true_label')
+ID_NAMES = ('source_id', 'path', 'file', 'filename', 'file_name', 'image',
+            'image_path', 'image_id', 'name')
+_LABEL = 'label'  # The only column of a file without names.
 
-# Labels in a wrong order agree with the images as by chance, within a few
-# standard deviations. With fewer images, that can happen to very noisy labels
-# too, so their order is not checked.
-_DEVIATIONS = 6
-_ENOUGH = 1000
+_MAX_BYTES = 32 << 20  # Of a file, and of what it unpacks to.
 
 
 class LabelFile(typing.NamedTuple):
-  """The content of a label file."""
+  """The content of a label file, in the order of its index if it has one."""
   path: str  # Of the file.
   md5: str  # Its checksum.
-  key: typing.Optional[str]  # As the user wrote it; None for a file without.
+  key: typing.Optional[str]  # As the user wrote it; None for the only labels.
   labels: np.ndarray  # int64 [N].
   clean: typing.Optional[np.ndarray]  # int64 [N], the true labels, if known.
+  ids: typing.Optional[list]  # N strings, which image each is, if given.
+  has_index: bool  # Whether an index within the file gave the order.
   # int64 [N], relates this order to that of the source; None if both are one.
-  index: typing.Optional[np.ndarray]
+  tfds_index: typing.Optional[np.ndarray]
 
 
 def write(directory, given, clean, ids):
@@ -77,150 +84,229 @@ def read(path, key=None, index_path=None):
 
   Args:
     path: of the file.
-    key: which of its labels; None for a file without keys. `worse` also finds
-      `worse_label`, and `random1` finds `random_label1`.
-    index_path: of the file with `LabelFile.index`, if any.
+    key: which of its labels; None for the only ones. `worse` also finds
+      `worse_label` and `label_worse`, and `random1` finds `random_label1`.
+    index_path: of the file with `LabelFile.tfds_index`, if any.
 
   Returns:
-    A `LabelFile`. Whether it fits the images is checked by `fit`.
+    A `LabelFile`. Whether it fits the images is checked by `label_checks.fit`.
 
   Raises:
-    UserError: a file or the key does not exist, or does not hold labels.
+    UserError: a file or the key does not exist, or does not hold labels; or it
+      holds several and none is chosen.
   """
   flag = f'--noise_file={path}'
-  entries = _parse(path, flag)
-  clean = index = None
-  if not isinstance(entries, dict):
-    if key is not None:
-      raise UserError(f'{flag} has no keys; leave out --noise_key={key}')
-    labels = _integers(entries, flag)
-  else:
-    name = _find(entries, key, flag)
-    labels = _integers(entries[name], f'{flag}, {name}')
-    for name in entries.keys() & {'clean', 'clean_label'}:
-      clean = _integers(entries[name], f'{flag}, {name}')
+  columns = _columns(path, flag)
+  if list(columns) == [_LABEL] and key not in (None, _LABEL):
+    raise UserError(f'{flag} has no keys; leave out --noise_key={key}')
+  name = _find(columns, key, flag)
+  labels = _integers(columns[name], f'{flag}, {name}')
+  index, clean, ids = (
+      next((x for x in columns if x in names), None)
+      for names in (INDEX_NAMES, CLEAN_NAMES, ID_NAMES))
+  if index is not None and _whole(columns[index]) is None:
+    index, ids = None, index if ids is None else ids
+  if clean is not None and not any(map(_is_given, columns[clean])):
+    clean = None  # As labels.csv has it where they are not known.
+  if clean is not None:
+    clean = _integers(columns[clean], f'{flag}, {clean}')
+  if ids is not None:
+    ids = [str(value) for value in columns[ids]]
+  if index is not None:
+    order = _order(_whole(columns[index]), len(labels), f'{flag}, {index}')
+    labels = labels[order]
+    clean = None if clean is None else clean[order]
+    ids = None if ids is None else [ids[k] for k in order]
   if index_path is not None:
     flag = f'--noise_index={index_path}'
-    index = _integers(_parse(index_path, flag), flag)
-  return LabelFile(path, files.md5_of(path), key, labels, clean, index)
+    columns = _columns(index_path, flag)
+    if list(columns) != [_LABEL]:
+      raise UserError(f'{flag} does not hold one row of integers')
+    index_path = _integers(columns[_LABEL], flag)
+  return LabelFile(path, files.md5_of(path), key, labels, clean, ids,
+                   index is not None, index_path)
 
 
-def fit(label_file, source_labels, num_classes):
-  """Checks that labels fit the images, and puts them in the images' order.
-
-  Args:
-    label_file: a `LabelFile`.
-    source_labels: the labels that came with the images, int64 [N].
-    num_classes: K.
-
-  Returns:
-    int64 [N].
-
-  Raises:
-    UserError: there are more or fewer labels than images, one is out of range,
-      or their order is not that of the images.
-  """
-  flag = f'--noise_file={label_file.path}'
-  count = len(source_labels)
-  for labels in (label_file.labels, label_file.clean):
-    if labels is None:
-      continue
-    if len(labels) != count:
-      raise UserError(f'{flag} holds {len(labels)} labels; there are {count} '
-                      f'training images, and each needs one')
-    bad = np.flatnonzero((labels < 0) | (labels >= num_classes))
-    if bad.size:
-      raise UserError(
-          f'{flag}: entry {bad[0]}, counted from 0, is {labels[bad[0]]}; the '
-          f'{num_classes} classes are 0 to {num_classes - 1}')
-  if label_file.index is not None:
-    return _reorder(label_file, source_labels)
-  if label_file.clean is not None:
-    wrong = np.sum(label_file.clean != source_labels)
-    if wrong:
-      raise UserError(
-          f'{flag}: {wrong} of its {count} clean labels are not those of the '
-          f'images, so its order is not that of the archive or folder; if it '
-          f'is in TFDS order, pass --noise_index')
-  elif count >= _ENOUGH:
-    agree = 1 - noise.realised_rate(source_labels, label_file.labels)
-    chance = np.dot(np.bincount(source_labels, None, num_classes) / count,
-                    np.bincount(label_file.labels, None, num_classes) / count)
-    if agree < chance + _DEVIATIONS * np.sqrt(chance / count):
-      raise UserError(
-          f'{flag}: the labels have nothing to do with the images ({agree:.1%} '
-          'agree, as by chance), so their order is not that of the archive or '
-          'folder')
-  return label_file.labels
+def _order(index, count, what):
+  """Positions of the labels 0 to N - 1 in a file with these indices."""
+  if len(index) != count:
+    raise UserError(f'{what} holds {len(index)} indices for {count} labels')
+  if not np.array_equal(np.sort(index), np.arange(count)):
+    raise UserError(f'{what}: with {count} labels the indices must be 0 to '
+                    f'{count - 1}, each once; they are {index.min()} to '
+                    f'{index.max()}, {len(np.unique(index))} different ones')
+  return np.argsort(index)
 
 
-def _reorder(label_file, source_labels):
-  """The labels in the order of the source; the clean ones say which way."""
-  flag = f'--noise_file={label_file.path}'
-  index, count = label_file.index, len(source_labels)
-  if label_file.clean is None:
-    raise UserError(f'{flag} has no clean labels to tell how to apply '
-                    f'--noise_index; put the labels in order and leave it out')
-  if len(index) != count or np.any(np.sort(index) != np.arange(count)):
-    raise UserError(f'--noise_index holds {len(index)} numbers; it must hold '
-                    f'each number from 0 to {count - 1} once')
-  ways = (np.argsort(index), index)  # ordered[i] = source[index[i]]; or back.
-  wrong = [np.sum(label_file.clean[way] != source_labels) for way in ways]
-  if min(wrong):
-    raise UserError(
-        f'{flag}: with --noise_index, {min(wrong)} of its {count} clean labels '
-        f'are not those of the images; pass the index of this file')
-  return label_file.labels[ways[np.argmin(wrong)]]
+def _find(columns, key, flag):
+  """The name among `columns` that the user means by `key`."""
+  beside = INDEX_NAMES + CLEAN_NAMES + ID_NAMES
+  names = sorted(map(str, columns))
+  known = [x for x in names if x not in beside
+           and (x == _LABEL or _whole(columns[x]) is not None)]
+  if key is None and len(known) == 1:
+    return known[0]
+  for name in ((key, key.strip().lower(), *names) if key else ()):
+    if name in columns and (name in (key, key.strip().lower()) or key in (
+        name.replace('_label', ''), name.replace('label_', ''))):
+      return name
+  if not known and not key:
+    for name in names:  # The fault of the only column that may be meant.
+      if len(names) - len(set(names) & set(beside)) == 1 and name not in beside:
+        return name
+  problem = f'has no --noise_key={key}' if key else 'needs --noise_key'
+  raise UserError(f'{flag} {problem}; its keys are {", ".join(names):.300}')
 
 
-# The formats.
+def _is_given(value):
+  return value is not None and str(value).strip() != ''
 
 
-def _parse(path, flag):
-  """The content of a file: a list or array, or a dictionary of them by key."""
+def _whole(values):
+  """Values as int64 [N]; None if they are not one row of whole numbers."""
+  try:
+    return _integers(values, '')
+  except UserError:
+    return None
+
+
+def _integers(values, what):
+  """Values as int64 [N]; text such as 3 or 3.0 counts as a number."""
+  try:
+    if isinstance(values, list):
+      values = [_number(value, position)
+                for position, value in enumerate(values)]
+    array = np.asarray(values)
+    if array.dtype.kind not in 'iu' or array.ndim != 1 or not array.size:
+      raise ValueError(f'{array.dtype} {list(array.shape)}')
+    return array.astype(np.int64)
+  except (ValueError, TypeError, OverflowError) as error:
+    raise UserError(f'{what} is not one row of integers: {error}')
+
+
+def _number(value, position):
+  """A cell as an int; others raise ValueError, or stay for NumPy to judge."""
+  if isinstance(value, bool):
+    raise ValueError('it holds true or false')
+  if isinstance(value, str):
+    try:
+      number = float(value)
+      if number.is_integer():
+        return int(number)
+    except (ValueError, OverflowError):
+      pass
+    raise ValueError(f'entry {position}, counted from 0, is {value!r:.40}')
+  if value is None:
+    raise ValueError(f'entry {position}, counted from 0, is missing')
+  return value
+
+
+# The forms.
+
+
+def _columns(path, flag):
+  """The content of a file as columns, name -> values."""
   if not os.path.isfile(path):
     raise UserError(f'{flag} is not a file')
+  what = None
   try:
     data = files.contents(path, _MAX_BYTES)
-    if data.startswith(b'PK'):
-      return _from_zip(data)
-    if data.startswith(np.lib.format.MAGIC_PREFIX):
-      return _from_npy(data)
-    if data.startswith(b'\x80'):
-      return plain_pickles.load(data)
-    text = data.decode('utf-8-sig')
-    return (json.loads(text) if text.lstrip()[:1] in ('[', '{')
-            else _from_csv(text))
+    what = file_kinds.what(data)
+    found = _parse(data)
+    if isinstance(found, dict):
+      return found
+    return {_LABEL: found}
   except Exception as error:  # Damaged data can cause any error.
     reason = ' '.join(str(error).split()) or type(error).__name__
-    raise UserError(f'{flag} cannot be read as labels: {reason:.200}')
+    kind = f'it is {what}; ' if what else ''
+    raise UserError(f'{flag} cannot be read as labels: {kind}{reason:.200}')
 
 
-def _from_csv(text):
-  """The labels in the order of the indices, a list."""
-  rows = csv.reader(io.StringIO(text, newline=''), strict=True)
-  columns = 0, 1
-  found = {}  # Index -> label.
-  for row in filter(None, rows):
-    if not found and 'label' in row:
-      columns = row.index('index'), row.index('label')
-      continue
-    try:
-      index, label = (int(row[column]) for column in columns)
-    except (IndexError, ValueError):
-      raise ValueError(f'line {rows.line_num} has no whole numbers as index '
-                       'and label')
-    if index in found:
-      raise ValueError(f'line {rows.line_num} has index {index} again')
-    found[index] = label
-  if sorted(found) != list(range(len(found))):
-    raise ValueError(f'with {len(found)} labels the indices are 0 to '
-                     f'{len(found) - 1}, not up to {max(found)}')
-  return [found[index] for index in range(len(found))]
+def _parse(data):
+  """The content of a file: values, or columns."""
+  if data.startswith(b'PK'):
+    return _from_zip(data)
+  if data.startswith(np.lib.format.MAGIC_PREFIX):
+    return _from_npy(data)
+  if data.startswith(b'\x80'):
+    return plain_pickles.load(data)
+  is_utf16 = data.startswith((b'\xff\xfe', b'\xfe\xff'))
+  if file_kinds.what(data) and not is_utf16:
+    raise ValueError('labels are text, JSON, .npz, .npy or .pt')
+  text = data.decode('utf-16' if is_utf16 else 'utf-8-sig')
+  if text.lstrip()[:1] in ('[', '{'):
+    return _from_json(json.loads(text))
+  return _from_text(text)
+
+
+def _from_json(value):
+  """A list, or columns: from lists by key, or objects by row or by column."""
+  if isinstance(value, list) and value and all(
+      isinstance(row, dict) for row in value):
+    if any(set(row) != set(value[0]) for row in value):
+      raise ValueError('its objects do not all have the same keys')
+    return {name: [row[name] for row in value] for name in value[0]}
+  if not isinstance(value, dict):
+    return value
+  if value and all(isinstance(column, dict) for column in value.values()):
+    rows = list(next(iter(value.values())))  # As pandas writes a table.
+    return dict(_named(rows), **{
+        name: [column[row] for row in rows] for name, column in value.items()})
+  if value and not any(isinstance(x, (list, str)) for x in value.values()):
+    return dict(_named(list(value)), **{_LABEL: list(value.values())})
+  return value
+
+
+def _named(rows):
+  """Names of rows as a column: of indices if they are numbers, else of ids."""
+  return {'index' if all(row.isdecimal() for row in rows) else 'path': rows}
+
+
+def _from_text(text):
+  """Columns, in the order of the lines."""
+  first = next((line for line in text.splitlines() if line.strip()), '')
+  separator = max(',;\t', key=first.count)
+  if separator not in first:
+    separator = ' '
+  lines = csv.reader(io.StringIO(text, newline=''), delimiter=separator,
+                     skipinitialspace=True, strict=True)
+  rows = []  # (line number, cells).
+  for cells in lines:
+    cells = [cell.strip() for cell in cells]
+    if separator == ' ':
+      cells = [cell for cell in cells if cell]
+    if any(cells):
+      rows.append((lines.line_num, cells))
+  header = [cell.lower() for cell in rows[0][1]]
+  if any(map(_is_number, header)):
+    if len(header) > 2:
+      raise ValueError('columns without a header are index and label, or path '
+                       f'and label; it has {len(header)}')
+    header = [_LABEL] if len(header) == 1 else [
+        'index' if _is_number(header[0]) else 'path', _LABEL]
+  elif len(rows) == 1:
+    raise ValueError('it has no row of labels')
+  else:
+    del rows[0]
+  if len(set(header)) < len(header):
+    raise ValueError('two of its columns have the same name')
+  for line, cells in rows:
+    if len(cells) != len(header):
+      raise ValueError(f'line {line} does not have {len(header)} cells, '
+                       f'{", ".join(header)}')
+  return dict(zip(header, map(list, zip(*[cells for _, cells in rows]))))
+
+
+def _is_number(cell):
+  try:
+    float(cell)
+    return True
+  except ValueError:
+    return False
 
 
 def _from_npy(data):
-  """An array, or the dictionary inside an array of objects."""
+  """An array, or what an array of objects holds."""
   stream = io.BytesIO(data)
   np.lib.format.read_magic(stream)
   if np.lib.format.read_array_header_1_0(stream)[-1].hasobject:
@@ -237,29 +323,9 @@ def _from_zip(data):
   for name in members:
     if os.path.basename(name) == 'data.pkl':
       return plain_pickles.load(members[name])
-  return {name[:-len('.npy')]: _from_npy(content)
-          for name, content in members.items() if name.endswith('.npy')}
-
-
-def _integers(values, what):
-  """Labels as int64 [N]."""
-  try:
-    labels = np.asarray(values)
-    if isinstance(values, list) and bool in map(type, values):
-      raise ValueError('it holds true or false')
-    if labels.dtype.kind not in 'iu' or labels.ndim != 1:
-      raise ValueError(f'{labels.dtype} {list(labels.shape)}')
-    return labels.astype(np.int64)
-  except ValueError as error:
-    raise UserError(f'{what} is not one row of integers: {error}')
-
-
-def _find(entries, key, flag):
-  """The name among `entries` that the user means by `key`."""
-  names = sorted(map(str, entries))
-  for name in (key, *names):
-    if name in entries and (name == key or name.replace('_label', '') == key
-                            or key is None and len(names) == 1):
-      return name
-  problem = f'has no --noise_key={key}' if key else 'needs --noise_key'
-  raise UserError(f'{flag} {problem}; its keys are {", ".join(names):.300}')
+  arrays = {name[:-len('.npy')]: _from_npy(content)
+            for name, content in members.items() if name.endswith('.npy')}
+  if not arrays:
+    raise ValueError(f'it holds {", ".join(sorted(members)):.80}; if it is a '
+                     'workbook, save it as CSV')
+  return arrays

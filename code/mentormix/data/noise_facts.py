@@ -24,19 +24,29 @@ def read_facts(directory):
                            'the facts of a data set')
 
 
-def check_same(data_dir, directory):
+def check_same(data_dir, directory, begun_with):
   """Checks that a run is resumed with the data that it began with.
+
+  The noise.json of the data decides, wherever they are; without one, their
+  directory.
 
   Args:
     data_dir: the directory of the data.
     directory: the directory of the run, with what `copy_facts` wrote if it was
       called.
+    begun_with: the --data_dir that the run began with.
 
   Raises:
-    UserError: both have a noise.json, and the two differ.
+    UserError: the data differ.
   """
   here, there = read_facts(data_dir), read_facts(directory)
-  if here is not None and there is not None and here != there:
+  if here is None or there is None:
+    if os.path.realpath(data_dir) != os.path.realpath(begun_with):
+      raise UserError(
+          f'the run in {directory} began with --data_dir={begun_with}; without '
+          f'a {FACTS_FILE}, nothing says that --data_dir={data_dir} holds the '
+          'same; give that directory, or name another --train_log_dir')
+  elif here != there:
     differing = sorted(key for key in set(here) | set(there)
                        if here.get(key) != there.get(key))
     raise UserError(

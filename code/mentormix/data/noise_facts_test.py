@@ -32,13 +32,17 @@ def test_a_run_is_resumed_only_with_its_data(tmp_path):
   data_dir, run = str(tmp_path / 'data'), str(tmp_path / 'run')
   os.mkdir(data_dir)
   os.mkdir(run)
-  noise_facts.check_same(data_dir, run)  # Data without a noise.json.
+  check = lambda: noise_facts.check_same(data_dir, run, 'elsewhere')
+  with pytest.raises(UserError, match='began with --data_dir=elsewhere; without '
+                                      f'a noise.json, .*--data_dir={data_dir}'):
+    check()
+  for same in (data_dir, data_dir + '/', data_dir + '/../data'):
+    noise_facts.check_same(data_dir, run, same)
   for seed in (0, 1):
     (tmp_path / 'data' / 'noise.json').write_text(
         json.dumps({'seed': seed, 'rate_asked': 0.4}))
     if not seed:
-      noise_facts.check_same(data_dir, run)
       noise_facts.copy_facts(data_dir, run)
-      noise_facts.check_same(data_dir, run)
+      check()
   with pytest.raises(UserError, match='noise.json differs in seed; restore'):
-    noise_facts.check_same(data_dir, run)
+    check()

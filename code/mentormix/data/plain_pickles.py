@@ -11,16 +11,17 @@ import numpy as np
 
 _TORCH_MAGIC = 0x1950a86a20f9469cfc6c  # Starts what torch saved before 1.6.
 
+
 def load(data):
-  """Reads a pickle of protocol 2 to 4, or what torch saved before 1.6.
+  """Reads a pickle of protocol 2 to 5, or what torch saved before 1.6.
 
   Args:
     data: bytes.
 
   Returns:
     A number, string, list, tuple or dictionary. Keys are str. An array of
-    integers is a NumPy array, and an object array around a dictionary is that
-    dictionary; other arrays and dictionaries inside a dictionary are None.
+    integers is a NumPy array; an object array is the dictionary that it holds,
+    or a list; other arrays and dictionaries inside a dictionary are None.
 
   Raises:
     ValueError: the data are damaged or ask for something that is refused.
@@ -28,7 +29,8 @@ def load(data):
   try:
     stream = io.BytesIO(data)
     value = _Unpickler(stream, encoding='bytes').load()
-    if value == _TORCH_MAGIC:  # A version and a machine follow, then the value.
+    if isinstance(value, int) and value == _TORCH_MAGIC:
+      # A version and a machine follow, then the value.
       _, _, value = (_Unpickler(stream, encoding='bytes').load()
                      for _ in range(3))
     return _plain(value)
@@ -46,6 +48,21 @@ class _Call:
     self.state = state
 
 
+def _from_buffer(content, dtype, shape=(-1,), order='C'):
+  """The array that protocol 5 stores; None if it is not of integers."""
+  name, byte_order = (_string(text).replace('|', '')
+                      for text in (dtype.args[0], dtype.state[1]))
+  if name[0] not in 'iu':
+    return None
+  return np.frombuffer(content, byte_order + name).reshape(shape, order=order)
+
+
+def _scalar(dtype, content):
+  """A number of NumPy; None if it is not an integer."""
+  array = _from_buffer(content, dtype)
+  return None if array is None else int(array[0])
+
+
 _FUNCTIONS = {
     ('collections', 'OrderedDict'): dict,
     # How protocol 2 writes bytes.
@@ -54,14 +71,32 @@ _FUNCTIONS = {
     ('numpy._core.multiarray', '_reconstruct'): _Call,
     ('numpy', 'ndarray'): _Call,
     ('numpy', 'dtype'): _Call,
+    ('numpy.core.multiarray', 'scalar'): _scalar,
+    ('numpy._core.multiarray', 'scalar'): _scalar,
+    ('numpy.core.numeric', '_frombuffer'): _from_buffer,
+    ('numpy._core.numeric', '_frombuffer'): _from_buffer,
 }
 
 
 class _Unpickler(pickle._Unpickler):
   """Python's unpickler that finds only functions without effects.
 
-  The one in C would allocate whatever memory a damaged pickle asks for.
+  The one in C would allocate whatever memory a damaged pickle asks for. Python
+  3.7 does not know protocol 5 on its own.
   """
+  dispatch = dict(pickle._Unpickler.dispatch)
+
+  def load_proto(self):
+    self.proto = self.read(1)[0]
+    if self.proto > 5:
+      raise ValueError(f'pickle protocol {self.proto} is unknown')
+
+  def load_bytearray8(self):
+    self.append(self.read(int.from_bytes(self.read(8), 'little')))
+
+  dispatch[pickle.PROTO[0]] = load_proto
+  dispatch[0x96] = load_bytearray8  # BYTEARRAY8.
+  dispatch[0x98] = lambda self: None  # READONLY_BUFFER: the bytes stay.
 
   def find_class(self, module, name):
     if (module, name) not in _FUNCTIONS:
@@ -81,16 +116,13 @@ def _plain(value, inside=False):
 
 
 def _array(call):
-  """The array or dictionary of a NumPy array; None for other types."""
+  """The array, list or dictionary of a NumPy array; None for other types."""
   _, shape, dtype, in_columns, content = call.state
-  name, order = (_string(text).replace('|', '')
-                 for text in (dtype.args[0], dtype.state[1]))
-  if name == 'O8' and len(content) == 1:
-    return content[0] if isinstance(content[0], dict) else None
-  if name[0] not in 'iu':
-    return None
-  return np.frombuffer(content, order + name).reshape(
-      shape, order='F' if in_columns else 'C')
+  if _string(dtype.args[0]) == 'O8':
+    if len(content) == 1 and isinstance(content[0], dict):
+      return content[0]
+    return content if len(shape) == 1 else None
+  return _from_buffer(content, dtype, shape, 'F' if in_columns else 'C')
 
 
 def _string(value):

@@ -44,7 +44,7 @@ def test_a_dictionary_inside_an_array(protocol):
 
 
 @pytest.mark.parametrize('value', [
-    np.zeros(3), np.zeros(3, bool), np.zeros(3, 'S4'), np.array([{}, {}]),
+    np.zeros(3), np.zeros(3, bool), np.zeros(3, 'S4'), np.array([[1], [2]], object),
     np.zeros(3, 'M8[s]'), np.zeros(3, [('x', 'i4')])])
 def test_other_arrays_are_none(value):
   data = pickle.dumps({'other': value, 'x': np.arange(2)}, protocol=2)

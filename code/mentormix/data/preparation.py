@@ -1,6 +1,7 @@
 """Images and labels -> noisy TFRecords and noise.json, for each noise level."""
 import os
 import re
+import shlex
 import typing
 
 import numpy as np
@@ -10,6 +11,7 @@ from mentormix.data import cifar_archive
 from mentormix.data import digits
 from mentormix.data import download
 from mentormix.data import image_folders
+from mentormix.data import label_checks
 from mentormix.data import label_files
 from mentormix.data import noise
 from mentormix.data import noise_facts
@@ -17,6 +19,7 @@ from mentormix.data import preparation_settings
 from mentormix.messages import RunError, UserError
 
 FORMAT_VERSION = 2  # Of the directories written.
+_MOST_CLASSES = 20  # That are printed.
 
 
 class _Target(typing.NamedTuple):
@@ -71,8 +74,8 @@ def prepare(settings):
     else:
       _write(settings, target, source, images.class_names, splits[index])
   print(f'Now train with --dataset_name={settings.dataset_name} '
-        f'--data_dir={targets[1].path} and evaluate with '
-        f'--data_dir={targets[0].path}')
+        f'--data_dir={shlex.quote(targets[1].path)} and evaluate with '
+        f'--data_dir={shlex.quote(targets[0].path)}')
 
 
 def _target(settings, source, label_file, split, rate=None):
@@ -81,7 +84,9 @@ def _target(settings, source, label_file, split, rate=None):
       'format_version': FORMAT_VERSION, 'dataset_name': settings.dataset_name,
       'image_size': settings.image_size, 'split': split, 'noise_type': None,
       'rate_asked': 0.0, 'seed': None, 'num_train': None,
-      'num_shards': settings.num_shards, 'archive_md5': source.md5}
+      'archive_md5': source.md5}
+  if settings.num_shards:
+    asked['num_shards'] = settings.num_shards
   name = 'val'
   if split == 'train':
     asked.update(noise_type=settings.noise_type, rate_asked=rate,
@@ -105,7 +110,7 @@ def _file_level_name(settings):
   """The directory of the labels of a file: their key, or the file's name."""
   name = settings.noise_key or os.path.splitext(
       os.path.basename(settings.noise_file))[0]
-  if name == 'val' or not re.match(r'[A-Za-z0-9_-][A-Za-z0-9_.-]*\Z', name):
+  if name == 'val' or not re.match(r'[\w-][\w.-]*\Z', name):
     raise UserError(f'{name!r} cannot name a directory of labels; rename the '
                     f'key or --noise_file={settings.noise_file}')
   return name
@@ -117,7 +122,9 @@ def _file_level_name(settings):
 def _read(settings, source, label_file):
   """The images to write, and their labels in `label_file` (None without)."""
   if settings.image_dir:
-    images = image_folders.read(source, settings.image_size)
+    images = image_folders.read(source, settings.image_size,
+                                settings.max_bad_records)
+    _print_classes(settings, images.class_names)
   elif settings.dataset_name == 'digits':
     images = digits.digits()
   else:
@@ -125,25 +132,41 @@ def _read(settings, source, label_file):
       download.download(source.url, source.path, source.md5)
     images = cifar_archive.read(source.path, settings.dataset_name)
   labels, num_test = images.train_labels, len(images.test_labels)
-  left = max(0, len(labels) - settings.skip_train)
+  ids = images.train_ids or list(map(str, range(len(labels))))
+  # A label file may have the labels of bad images, too.
+  file_labels = label_file and label_checks.fit(
+      label_file, labels, len(images.class_names), ids, settings.force_labels)
+  usable = np.arange(len(labels))
+  if images.usable is not None:
+    usable = np.flatnonzero(images.usable)
+  left = max(0, len(usable) - settings.skip_train)
   num_train = settings.num_train or left
   if not 0 < num_train <= left:
     raise UserError(
         f'--num_train={num_train} with --skip_train={settings.skip_train}: of '
-        f'the {len(labels)} training images {left} are left')
-  if settings.num_shards > min(num_train, num_test):
+        f'the {len(usable)} training images {left} are left')
+  if not num_test:
+    raise UserError(f'--image_dir={settings.image_dir} has no test images')
+  if (settings.num_shards or 1) > min(num_train, num_test):
     raise UserError(f'--num_shards={settings.num_shards} leaves files empty: a '
                     f'split has {min(num_train, num_test)} images')
-  file_labels = label_file and label_files.fit(
-      label_file, labels, len(images.class_names))
-  rows = _part(labels, settings.skip_train, num_train,
-               evenly=bool(settings.image_dir))
-  ids = images.train_ids or range(len(labels))
+  rows = usable[_part(labels[usable], settings.skip_train, num_train,
+                      evenly=bool(settings.image_dir))]
   return images._replace(
       train_images=images.train_images[rows], train_labels=labels[rows],
-      train_ids=[str(ids[row]) for row in rows],
+      train_ids=[ids[row] for row in rows],
       test_ids=images.test_ids or [str(row) for row in range(num_test)],
   ), file_labels if file_labels is None else file_labels[rows]
+
+
+def _print_classes(settings, class_names):
+  """Prints which id each class of a folder has."""
+  shown = ', '.join(f'{label} = {name}'
+                    for label, name in enumerate(class_names[:_MOST_CLASSES]))
+  if len(class_names) > _MOST_CLASSES:
+    shown += f', ... {len(class_names) - 1} = {class_names[-1]}'
+  read = (f', as {settings.noise_file} is read' if settings.noise_file else '')
+  print(f'{len(class_names)} classes by id{read}: {shown}')
 
 
 def _part(labels, skipped, count, evenly):
@@ -198,12 +221,15 @@ def _write(settings, target, source, class_names, split):
   from mentormix.data import datasets
   count, train = len(split.given), target.split == 'train'
   order = record_order(count, settings.seed) if train else np.arange(count)
-  facts = noise_facts.facts(target.asked, source.path, class_names, split)
+  num_shards = settings.num_shards or min(preparation_settings.NUM_SHARDS,
+                                          count)
+  facts = noise_facts.facts(dict(target.asked, num_shards=num_shards),
+                            source.path, class_names, split)
   try:
     with files.new_directory(target.path) as directory:
       datasets.write_files(
           os.path.join(directory, f'{settings.dataset_name}_{target.split}-'),
-          settings.num_shards, order, split.images, split.given, split.clean,
+          num_shards, order, split.images, split.given, split.clean,
           split.ids, fine=settings.dataset_name == 'cifar100')
       if train:
         label_files.write(directory, split.given, split.clean, split.ids)

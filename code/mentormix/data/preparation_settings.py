@@ -9,6 +9,7 @@ from mentormix.messages import UserError
 
 NOISE_LEVELS = (0.2, 0.4, 0.6, 0.8)
 DOWNLOAD_DIR = 'data'
+NUM_SHARDS = 10  # Fewer where a split has fewer images.
 
 
 class Settings(typing.NamedTuple):
@@ -31,7 +32,9 @@ class Settings(typing.NamedTuple):
   seed: int = 0
   num_train: typing.Optional[int] = None
   skip_train: int = 0
-  num_shards: int = 10
+  num_shards: typing.Optional[int] = None  # None: as many as NUM_SHARDS.
+  max_bad_records: int = 0
+  force_labels: bool = False
   overwrite: bool = False
 
 
@@ -91,6 +94,10 @@ def _check_combinations(settings):
 def _check_name(settings):
   """Raises UserError for a data set whose images cannot be found."""
   name, known = settings.dataset_name, sorted(image_set.NUM_CLASSES)
+  if settings.max_bad_records and not settings.image_dir:
+    raise UserError('--max_bad_records needs --image_dir')
+  if settings.force_labels and not settings.noise_file:
+    raise UserError('--force_labels needs --noise_file')
   if settings.image_dir:
     if name in known or not re.match(r'[A-Za-z0-9_-]+\Z', name or ''):
       raise UserError(f'--dataset_name={name} does not fit --image_dir; use a '

@@ -94,6 +94,7 @@ def _evaluate_new(config, run, evaluator, path, writer):
   rows, moved = eval_results.of_run(path, started)
   if moved:
     log(f'{path} has results of an earlier run; they are in {moved} now')
+    writer.add_start(0)
   results, unreadable = {row.step: row for row in rows}, {}
   found = checkpoints.find(config.checkpoint_dir)
   for step in sorted(set(found) - set(results)):

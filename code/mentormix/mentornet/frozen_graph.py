@@ -3,6 +3,7 @@ import os
 
 import numpy as np
 
+from mentormix import file_kinds
 from mentormix import files
 from mentormix import runtime
 from mentormix import schedules
@@ -60,8 +61,8 @@ def read_graph(path):
   try:
     graph_def.ParseFromString(files.contents(path, _MAX_BYTES))
   except Exception:  # The class depends on the implementation of protobuf.
-    raise UserError(f'{path} is not a frozen graph; make it again with '
-                    'code/train_mentornet.py')
+    raise UserError(f'{path} is not a frozen graph{file_kinds.explain(path)}; '
+                    'make it again with code/train_mentornet.py')
   foreign = {node.op for node in graph_def.node} - ALLOWED_OPS
   foreign.update(f.signature.name for f in graph_def.library.function)
   if foreign:
@@ -69,8 +70,8 @@ def read_graph(path):
                     f'({", ".join(sorted(foreign))}); use another file')
   ops = {node.name: node.op for node in graph_def.node}
   if ops.get(INPUT) != 'Placeholder' or OUTPUT not in ops:
-    raise UserError(f'{path} is not a MentorNet: it needs a placeholder '
-                    f'{INPUT!r} and a node {OUTPUT!r}')
+    raise UserError(f'{path} is not a MentorNet{file_kinds.explain(path)}: it '
+                    f'needs a placeholder {INPUT!r} and a node {OUTPUT!r}')
   _probe(path, graph_def)
   return graph_def
 

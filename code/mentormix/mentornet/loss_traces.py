@@ -13,6 +13,7 @@ import typing
 
 import numpy as np
 
+from mentormix import file_kinds
 from mentormix.messages import UserError
 
 MAX_ROWS = 1000000  # About as many as a whole training writes.
@@ -82,10 +83,18 @@ class Writer:
                          f'{loss:.6g}'))
 
   def cut(self, size):
-    """Drops the rows that are not written, and those beyond `size` bytes."""
+    """Drops the rows that are not written, and those beyond `size` bytes.
+
+    Raises:
+      UserError: the file is shorter, so rows of the run are gone.
+    """
     self._rows = []
-    if size < os.path.getsize(self._path):
-      os.truncate(self._path, size)
+    if size > os.path.getsize(self._path):
+      raise UserError(
+          f'--loss_csv_file={self._path} has {os.path.getsize(self._path)} '
+          f'bytes, but the run had written {size}; restore it, or name another '
+          '--train_log_dir')
+    os.truncate(self._path, size)
 
   def flush(self):
     """Writes the new rows; returns the size of the file in bytes."""
@@ -110,7 +119,7 @@ def read(path):
       reader = csv.DictReader(f)
       if not set(Traces._fields) <= set(reader.fieldnames or ()):
         raise UserError(f'{path} does not have the columns '
-                        f'{",".join(Traces._fields)}')
+                        f'{",".join(Traces._fields)}{file_kinds.explain(path)}')
       for row in reader:
         try:
           rows.append(_parse(row))
@@ -122,7 +131,8 @@ def read(path):
   except OSError as error:
     raise UserError(f'{path} cannot be read: {error.strerror}')
   except (ValueError, csv.Error) as error:
-    raise UserError(f'{path} is not a CSV file: {error}')
+    raise UserError(f'{path} is not a CSV file{file_kinds.explain(path)}: '
+                    f'{error}')
   if not rows:
     raise UserError(f'{path} holds no rows')
   sample_id, *numbers = zip(*rows)

@@ -104,6 +104,9 @@ class SummaryHook(tf.train.SessionRunHook):
     if self._is_new:
       self._writer.add_graph(tf.get_default_graph())
 
+  def after_create_session(self, session, coord):
+    self._writer.add_start(int(session.run(tf.train.get_global_step())))
+
   def before_run(self, run_context):
     # In the same session call as the step, so that state changes once.
     return (tf.train.SessionRunArgs(self._fetches)

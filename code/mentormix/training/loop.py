@@ -116,7 +116,8 @@ def _resume(config, mentornet_md5):
                     'but no config.json, so it is not known which run they '
                     'belong to; name another directory')
   changes = config_lib.check_resume(config, mentornet_md5)
-  noise_facts.check_same(config.data_dir, config.train_log_dir)
+  noise_facts.check_same(config.data_dir, config.train_log_dir,
+                         saved.get('data_dir', config.data_dir))
   start, lines = checkpoints.recover(config.train_log_dir)
   for line in lines:
     log(line)
