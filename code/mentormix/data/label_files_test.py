@@ -134,6 +134,20 @@ def test_labels_by_path(put, data):
   assert not found.has_index
 
 
+@pytest.mark.parametrize('names,text,field,expected', [
+    (label_files.INDEX_NAMES, '{k}', 'has_index', True),
+    (label_files.CLEAN_NAMES, '{clean}', 'clean', CLEAN.tolist()),
+    (label_files.ID_NAMES, 'a/{k}.png', 'ids', [f'a/{k}.png' for k in range(N)])])
+def test_what_columns_mean(put, names, text, field, expected):
+  for name in names:
+    found = label_files.read(put(f'{name},label\n' + ''.join(
+        text.format(k=k, clean=CLEAN[k]) + f',{WORSE[k]}\n'
+        for k in range(N))))
+    np.testing.assert_array_equal(found.labels, WORSE)
+    actual = getattr(found, field)
+    assert (actual.tolist() if field == 'clean' else actual) == expected
+
+
 # In the form of published instance-dependent noise.
 TWO = ''.join(f'{CLEAN[k]},{WORSE[k]}\n' for k in range(N))
 TWO_BY_INDEX = ''.join(f'{k},{CLEAN[k]},{WORSE[k]}\n' for k in INDEX)
