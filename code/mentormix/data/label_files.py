@@ -6,31 +6,20 @@ of the records:
     labels.json   [6, 9, 9, 4, ...]: the noisy labels, as DivideMix writes them
     labels.csv    index,label,clean_label,source_id: one line for each image
 
-Read, whatever the name of the file, and without running code in it:
-
-    text          one label a line; or columns, separated by comma, semicolon,
-                  tab or space, with a header or as index (or path) and label
-    JSON          a list of labels, of objects, or lists by key; labels by index
-                  or path
-    .npz, .npy    NumPy arrays: by key, just one, or one dictionary (CIFAR-N)
-    .pt           a dictionary of arrays, from torch.save (CIFAR-N)
-
-Whatever the form, a file becomes columns: name -> values. `label_checks` says
-whether they fit the images.
+`label_formats` says in which forms a file is read; `label_checks`, whether its
+labels fit the images.
 """
 import csv
-import io
 import itertools
 import json
 import os
 import typing
-import zipfile
 
 import numpy as np
 
-from mentormix import file_kinds
 from mentormix import files
-from mentormix.data import plain_pickles
+from mentormix.data import label_formats
+from mentormix.data.label_formats import LABEL
 from mentormix.messages import UserError
 
 JSON_FILE = 'labels.json'
@@ -41,9 +30,6 @@ INDEX_NAMES = ('index', 'idx', 'id', '', 'unnamed: 0')
 CLEAN_NAMES = ('clean', 'clean_label', 'clean_labels', 'true_label')
 ID_NAMES = ('source_id', 'path', 'file', 'filename', 'file_name', 'image',
             'image_path', 'image_id', 'name')
-_LABEL = 'label'  # The only column of a file without names.
-
-_MAX_BYTES = 32 << 20  # Of a file, and of what it unpacks to.
 
 
 class LabelFile(typing.NamedTuple):
@@ -96,22 +82,29 @@ def read(path, key=None, index_path=None):
       holds several and none is chosen.
   """
   flag = f'--noise_file={path}'
-  columns = _columns(path, flag)
-  if list(columns) == [_LABEL] and key not in (None, _LABEL):
+  columns = label_formats.columns(path, flag)
+  if list(columns) == [LABEL] and key not in (None, LABEL):
     raise UserError(f'{flag} has no keys; leave out --noise_key={key}')
   name = _find(columns, key, flag)
   labels = _integers(columns[name], f'{flag}, {name}')
-  index, clean, ids = (
-      next((x for x in columns if x in names), None)
+  indices, clean, ids = (
+      [x for x in columns if x in names]
       for names in (INDEX_NAMES, CLEAN_NAMES, ID_NAMES))
-  if index is not None and _whole(columns[index]) is None:
-    index, ids = None, index if ids is None else ids
-  if clean is not None and not any(map(_is_given, columns[clean])):
-    clean = None  # As labels.csv has it where they are not known.
-  if clean is not None:
+  ids += [x for x in indices if _whole(columns[x]) is None]
+  indices = [x for x in indices if x not in ids]
+  index, clean, ids = (next(iter(x), None) for x in (indices, clean, ids))
+  for other in indices[1:]:
+    if not np.array_equal(_whole(columns[index]), _whole(columns[other])):
+      raise UserError(f'{flag}: its columns {index!r} and {other!r} contradict '
+                      'each other; remove one')
+  # In labels.csv, clean labels are empty where they are not known.
+  if clean is not None and set(map(str, np.ravel(columns[clean]))) != {''}:
     clean = _integers(columns[clean], f'{flag}, {clean}')
-  if ids is not None:
-    ids = [str(value) for value in columns[ids]]
+  else:
+    clean = None
+  if ids is not None:  # Elsewhere, a key such as `name` may be anything.
+    ids = [str(value) for value in np.ravel(columns[ids])]
+    ids = ids if len(ids) == len(labels) else None
   if index is not None:
     order = _order(_whole(columns[index]), len(labels), f'{flag}, {index}')
     labels = labels[order]
@@ -119,10 +112,10 @@ def read(path, key=None, index_path=None):
     ids = None if ids is None else [ids[k] for k in order]
   if index_path is not None:
     flag = f'--noise_index={index_path}'
-    columns = _columns(index_path, flag)
-    if list(columns) != [_LABEL]:
+    columns = label_formats.columns(index_path, flag)
+    if list(columns) != [LABEL]:
       raise UserError(f'{flag} does not hold one row of integers')
-    index_path = _integers(columns[_LABEL], flag)
+    index_path = _integers(columns[LABEL], flag)
   return LabelFile(path, files.md5_of(path), key, labels, clean, ids,
                    index is not None, index_path)
 
@@ -143,7 +136,7 @@ def _find(columns, key, flag):
   beside = INDEX_NAMES + CLEAN_NAMES + ID_NAMES
   names = sorted(map(str, columns))
   known = [x for x in names if x not in beside
-           and (x == _LABEL or _whole(columns[x]) is not None)]
+           and (x == LABEL or _whole(columns[x]) is not None)]
   if key is None and len(known) == 1:
     return known[0]
   for name in ((key, key.strip().lower(), *names) if key else ()):
@@ -154,7 +147,8 @@ def _find(columns, key, flag):
     for name in names:  # The fault of the only column that may be meant.
       if len(names) - len(set(names) & set(beside)) == 1 and name not in beside:
         return name
-  problem = f'has no --noise_key={key}' if key else 'needs --noise_key'
+  problem = (f'has no --noise_key={key}' if key else
+             'needs --noise_key' if known else 'has no whole numbers as labels')
   raise UserError(f'{flag} {problem}; its keys are {", ".join(names):.300}')
 
 
@@ -171,12 +165,17 @@ def _whole(values):
 
 
 def _integers(values, what):
-  """Values as int64 [N]; text such as 3 or 3.0 counts as a number."""
+  """Values [N] or [N, 1] as int64 [N]; 3.0 counts as a whole number."""
   try:
     if isinstance(values, list):
       values = [_number(value, position)
                 for position, value in enumerate(values)]
     array = np.asarray(values)
+    if array.ndim == 2 and array.shape[1] == 1:
+      array = array[:, 0]
+    if array.dtype.kind == 'f' and (np.abs(array) < 2**53).all() and (
+        array == np.floor(array)).all():
+      array = array.astype(np.int64)
     if array.dtype.kind not in 'iu' or array.ndim != 1 or not array.size:
       raise ValueError(f'{array.dtype} {list(array.shape)}')
     return array.astype(np.int64)
@@ -188,6 +187,8 @@ def _number(value, position):
   """A cell as an int; others raise ValueError, or stay for NumPy to judge."""
   if isinstance(value, bool):
     raise ValueError('it holds true or false')
+  if not _is_given(value):
+    raise ValueError(f'entry {position}, counted from 0, is missing')
   if isinstance(value, str):
     try:
       number = float(value)
@@ -195,137 +196,6 @@ def _number(value, position):
         return int(number)
     except (ValueError, OverflowError):
       pass
-    raise ValueError(f'entry {position}, counted from 0, is {value!r:.40}')
-  if value is None:
-    raise ValueError(f'entry {position}, counted from 0, is missing')
+    raise ValueError(f'entry {position}, counted from 0, is {value!r:.40}; '
+                     'give class ids')
   return value
-
-
-# The forms.
-
-
-def _columns(path, flag):
-  """The content of a file as columns, name -> values."""
-  if not os.path.isfile(path):
-    raise UserError(f'{flag} is not a file')
-  what = None
-  try:
-    data = files.contents(path, _MAX_BYTES)
-    what = file_kinds.what(data)
-    found = _parse(data)
-    if isinstance(found, dict):
-      return found
-    return {_LABEL: found}
-  except Exception as error:  # Damaged data can cause any error.
-    reason = ' '.join(str(error).split()) or type(error).__name__
-    kind = f'it is {what}; ' if what else ''
-    raise UserError(f'{flag} cannot be read as labels: {kind}{reason:.200}')
-
-
-def _parse(data):
-  """The content of a file: values, or columns."""
-  if data.startswith(b'PK'):
-    return _from_zip(data)
-  if data.startswith(np.lib.format.MAGIC_PREFIX):
-    return _from_npy(data)
-  if data.startswith(b'\x80'):
-    return plain_pickles.load(data)
-  is_utf16 = data.startswith((b'\xff\xfe', b'\xfe\xff'))
-  if file_kinds.what(data) and not is_utf16:
-    raise ValueError('labels are text, JSON, .npz, .npy or .pt')
-  text = data.decode('utf-16' if is_utf16 else 'utf-8-sig')
-  if text.lstrip()[:1] in ('[', '{'):
-    return _from_json(json.loads(text))
-  return _from_text(text)
-
-
-def _from_json(value):
-  """A list, or columns: from lists by key, or objects by row or by column."""
-  if isinstance(value, list) and value and all(
-      isinstance(row, dict) for row in value):
-    if any(set(row) != set(value[0]) for row in value):
-      raise ValueError('its objects do not all have the same keys')
-    return {name: [row[name] for row in value] for name in value[0]}
-  if not isinstance(value, dict):
-    return value
-  if value and all(isinstance(column, dict) for column in value.values()):
-    rows = list(next(iter(value.values())))  # As pandas writes a table.
-    return dict(_named(rows), **{
-        name: [column[row] for row in rows] for name, column in value.items()})
-  if value and not any(isinstance(x, (list, str)) for x in value.values()):
-    return dict(_named(list(value)), **{_LABEL: list(value.values())})
-  return value
-
-
-def _named(rows):
-  """Names of rows as a column: of indices if they are numbers, else of ids."""
-  return {'index' if all(row.isdecimal() for row in rows) else 'path': rows}
-
-
-def _from_text(text):
-  """Columns, in the order of the lines."""
-  first = next((line for line in text.splitlines() if line.strip()), '')
-  separator = max(',;\t', key=first.count)
-  if separator not in first:
-    separator = ' '
-  lines = csv.reader(io.StringIO(text, newline=''), delimiter=separator,
-                     skipinitialspace=True, strict=True)
-  rows = []  # (line number, cells).
-  for cells in lines:
-    cells = [cell.strip() for cell in cells]
-    if separator == ' ':
-      cells = [cell for cell in cells if cell]
-    if any(cells):
-      rows.append((lines.line_num, cells))
-  header = [cell.lower() for cell in rows[0][1]]
-  if any(map(_is_number, header)):
-    if len(header) > 2:
-      raise ValueError('columns without a header are index and label, or path '
-                       f'and label; it has {len(header)}')
-    header = [_LABEL] if len(header) == 1 else [
-        'index' if _is_number(header[0]) else 'path', _LABEL]
-  elif len(rows) == 1:
-    raise ValueError('it has no row of labels')
-  else:
-    del rows[0]
-  if len(set(header)) < len(header):
-    raise ValueError('two of its columns have the same name')
-  for line, cells in rows:
-    if len(cells) != len(header):
-      raise ValueError(f'line {line} does not have {len(header)} cells, '
-                       f'{", ".join(header)}')
-  return dict(zip(header, map(list, zip(*[cells for _, cells in rows]))))
-
-
-def _is_number(cell):
-  try:
-    float(cell)
-    return True
-  except ValueError:
-    return False
-
-
-def _from_npy(data):
-  """An array, or what an array of objects holds."""
-  stream = io.BytesIO(data)
-  np.lib.format.read_magic(stream)
-  if np.lib.format.read_array_header_1_0(stream)[-1].hasobject:
-    return plain_pickles.load(stream.read())
-  return np.load(io.BytesIO(data), allow_pickle=False)
-
-
-def _from_zip(data):
-  """The arrays of an .npz by key, or what torch has saved since 1.6."""
-  with zipfile.ZipFile(io.BytesIO(data)) as archive:
-    if sum(info.file_size for info in archive.infolist()) > _MAX_BYTES:
-      raise ValueError(f'it holds more than {_MAX_BYTES >> 20} MiB')
-    members = {name: archive.read(name) for name in archive.namelist()}
-  for name in members:
-    if os.path.basename(name) == 'data.pkl':
-      return plain_pickles.load(members[name])
-  arrays = {name[:-len('.npy')]: _from_npy(content)
-            for name, content in members.items() if name.endswith('.npy')}
-  if not arrays:
-    raise ValueError(f'it holds {", ".join(sorted(members)):.80}; if it is a '
-                     'workbook, save it as CSV')
-  return arrays

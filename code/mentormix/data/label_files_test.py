@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mentormix.data import label_files
+from mentormix.data import label_formats
 from mentormix.messages import UserError
 
 N = 2000
@@ -89,7 +90,9 @@ def test_written_files_read_back(tmp_path, known):
 @pytest.mark.parametrize('data', [
     json.dumps(WORSE.tolist()), '\ufeff \n' + json.dumps(WORSE.tolist()),
     '\n'.join(map(str, WORSE)), 'label\n' + '\n'.join(map(str, WORSE)),
+    ' '.join(map(str, WORSE)), '# NumPy\n' + '\n'.join(map(str, WORSE)),
     saved(WORSE), saved(WORSE.astype(np.uint8)), saved(WORSE.astype('>i4')),
+    saved(WORSE.astype(float)), saved(WORSE[:, np.newaxis]),
     saved(WORSE.astype(object)), pickle.dumps(WORSE, protocol=2),
     pickle.dumps([np.int64(label) for label in WORSE], protocol=4)])
 def test_labels_without_keys(put, data):
@@ -115,7 +118,9 @@ BY_INDEX = {str(k): int(WORSE[k]) for k in INDEX}
     b'\xfe\xff' + csv_text(INDEX).encode('utf-16-be'),
     csv_text(INDEX).replace('\n', '.0\n').replace('label.0', 'label'),
     json.dumps(BY_INDEX), json.dumps({'label': BY_INDEX}),
-    json.dumps([dict(index=int(k), label=int(WORSE[k])) for k in INDEX])])
+    json.dumps([dict(index=int(k), label=int(WORSE[k])) for k in INDEX]),
+    ''.join(json.dumps(dict(index=int(k), label=int(WORSE[k]))) + '\n'
+            for k in INDEX)])
 def test_labels_by_index(put, data):
   found = label_files.read(put(data))
   np.testing.assert_array_equal(found.labels, WORSE)
@@ -217,6 +222,15 @@ def test_protocol_5(put, wrap):
   assert label_files.read(path, 'list').labels.tolist() == [3]
 
 
+def test_other_keys_may_be_anything(put):
+  path = put(saved({'worse': WORSE, 'name': 'CIFAR-10N', 'id': 3, 'path': None}))
+  found = label_files.read(path, 'worse')
+  assert found.ids is None and not found.has_index
+  path = put(saved({'worse': WORSE, 'clean_label': CLEAN + 0.5}))
+  with pytest.raises(UserError, match='clean_label is not one row of integers'):
+    label_files.read(path, 'worse')
+
+
 def test_an_exact_key_goes_first(put):
   path = put('{"worse": [1], "worse_label": [2]}')
   assert label_files.read(path, 'worse').labels.tolist() == [1]
@@ -230,7 +244,7 @@ def test_an_exact_key_goes_first(put):
     ('[1, 2.5]', 'not one row of integers: float64'),
     ('[1, "x"]', 'not one row'), ('[1, null]', 'entry 1, .* is missing'),
     ('[1, true]', 'not one row of integers: it holds true or false'),
-    ('[[1]]', r'not one row of integers: int64 \[1, 1\]'),
+    ('[[1, 2]]', r'not one row of integers: int64 \[1, 2\]'),
     ('[NaN]', 'float64'), ('[' + '9' * 4000 + ']', 'not one row'),
     ('[1, 2', 'as labels'), ('[' * 100000, 'as labels'),
     ('{"a": [1], "b": [1]}', 'needs --noise_key; its keys are a, b'),
@@ -238,7 +252,7 @@ def test_an_exact_key_goes_first(put):
     ('{"x": "abc"}', ', x is not'), ('{"x": null}', 'entry 0, .* is missing'),
     ('index,label\n0,1\n1,x\n', ", label is .*entry 1, .* is 'x'"),
     ('index,label\n0,1\n1,1.5\n', "entry 1, .* is '1.5'"),
-    ('index,label\n0,1\n1,\n', "entry 1, .* is ''"),
+    ('index,label\n0,1\n1,\n', 'entry 1, .* is missing'),
     ('index,label\n0,1\n1\n', 'line 3 does not have 2 cells, index, label'),
     ('index,label\n0,1,x\n', 'line 2 does not have 2 cells'),
     ('index,label\n0,1\n1,1\n0,1\n', 'are 0 to 1, 2 different ones'),
@@ -254,8 +268,13 @@ def test_an_exact_key_goes_first(put):
      'it is a Git LFS pointer'), (b'\x1f\x8b\x08' + bytes(20), 'a gzip file'),
     (torch_zip(b'').replace(b'data.pkl', b'work.xml'), 'save it as CSV'),
     (b'\xff\xfe', 'as labels'), (b'\x89PNG', 'it is a PNG image'),
-    (saved(np.zeros(3)), 'float64'), (saved(np.zeros(3, bool)), 'bool'),
-    (saved(np.zeros([3, 1], int)), r'int64 \[3, 1\]'),
+    (saved(np.full(3, 0.5)), 'float64'), (saved(np.zeros(3, bool)), 'bool'),
+    (saved(np.full(3, np.inf)), 'float64'),
+    (saved(np.eye(3, dtype=int)), r'int64 \[3, 3\]'),
+    ('index,a\n0,0.5\n1,0.7\n', ", a is .*entry 0, .* is '0.5'; give class ids"),
+    ('index,a,b\n0,0.5,0.1\n', 'has no whole numbers as labels; its keys are'),
+    (',index,label\n0,1,3\n1,0,4\n', "'' and 'index' contradict each other"),
+    ('index,label,x\n0,1,caf\xe9\n'.encode('latin1'), 'neither UTF-8 nor UTF-16'),
     (saved(np.array([1, 2.5], object)), 'not one row of integers'),
     (saved(np.array([[1], [2]], object)), 'not one row of integers'),
     (saved(np.arange(9))[:-1], 'as labels'), (b'PK\x03\x04', 'as labels'),
@@ -305,7 +324,7 @@ def test_malicious_files_do_not_run(put, tmp_path, wrap):
 
 
 def test_sizes_are_bounded(put, monkeypatch):
-  monkeypatch.setattr(label_files, '_MAX_BYTES', 100000)
+  monkeypatch.setattr(label_formats, '_MAX_BYTES', 100000)
   zeros = saved(None, np.savez_compressed, x=np.zeros(200000, np.uint8))
   with pytest.raises(UserError, match='holds more than'):
     label_files.read(put(zeros), 'x')
