@@ -9,21 +9,27 @@ def threshold(loss, p):
   """The simplest MentorNet: 1 where loss < its p-percentile, else 0, [B].
 
   As published, 100 p is truncated to an integer in float64: 0.57 means 56%.
+  This percentile is a constant of the graph, so its division by 100 stays one.
   """
-  return tf.cast(tf.less(loss, percentile(loss, int(100 * p))), tf.float32)
+  rank = loss_traces.nearest_rank(loss.shape.num_elements(), int(100 * p) / 100)
+  return tf.cast(tf.less(loss, _from_top(loss, rank)), tf.float32)
 
 
-def percentile(x, q):
-  """The q-th percentile of `x`, 0 <= q <= 100, by `loss_traces.rank_from_top`.
+def percentile(x, p):
+  """The percentile of `x` by `loss_traces.rank_from_top`.
 
   Args:
     x: [B], with a static shape.
-    q: a number.
+    p: which percentile, 0 to 1.
 
   Returns:
     A scalar.
   """
-  rank = loss_traces.rank_from_top(x.shape.num_elements(), q / 100.0)
+  return _from_top(x, loss_traces.rank_from_top(x.shape.num_elements(), p))
+
+
+def _from_top(x, rank):
+  """The value of this rank in `x`; 0 is the largest."""
   return tf.nn.top_k(x, k=rank + 1).values[rank]
 
 
@@ -81,7 +87,7 @@ class Mentor:
       average = tf.get_variable(
           'loss_average', [], initializer=tf.zeros_initializer(),
           trainable=False)
-      latest = percentile(loss, 100 * self._loss_p)
+      latest = percentile(loss, self._loss_p)
       self.average = AVERAGE_DECAY * average + (1 - AVERAGE_DECAY) * latest
       tf.add_to_collection(tf.GraphKeys.UPDATE_OPS,
                            average.assign(self.average))

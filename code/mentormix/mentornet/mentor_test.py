@@ -70,6 +70,15 @@ def test_threshold(golden, which):
       np.testing.assert_array_equal(session.run(v), golden[key][:, 0], key)
 
 
+def test_the_threshold_divides_by_100():
+  """Unlike `percentile`: of 16 losses, those below the 0.7-percentile are 10."""
+  losses = tf.range(16.0)
+  with tf.Session() as session:
+    v = session.run(mentor_lib.threshold(losses, 0.7))
+    assert session.run(mentor_lib.percentile(losses, 0.7)) == 11
+  np.testing.assert_array_equal(v, [1] * 10 + [0] * 6)
+
+
 def test_example_dropout():
   rates = [0.0] * 50 + [0.25] * 50
   epoch = tf.placeholder(tf.int32, [])
