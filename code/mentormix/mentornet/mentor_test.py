@@ -72,7 +72,7 @@ def test_threshold(golden, which):
 
 
 def test_the_threshold_divides_by_100():
-  """Unlike `percentile`: of 16 losses, those below the 0.7-percentile are 10."""
+  """Unlike `percentile`: 10 of 16 losses are below the 0.7-percentile."""
   losses = tf.range(16.0)
   with tf.Session() as session:
     v = session.run(mentor_lib.threshold(losses, 0.7))
