@@ -196,7 +196,7 @@ def weigh(network, loss, loss_p_percentile, step, max_number_of_steps):
     percent = tf.minimum(schedules.epoch_percent(step, max_number_of_steps),
                          schedules.NUM_EPOCH_PERCENTS - 1)
     return network(mentor.features_of(
-        loss, mentor.percentile(loss, 100 * loss_p_percentile), percent))
+        loss, mentor.percentile(loss, loss_p_percentile), percent))
 
   return mentornet_loading.apply_network(by_loss, loss)
 

@@ -1,7 +1,7 @@
 """Converts between steps, epochs and percentages.
 
-Learning rate and epoch percentage follow the published code to the last bit of
-its float arithmetic; `testdata/` pins them.
+Learning rate and epoch percentage follow the float arithmetic that the
+published code has in a training step; `testdata/` has its numbers.
 """
 from mentormix.messages import UserError
 from mentormix.runtime import tf
@@ -18,11 +18,15 @@ def epoch_percent(step, max_steps):
     max_steps: total number of steps.
 
   Returns:
-    int32 scalar. It is computed in float64 and in this order, as published:
-    three of the 100 boundaries come one step later than in integers.
+    int32 scalar, the float64 product of `step` and 100 / max_steps, rounded
+    down. The published graph is step / max_steps * 100, of which TensorFlow's
+    graph optimizer makes this product when a session runs a step. Of 200,000
+    steps, each has the percentage of integer arithmetic; for some max_steps a
+    boundary comes one step later: after 3 of 12 steps it is 24.
   """
-  fraction = tf.cast(step, tf.float64) / tf.cast(max_steps, tf.float64)
-  return tf.cast(fraction * NUM_EPOCH_PERCENTS, tf.int32)
+  # The product is also what constants and an exported step should give.
+  percents_per_step = 1 / max_steps * NUM_EPOCH_PERCENTS
+  return tf.cast(tf.cast(step, tf.float64) * percents_per_step, tf.int32)
 
 
 def decay_steps(num_examples, batch_size, num_epochs_per_decay):

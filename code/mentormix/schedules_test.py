@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 
+from mentormix import runtime
 from mentormix import schedules
 from mentormix import testing
 from mentormix.messages import UserError
@@ -29,18 +30,73 @@ def test_learning_rate(golden, epochs):
   np.testing.assert_allclose(rates, golden[f'sched/lr_{epochs}ep'], rtol=1e-6)
 
 
+def _published_percent(step, max_steps):
+  """The formula of the published graph."""
+  fraction = tf.cast(step, tf.float64) / tf.cast(max_steps, tf.float64)
+  return tf.cast(fraction * 100, tf.int32)
+
+
+def _fed(percent, steps, max_steps):
+  """The percentages [N] of steps [N] that a session is fed."""
+  with tf.Graph().as_default(), tf.Session() as session:
+    step = tf.placeholder(tf.int64, [None])
+    return session.run(percent(step, max_steps), {step: steps})
+
+
+def _counted(percent, steps, max_steps):
+  """The percentages [N] at these values of the global step, one at a time."""
+  with tf.Graph().as_default(), tf.Session(
+      config=runtime.session_config()) as session:
+    global_step = tf.train.get_or_create_global_step()
+    value = percent(tf.identity(global_step), max_steps)
+    with tf.control_dependencies([value]):
+      train_op = global_step.assign_add(1).op
+    session.run(global_step.initializer)
+    percents = []
+    for step in steps:
+      global_step.load(step, session)
+      percents.append(session.run([value, train_op])[0])
+    return percents
+
+
 @pytest.mark.parametrize('max_steps', [200000, 100000, 39000, 2000])
 def test_epoch_percent_at_every_step(golden, max_steps):
-  published = golden[f'sched/epoch_step_all_{max_steps}']
-  with tf.Session() as session:
-    steps = np.arange(max_steps + 1)
-    percents = session.run(schedules.epoch_percent(tf.constant(steps),
-                                                   max_steps))
-  np.testing.assert_array_equal(percents, published)
-  assert percents[0] == 0 and percents[-1] == 100
-  differs = np.flatnonzero(percents != 100 * steps // max_steps)
+  """As the published graph in a session.
+
+  The golden numbers are those of the division itself, as a graph of constants
+  computes it: there, three of the 100 boundaries come one step later.
+  """
+  steps = np.arange(max_steps + 1)
+  percents = _fed(schedules.epoch_percent, steps, max_steps)
+  np.testing.assert_array_equal(percents, 100 * steps // max_steps)
   np.testing.assert_array_equal(
-      differs, golden[f'sched/epoch_step_differs_from_integer_{max_steps}'])
+      percents, _fed(_published_percent, steps, max_steps))
+  later = golden[f'sched/epoch_step_differs_from_integer_{max_steps}']
+  assert len(later) == 3
+  percents[later] -= 1
+  np.testing.assert_array_equal(percents,
+                                golden[f'sched/epoch_step_all_{max_steps}'])
+
+
+@pytest.mark.parametrize('max_steps,steps,expected', [
+    (200000, [57999, 58000, 114000, 116000, 199999], [28, 29, 57, 58, 99]),
+    (12, [0, 2, 3, 6, 9, 11], [0, 16, 24, 49, 74, 91]),
+    (3, [0, 1, 2, 3], [0, 33, 66, 99])])
+def test_epoch_percent_of_a_training_step(max_steps, steps, expected):
+  for percent in schedules.epoch_percent, _published_percent:
+    assert _counted(percent, steps, max_steps) == expected
+  with tf.Session() as session:  # Of a checkpoint, the step is a constant.
+    assert session.run([schedules.epoch_percent(step, max_steps)
+                        for step in steps]) == expected
+
+
+def test_epoch_percent_for_any_number_of_steps():
+  for max_steps in np.random.RandomState(0).randint(1, 400000, 20).tolist():
+    steps = np.arange(101) * max_steps // 100
+    steps = np.concatenate([steps, np.minimum(steps + 1, max_steps)])
+    np.testing.assert_array_equal(
+        _fed(schedules.epoch_percent, steps, max_steps),
+        _fed(_published_percent, steps, max_steps))
 
 
 def test_weight_average_decay(golden):

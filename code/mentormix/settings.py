@@ -110,8 +110,10 @@ TRAIN_SETTINGS = (
             'or the Python file of a curriculum, which uses its formula '
             'directly.', per_task=True),
     Setting('example_dropout_rates', '0.0,100',
-            'Share of the examples whose weight is set to zero, as '
-            'rate,percent,rate,percent,... over 100 percent of the training.'),
+            'Share of each batch whose weights are set to zero, as '
+            'rate,percent,rate,percent,... over 100 percent of the training. '
+            'int(batch_size * (1 - rate)) random weights are kept (as '
+            'published).'),
     Setting('burn_in_epoch', 0,
             'All weights are 1 while the training percentage is below '
             'burn_in_epoch - 1 (as published).', at_least=0, at_most=100),

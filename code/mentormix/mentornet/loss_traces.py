@@ -160,17 +160,39 @@ def _parse(row):
   return row['sample_id'], min(int(percent), 99), int(noisy), int(clean), loss
 
 
-def rank_from_top(count, p):
-  """Rank of a percentile by nearest rank, as published; 0 is the largest.
+def nearest_rank(count, share):
+  """Rank below which a share of numbers is, counted from the top; an int.
 
-  Ranks are rounded half to even. Counted from the bottom, ties would round the
-  other way.
+  Ranks are rounded half to even (published code). Counted from the bottom, ties
+  would round the other way.
 
   Args:
     count: how many numbers there are.
-    p: which percentile, 0 to 1.
+    share: float64, 0 to 1.
+
+  Returns:
+    From 0, the largest number, to count - 1.
   """
-  return int(np.round((count - 1) * (1 - p)))
+  return int(np.round((count - 1) * (1 - share)))
+
+
+def rank_from_top(count, p):
+  """Rank of a percentile of losses, counted from the top (published code).
+
+  The published code looks `p` up as float32, multiplies it by 100 in float32
+  and divides it by 100 in float64. When a session runs a step, TensorFlow's
+  graph optimizer makes a product of this division. The difference decides ties:
+  of 16 losses, 0.7 is the rank 4.
+
+  Args:
+    count: how many losses there are.
+    p: which percentile, 0 to 1.
+
+  Returns:
+    As `nearest_rank`.
+  """
+  percent = np.float64(np.float32(p) * np.float32(100))
+  return nearest_rank(count, percent * (1 / 100))
 
 
 def percentile(losses, p):

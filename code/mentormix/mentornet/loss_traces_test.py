@@ -4,6 +4,7 @@ import os
 import numpy as np
 import pytest
 
+from mentormix import runtime
 from mentormix.data import noise
 from mentormix.mentornet import loss_traces
 from mentormix.mentornet import mentor
@@ -133,14 +134,74 @@ def test_other_columns_and_orders_do_not_matter(tmp_path):
   np.testing.assert_array_equal(traces.v_star(), np.arange(10) % 2)
 
 
+SIZES = [*range(2, 301), 512, 1024]
+
+
+def _published_ranks(size, p):
+  """Ranks of float32 percentiles p [N], as in tf.contrib.distributions."""
+  percent = (np.asarray(p, np.float32) * np.float32(100)).astype(np.float64)
+  # TensorFlow's graph optimizer multiplies by the reciprocal of 100.
+  above = np.float64(1) - percent * np.reciprocal(np.float64(100))
+  index = np.rint(np.float64(size - 1) * above).astype(np.int32)
+  return np.clip(index, 0, size - 1)
+
+
+def test_ranks_are_published():
+  """All batch sizes and percentiles; 97 would differ in float64 alone."""
+  percentiles = [k / 100 for k in range(101)]
+  plain = []
+  for size in SIZES:
+    ranks = [loss_traces.rank_from_top(size, p) for p in percentiles]
+    np.testing.assert_array_equal(ranks, _published_ranks(size, percentiles))
+    plain += [(size, p) for p, rank in zip(percentiles, ranks)
+              if rank != round((size - 1) * (1 - p))]
+  assert len(plain) == 97
+  assert not {25, 32, 64, 100, 128, 512, 1024} & {size for size, _ in plain}
+  assert {(16, 0.7), (96, 0.7), (256, 0.7)} <= set(plain)
+  losses = np.arange(16, dtype=np.float32)
+  assert loss_traces.percentile(losses, 0.7) == 11
+  with tf.Graph().as_default(), tf.Session() as session:
+    assert session.run(mentor.percentile(tf.constant(losses), 0.7)) == 11
+
+
+@pytest.mark.parametrize('size', [6, 16, 25, 96, 128, 256])
+def test_ranks_in_a_session(size):
+  """The published formula as a graph: the percentile comes from a table."""
+  table = tf.constant([k / 100 for k in range(101)])
+  with tf.Session(graph=table.graph) as session:
+    at = tf.placeholder(tf.int32, [None])
+    percent = tf.cast(tf.gather(table, at) * 100, tf.float64)
+    index = tf.round(tf.cast(size - 1, tf.float64) * (1. - percent / 100.))
+    ranks = session.run(index, {at: np.arange(101)})
+  np.testing.assert_array_equal(
+      ranks, [loss_traces.rank_from_top(size, k / 100) for k in range(101)])
+
+
+@pytest.mark.skipif(not runtime.IS_1_15, reason='2.x has no contrib')
+def test_ranks_of_the_published_function():
+  from tensorflow.contrib import distributions
+  table = tf.constant([k / 100 for k in range(101)])
+  with tf.Session(graph=table.graph) as session:
+    at, losses = tf.placeholder(tf.int32, []), tf.placeholder(tf.float32)
+    value = distributions.percentile(losses, tf.gather(table, at) * 100)
+    run = session.make_callable(value, [losses, at])
+    # A constant, as in the threshold MentorNet, is divided.
+    assert session.run(distributions.percentile(losses, 70),
+                       {losses: np.arange(16)}) == 10
+    for size in SIZES[::10]:
+      below = np.arange(size, dtype=np.float32)
+      assert [run(below, k) for k in range(101)] == [
+          loss_traces.percentile(below, k / 100) for k in range(101)]
+
+
 def test_percentile_is_that_of_the_mentornet():
   random = np.random.RandomState(0)
-  for size in (1, 2, 7, 32, 128):
+  for size in (1, 2, 7, 16, 32, 128):
     losses = random.randint(0, 9, size=size).astype(np.float32)
     for p in (0.0, 0.25, 0.5, 0.57, 0.7, 1.0):
       with tf.Graph().as_default(), tf.Session() as session:
         expected = session.run(
-            mentor.percentile(tf.constant(losses), 100 * p))
+            mentor.percentile(tf.constant(losses), p))
       assert loss_traces.percentile(losses, p) == expected
 
 

@@ -9,21 +9,27 @@ def threshold(loss, p):
   """The simplest MentorNet: 1 where loss < its p-percentile, else 0, [B].
 
   As published, 100 p is truncated to an integer in float64: 0.57 means 56%.
+  This percentile is a constant of the graph, so its division by 100 stays one.
   """
-  return tf.cast(tf.less(loss, percentile(loss, int(100 * p))), tf.float32)
+  rank = loss_traces.nearest_rank(loss.shape.num_elements(), int(100 * p) / 100)
+  return tf.cast(tf.less(loss, _from_top(loss, rank)), tf.float32)
 
 
-def percentile(x, q):
-  """The q-th percentile of `x`, 0 <= q <= 100, by `loss_traces.rank_from_top`.
+def percentile(x, p):
+  """The percentile of `x` by `loss_traces.rank_from_top`.
 
   Args:
     x: [B], with a static shape.
-    q: a number.
+    p: which percentile, 0 to 1.
 
   Returns:
     A scalar.
   """
-  rank = loss_traces.rank_from_top(x.shape.num_elements(), q / 100.0)
+  return _from_top(x, loss_traces.rank_from_top(x.shape.num_elements(), p))
+
+
+def _from_top(x, rank):
+  """The value of this rank in `x`; 0 is the largest."""
   return tf.nn.top_k(x, k=rank + 1).values[rank]
 
 
@@ -61,10 +67,11 @@ class Mentor:
       epoch_percent: int32 scalar, percentage of training that is done.
       loss_p_percentile: the percentile of the losses to average, 0 to 1.
       burn_in_epoch: v = 1 while epoch_percent < burn_in_epoch - 1.
-      dropout_rates: 100 rates, one for each epoch percentage, or None.
+      dropout_rates: 100 rates, one for each epoch percentage, or None. Of B
+        weights, exactly int(B * (1 - rate)) are kept (published code).
       name: of the variable scope.
-      uniform: a callable, shape -> numbers from [0, 1), which decide which
-        weights are dropped.
+      uniform: a callable, shape -> numbers from [0, 1), whose order decides
+        which weights are kept.
     """
     self._network = network
     self._epoch_percent = epoch_percent
@@ -81,21 +88,26 @@ class Mentor:
       average = tf.get_variable(
           'loss_average', [], initializer=tf.zeros_initializer(),
           trainable=False)
-      latest = percentile(loss, 100 * self._loss_p)
+      latest = percentile(loss, self._loss_p)
       self.average = AVERAGE_DECAY * average + (1 - AVERAGE_DECAY) * latest
       tf.add_to_collection(tf.GraphKeys.UPDATE_OPS,
                            average.assign(self.average))
       v = self._network(features_of(loss, self.average, self._epoch_percent))
       v = tf.cond(self._epoch_percent < self._burn_in_epoch - 1,
                   lambda: tf.ones_like(v), lambda: v)
-      return self._drop(v)
+      return self._drop(v, loss.shape.num_elements())
 
-  def _drop(self, v):
-    """Sets a random share of the weights to zero."""
+  def _drop(self, v, batch_size):
+    """Keeps int(B * (1 - rate)) random weights, sets the others to zero.
+
+    The product is computed in float64. For rates in whole percents, float32
+    gives the same at B = 32, 64, 128 or 256, but not at 25 or 100.
+    """
     if not self._dropout_rates or not any(self._dropout_rates):
       return v
-    last = len(self._dropout_rates) - 1
-    rate = tf.gather(tf.constant(self._dropout_rates, tf.float32),
-                     tf.minimum(self._epoch_percent, last))
-    kept = self._uniform(tf.shape(v)) >= rate
-    return v * tf.cast(kept, tf.float32)
+    kept = [int(batch_size * (1 - rate)) for rate in self._dropout_rates]
+    num_kept = tf.gather(tf.constant(kept),
+                         tf.minimum(self._epoch_percent, len(kept) - 1))
+    # What sorts random numbers is a random permutation of 0 to B - 1.
+    places = tf.argsort(self._uniform([batch_size]))
+    return v * tf.cast(places < num_kept, tf.float32)

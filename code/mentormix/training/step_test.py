@@ -128,6 +128,17 @@ def test_weight_decay_is_off_with_a_second_weighting(settings, decays,
   assert (loss > 1000) == decays
 
 
+def test_weight_decay_of_mentornet_does_not_depend_on_its_weights(monkeypatch):
+  """Equation 1 of the MentorNet paper. Without any example, it is all."""
+  monkeypatch.setitem(globals(), '_half', lambda features: 0 * features[:, 0])
+  step = _build(method='mentornet')
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    loss, v, decay = session.run([step.loss, step.v, resnet.weight_decay()])
+  assert not v.any() and loss > 0
+  np.testing.assert_allclose(loss, decay, rtol=1e-6)
+
+
 def _losses(steps, **settings):
   """The loss before each of some steps from the same weights."""
   tf.reset_default_graph()
