@@ -6,7 +6,8 @@ full disk an empty file. An error message that says so saves a search.
 import re
 
 _KINDS = (  # Pattern at the beginning, what the file is.
-    (rb'\s*<(?i:!doctype html|html|head|body|\?xml)', 'a web page'),
+    (rb'\s*<(?i:!doctype html|html|head|body)', 'a web page'),
+    (rb'\s*<(?:\?xml|svg)', 'an XML file, such as an SVG drawing'),
     (rb'version https://git-lfs', 'a Git LFS pointer (run git lfs pull)'),
     (rb'\xd0\xcf\x11\xe0', 'a Windows file such as Thumbs.db or an old Excel '
                            'workbook'),
@@ -14,6 +15,7 @@ _KINDS = (  # Pattern at the beginning, what the file is.
     (rb'GIF8', 'a GIF image'), (rb'RIFF....WEBP', 'a WebP image'),
     (rb'II\*\0|MM\0\*', 'a TIFF image'), (rb'....ftyp(?:avif|heic|heix|mif1)',
                                           'a HEIF or AVIF image'),
+    (rb'....ftyp', 'a video'), (rb'RIFF....AVI ', 'a video'),
     (rb'\x1f\x8b', 'a gzip file'), (rb'BZh', 'a bzip2 file'),
     (rb'\xfd7zXZ', 'an xz file'), (rb'7z\xbc\xaf', 'a 7z archive'),
     (rb'Rar!', 'a RAR archive'), (rb'PK\x03\x04', 'a zip archive'),

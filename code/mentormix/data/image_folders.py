@@ -1,6 +1,6 @@
 """Custom images, in one folder for each class.
 
-    DIR/train/<class>/<any name>     PNG, JPEG, WebP, BMP, GIF or TIFF
+    DIR/train/<class>/<any name>     PNG, JPEG, WebP, BMP, GIF, TIFF or PPM
     DIR/val/<class>/<any name>
 
 Classes are numbered in the order of the sorted names of train's folders, by
@@ -30,7 +30,7 @@ from mentormix.data import image_set
 from mentormix.messages import log, UserError
 
 _MAX_BYTES = 100 << 20  # Of one file.
-_FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP', 'GIF', 'TIFF')
+_FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM')
 _OF_WINDOWS = ('thumbs.db', 'desktop.ini')
 _MOST_NAMED = 20  # Bad files.
 

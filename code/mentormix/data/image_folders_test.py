@@ -174,6 +174,8 @@ def test_layout(folder):
     (b'\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1', 'a Windows file such as Thumbs.db'),
     (bytes(4) + b'ftypavif' + bytes(8), 'a HEIF or AVIF image'),
     (b'PK\x03\x04' + bytes(30), 'it is a zip archive'),
+    (b'<?xml version="1.0"?><svg>', 'an XML file, such as an SVG drawing'),
+    (bytes(4) + b'ftypisom' + bytes(8), 'it is a video'),
     (b'\x89PNG\r\n\x1a\n', ''), (b'\xff\xd8\xff', ''),
     (encoded('PNG')[:200], ''), (encoded('JPEG')[:800], '')])
 def test_files_that_are_not_images(folder, data, words):
@@ -185,7 +187,7 @@ def test_files_that_are_not_images(folder, data, words):
   assert '0x' not in str(caught.value)
 
 
-@pytest.mark.parametrize('kind', ['BMP', 'GIF', 'WEBP', 'TIFF'])
+@pytest.mark.parametrize('kind', ['BMP', 'GIF', 'WEBP', 'TIFF', 'PPM'])
 def test_other_kinds_of_images_are_read(folder, kind):
   (folder / 'val' / 'dog' / 'x.jpg').write_bytes(encoded(kind))
   images = read(folder)
