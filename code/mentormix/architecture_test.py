@@ -33,11 +33,12 @@ KNOW_THE_LOSS = {'training', 'accelerator'}
 # where there is no TensorFlow.
 WITHOUT_TENSORFLOW = [
     'mentormix.' + name for name in (
-        'command', 'config', 'figures', 'files', 'messages', 'presets',
-        'progress', 'settings', 'signals', 'accelerator.jax_benchmark',
+        'command', 'config', 'figures', 'file_kinds', 'files', 'messages',
+        'presets', 'progress', 'settings', 'signals', 'accelerator.jax_benchmark',
         'accelerator.jax_files', 'accelerator.jax_runner', 'cluster.roles',
         'cluster.watch', 'data.cifar_archive', 'data.digits', 'data.download',
-        'data.image_folders', 'data.image_set', 'data.label_files',
+        'data.image_folders', 'data.image_set', 'data.label_checks',
+        'data.label_files', 'data.label_formats',
         'data.noise', 'data.noise_facts', 'data.plain_pickles',
         'evaluation.results', 'mentornet.curriculum', 'mentornet.loss_traces',
         'mentornet.pictures')]
