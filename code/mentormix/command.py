@@ -2,8 +2,9 @@
 
 Exit codes: 0 finished; 1 failed while running (the line says why); 2 bad input,
 nothing was started; 128 + n stopped by signal n after saving (129 SIGHUP, 130
-Ctrl-C, 143 SIGTERM).
+Ctrl-C, 143 SIGTERM), or because the reader of its output has gone (141).
 """
+import os
 import signal
 import sys
 
@@ -25,12 +26,33 @@ def run(define_flags, main):
     define_flags: defines the flags of the command.
     main: a callable without arguments; its result, if any, is the exit code.
   """
+  _open_standard_streams()
   define_flags()
   # An installed command is not the main module, but its --help has to list its
   # flags, too.
   for flag in flags.FLAGS.get_flags_for_module(main.__module__):
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-  app.run(lambda argv: _call(main), flags_parser=_parse_flags)
+  try:
+    try:
+      app.run(lambda argv: _call(main), flags_parser=_parse_flags)
+    finally:  # The command may have ended before its output was written.
+      sys.stdout.flush()
+  except BrokenPipeError:  # As in `| head`, which is not an error.
+    messages.discard(sys.stdout)
+    sys.exit(messages.CLOSED)
+
+
+def _open_standard_streams():
+  """Lets stdin, stdout and stderr lead nowhere where they are closed (>&-).
+
+  Otherwise Python has None there, and the next file would get their number.
+  """
+  number = 0
+  while number <= 2:
+    number = os.open(os.devnull, os.O_RDWR)
+  os.close(number)
+  sys.stdout = sys.stdout or open(1, 'w', closefd=False)
+  sys.stderr = sys.stderr or open(2, 'w', closefd=False)
 
 
 def define_settings(settings):
@@ -92,6 +114,8 @@ def _call(main):
     _exit(error, messages.BAD_INPUT)
   except messages.RunError as error:
     _exit(error, messages.FAILED)
+  except BrokenPipeError:  # `run` handles it.
+    raise
   except OSError as error:  # A full disk is not a bug.
     _exit(f'{error}; fix that, then rerun the same command', messages.FAILED)
   except KeyboardInterrupt:
