@@ -28,8 +28,9 @@ def run(define_flags, main):
   """
   _open_standard_streams()
   define_flags()
-  # An installed command is not the main module, but its --help has to list its
-  # flags, too.
+  # An installed command is not the main module, but its --help has to explain
+  # it and list its flags, too.
+  sys.modules['__main__'].__doc__ = sys.modules[main.__module__].__doc__
   for flag in flags.FLAGS.get_flags_for_module(main.__module__):
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
   try:

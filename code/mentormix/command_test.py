@@ -85,8 +85,10 @@ def test_the_result_is_the_exit_code():
   assert _run('--name=stopped').code == 143
 
 
-def test_help_lists_the_flags():
+def test_help_explains_the_command_and_lists_its_flags():
+  """Also where another module is the main one, as for an installed command."""
   out = _run('--help').out
+  assert out.startswith(__doc__)
   assert 'A size.' in out and '--rate' in out
 
 
