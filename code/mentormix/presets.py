@@ -48,7 +48,8 @@ _CPU_UNKNOWN_LEVEL = 0.4  # What is assumed where the level is not known.
 
 _BURN_IN_EPOCH = 10
 _MENTORNET = os.path.join('mentornet_models', 'mentornet_pd')
-_ROOT = os.path.join(os.path.dirname(__file__), os.pardir, os.pardir)
+_PACKAGE = os.path.dirname(os.path.abspath(__file__))
+_ROOT = os.path.dirname(os.path.dirname(_PACKAGE))
 
 # Clean test accuracy in percent at 0.2, 0.4, 0.6, 0.8: paper, published code.
 LEVELS = (0.2, 0.4, 0.6, 0.8)
@@ -105,10 +106,12 @@ def fill(config, preset, given):
 
 
 def _mentornet_dir():
-  """Path of the MentorNet of the repository, from any working directory."""
-  elsewhere = os.path.normpath(os.path.join(os.path.abspath(_ROOT), _MENTORNET))
-  return (elsewhere if os.path.isdir(elsewhere)
-          and not os.path.isdir(_MENTORNET) else _MENTORNET)
+  """Path of the MentorNet: here, in the repository or as installed."""
+  for directory in ('', _ROOT, _PACKAGE):
+    path = os.path.join(directory, _MENTORNET)
+    if os.path.isdir(path):
+      return path
+  return _MENTORNET
 
 
 def _noise_level(data_dir, facts):
