@@ -39,8 +39,9 @@ def main():
   """Flags -> graph -> modules, state and data."""
   args = flags.FLAGS
   path = os.path.normpath(args.output_dir)
-  config = command.train_config()._replace(train_log_dir=path)
+  config = command.train_config()._replace(train_log_dir='unused')
   config_lib.validate(config)
+  config = config._replace(train_log_dir=path)
   if config.sync_replicas:
     raise UserError('--sync_replicas: an exported step runs in one process; '
                     'remove this flag')

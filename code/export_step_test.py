@@ -69,6 +69,7 @@ def test_files(digits, tmp_path):
 @pytest.mark.parametrize('settings,named', [
     (dict(output_dir=''), 'output_dir'),
     (dict(output_dir='/dev/null'), '--output_dir=/dev/null'),
+    (dict(output_dir='/proc/a[1]/b'), '--output_dir'),
     (dict(trained_mentornet_dir=''), '--trained_mentornet_dir'),
     (dict(trained_mentornet_dir='v_star:self_paced'), 'train_mentornet.py'),
     (dict(batch_size=10000), '--batch_size=10000'),
