@@ -85,6 +85,8 @@ def fill(config, preset, given):
       and isinstance(facts.get('dataset_name'), str)):
     config = config._replace(dataset_name=facts['dataset_name'])
   level = _noise_level(config.data_dir, facts)
+  noise = (f'an unknown noise level (assumed: {_CPU_UNKNOWN_LEVEL:g})'
+           if level is None else f'noise {level:g}')
   settings = dict(burn_in_epoch=_BURN_IN_EPOCH,
                   trained_mentornet_dir=_mentornet_dir())
   if preset == PUBLISHED:
@@ -102,7 +104,7 @@ def fill(config, preset, given):
   words = ' '.join(f'--{name}={value}'
                    for name, value in sorted(settings.items()))
   return config._replace(**settings), (
-      f'--preset={preset}, {config.dataset_name} at noise {level:g}: {words}')
+      f'--preset={preset}, {config.dataset_name} at {noise}: {words}')
 
 
 def _mentornet_dir():

@@ -140,8 +140,9 @@ def test_the_noise_is_not_known(tmp_path, facts, name):
   directory = tmp_path / '0'  # Of custom images, the name says nothing.
   directory.mkdir()
   (directory / 'noise.json').write_text(json.dumps(facts))
-  config, _ = _fill(directory, 'cpu')
+  config, line = _fill(directory, 'cpu')
   assert (config.dataset_name, config.loss_p_percentile) == (name, 0.6)
+  assert f', {name} at an unknown noise level (assumed: 0.4): ' in line
 
 
 def test_published_accuracy():
