@@ -17,6 +17,7 @@ Needs TensorFlow 2.x and no accelerator. Exit codes: 0 finished, 1 failed, 2 bad
 input.
 """
 import os
+import shlex
 
 from absl import flags
 
@@ -55,7 +56,8 @@ def main():
   runtime.select_device('')
   with files.new_directory(path) as directory:
     stablehlo.export(config, directory)
-  log(f'{path}: ready for code/run_exported.py --exported_dir={path}')
+  log(f'{path}: ready for code/run_exported.py '
+      f'{shlex.quote(f"--exported_dir={path}")}')
 
 
 def cli():

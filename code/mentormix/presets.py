@@ -5,6 +5,7 @@ for its data set and noise level. `published_accuracy` gives the figures to
 compare with. No TensorFlow here.
 """
 import os
+import shlex
 import typing
 
 from mentormix import config as config_lib
@@ -101,7 +102,7 @@ def fill(config, preset, given):
   settings = {name: value for name, value in settings.items()
               if name not in given and name not in unused}
   settings['dataset_name'] = config.dataset_name
-  words = ' '.join(f'--{name}={value}'
+  words = ' '.join(shlex.quote(f'--{name}={value}')
                    for name, value in sorted(settings.items()))
   return config._replace(**settings), (
       f'--preset={preset}, {config.dataset_name} at {noise}: {words}')

@@ -1,6 +1,7 @@
 """The published rows, what a preset fills in, and where it must not."""
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -113,6 +114,10 @@ def test_it_finds_the_mentornet_from_everywhere(tmp_path, monkeypatch):
   assert found() == os.path.join(ROOT, 'mentornet_models', 'mentornet_pd')
   monkeypatch.setattr(presets, '_ROOT', str(tmp_path / 'python3.7'))
   assert found() == str(package / 'mentornet_models' / 'mentornet_pd')
+  monkeypatch.setattr(presets, '_PACKAGE', str(package) + ' of me')
+  package.rename(str(package) + ' of me')
+  _, line = _fill('0.4', 'cpu', dataset_name='digits')
+  assert f'--trained_mentornet_dir={found()}' in shlex.split(line)
   (tmp_path / 'mentornet_models' / 'mentornet_pd').mkdir(parents=True)
   assert found() == os.path.join('mentornet_models', 'mentornet_pd')
 
