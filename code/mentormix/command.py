@@ -54,6 +54,8 @@ def _open_standard_streams():
   os.close(number)
   sys.stdout = sys.stdout or open(1, 'w', closefd=False)
   sys.stderr = sys.stderr or open(2, 'w', closefd=False)
+  if sys.stdout.errors == 'strict':  # A locale may lack some characters.
+    sys.stdout.reconfigure(errors='backslashreplace')
 
 
 def define_settings(settings):
@@ -99,6 +101,12 @@ def train_config():
 
 def _parse_flags(argv):
   try:
+    for text in argv + [os.getcwd()]:
+      _check_encoding(text)
+  except OSError as error:
+    _exit(f'the working directory cannot be used ({error.strerror}); change to '
+          'another', messages.BAD_INPUT)
+  try:
     rest = flags.FLAGS(argv)
   except flags.Error as error:
     _exit(f'{error}; see --help', messages.BAD_INPUT)
@@ -106,6 +114,17 @@ def _parse_flags(argv):
     _exit(f'unexpected argument {rest[1]!r} (flags start with --); see --help',
           messages.BAD_INPUT)
   return rest
+
+
+def _check_encoding(text):
+  """Ends the command unless Python and TensorFlow, by UTF-8, see one path."""
+  encoding = sys.getfilesystemencoding()
+  if os.fsencode(text) != text.encode('utf-8', 'replace'):
+    fault = ('is not valid UTF-8; rename that file or directory'
+             if encoding == 'utf-8' else
+             f'cannot be used in this locale, whose encoding is {encoding}; '
+             'set LC_ALL=C.UTF-8')
+    _exit(f'{text!a} {fault}', messages.BAD_INPUT)
 
 
 def _call(main):

@@ -85,6 +85,29 @@ def test_the_result_is_the_exit_code():
   assert _run('--name=stopped').code == 143
 
 
+@pytest.mark.parametrize('environment,argument,code,message', [
+    ('LC_ALL=C', 'ä'.encode(), 0, ''),
+    ('LC_ALL=POSIX', 'ä'.encode(), 0, ''),
+    ('PYTHONIOENCODING=ascii', 'ä'.encode(), 0, ''),
+    ('LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0', 'ä'.encode(), 2,
+     r"'--name=\\udcc3\\udca4' cannot .* is (us-)?ascii; set LC_ALL=C.UTF-8$"),
+    ('LC_ALL=C', b'\xff', 2, r"'--name=\\udcff' is not valid UTF-8; rename")])
+def test_paths_of_any_locale(environment, argument, code, message):
+  program = (
+      'import sys; sys.path.insert(0, sys.argv.pop(1))\n'
+      'from absl import flags\nfrom mentormix import command\n'
+      'command.run(lambda: flags.DEFINE_string("name", "", ""), '
+      'lambda: print(flags.FLAGS.name))')
+  environment = dict(pair.split('=') for pair in environment.split())
+  finished = subprocess.run(
+      [sys.executable, '-c', program, testing.CODE, b'--name=' + argument],
+      env=dict(os.environ, **environment), stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE, universal_newlines=True)
+  assert finished.returncode == code, finished.stderr
+  assert finished.stderr.count('\n') == (code != 0)
+  assert re.search(message, finished.stderr)
+
+
 def test_help_explains_the_command_and_lists_its_flags():
   """Also where another module is the main one, as for an installed command."""
   out = _run('--help').out
