@@ -6,8 +6,8 @@
 Writes checkpoints, summaries and config.json to --train_log_dir. The same
 command resumes from the newest checkpoint. Evaluate with cifar_eval.py in a
 separate process. SIGUSR1 saves a checkpoint at once. Exit codes: 0 trained, 1
-failed, 2 bad input; 129, 130 or 143 stopped by SIGHUP, Ctrl-C or SIGTERM after
-a checkpoint.
+failed, 2 bad input; 129, 130, 143 or 141 stopped after a checkpoint: by SIGHUP,
+Ctrl-C or SIGTERM, or because whatever read its output has gone.
 
 To use several machines or GPUs, run this command once for each task of a
 cluster, with TF_CONFIG in the environment or with --job_name, --task,

@@ -17,6 +17,7 @@ Needs TensorFlow 2.x and no accelerator. Exit codes: 0 finished, 1 failed, 2 bad
 input.
 """
 import os
+import shlex
 
 from absl import flags
 
@@ -39,8 +40,9 @@ def main():
   """Flags -> graph -> modules, state and data."""
   args = flags.FLAGS
   path = os.path.normpath(args.output_dir)
-  config = command.train_config()._replace(train_log_dir=path)
+  config = command.train_config()._replace(train_log_dir='unused')
   config_lib.validate(config)
+  config = config._replace(train_log_dir=path)
   if config.sync_replicas:
     raise UserError('--sync_replicas: an exported step runs in one process; '
                     'remove this flag')
@@ -54,7 +56,8 @@ def main():
   runtime.select_device('')
   with files.new_directory(path) as directory:
     stablehlo.export(config, directory)
-  log(f'{path}: ready for code/run_exported.py --exported_dir={path}')
+  log(f'{path}: ready for code/run_exported.py '
+      f'{shlex.quote(f"--exported_dir={path}")}')
 
 
 def cli():

@@ -1,6 +1,7 @@
 """What export_step.py writes and refuses."""
 import json
 import os
+import shlex
 
 import export_step
 import numpy as np
@@ -26,14 +27,16 @@ def test_1_15_cannot(digits, tmp_path):
 
 @pytest.mark.skipif(runtime.IS_1_15, reason='1.15 cannot write StableHLO')
 def test_files(digits, tmp_path):
-  code, out, err = _export(digits, tmp_path, example_dropout_rates='0.5,100')
+  path = tmp_path / 'my step'
+  code, out, err = _export(digits, tmp_path, example_dropout_rates='0.5,100',
+                           output_dir=path)
   assert code == 0, err
-  assert f'--exported_dir={tmp_path / "out"}' in out
-  assert sorted(os.listdir(str(tmp_path / 'out'))) == [
+  assert shlex.split(out)[-1] == f'--exported_dir={path}'
+  assert sorted(os.listdir(str(path))) == [
       'augment.stablehlo', 'data.npz', 'noise.json', 'state.npz', 'step.json',
       'step.stablehlo']
-  description = json.loads((tmp_path / 'out' / 'step.json').read_text())
-  with np.load(str(tmp_path / 'out' / 'data.npz')) as arrays:
+  description = json.loads((path / 'step.json').read_text())
+  with np.load(str(path / 'data.npz')) as arrays:
     images, labels = arrays['images'], arrays['labels']
     noisy = np.mean(labels != arrays['clean_labels'])
   assert images.shape == (len(labels), 32, 32, 3) and images.dtype == np.uint8
@@ -41,7 +44,7 @@ def test_files(digits, tmp_path):
   assert config_lib.TrainConfig(**description['settings']) == (
       config_lib.TrainConfig(**testing.train_settings(
           digits, batch_size=8, example_dropout_rates='0.5,100',
-          train_log_dir=str(tmp_path / 'out'))))
+          train_log_dir=str(path))))
   assert description['num_examples'] == len(labels)
   step = description['step']
   draws = [{k: v for k, v in row.items() if k not in ('name', 'kind', 'dtype')}
@@ -51,7 +54,7 @@ def test_files(digits, tmp_path):
       uniform, dict(distribution='gumbel', shape=[8, 8]),
       dict(distribution='beta', alpha=8.0, shape=[8]), uniform]
   state = [row['name'] for row in step['arguments'] if row['kind'] == 'state']
-  with np.load(str(tmp_path / 'out' / 'state.npz')) as arrays:
+  with np.load(str(path / 'state.npz')) as arrays:
     assert sorted(arrays) == sorted(state)
   # Every variable changes in a step.
   assert [row['name'] for row in step['results']][2:] == state
@@ -69,6 +72,7 @@ def test_files(digits, tmp_path):
 @pytest.mark.parametrize('settings,named', [
     (dict(output_dir=''), 'output_dir'),
     (dict(output_dir='/dev/null'), '--output_dir=/dev/null'),
+    (dict(output_dir='/proc/a[1]/b'), '--output_dir'),
     (dict(trained_mentornet_dir=''), '--trained_mentornet_dir'),
     (dict(trained_mentornet_dir='v_star:self_paced'), 'train_mentornet.py'),
     (dict(batch_size=10000), '--batch_size=10000'),

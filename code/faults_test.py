@@ -41,19 +41,21 @@ DATA, INDEX = '.data-00000-of-00001', '.index'
 class Process:
   """A command in a process of its own; its output goes to files."""
 
-  def __init__(self, args, log, before=()):
+  def __init__(self, args, log, before=(), stdout=None):
     """Starts it.
 
     Args:
       args: the script's path and its flags.
       log: path of the files for the output, without their endings.
       before: words before the command line, such as nohup.
+      stdout: where it prints to instead.
     """
     self._log = str(log)
     with open(self._log + '.out', 'w') as out, \
         open(self._log + '.err', 'w') as err:
       self._process = subprocess.Popen(
-          [*before, sys.executable, *map(str, args)], stdout=out, stderr=err,
+          [*before, sys.executable, *map(str, args)],
+          stdout=stdout or out, stderr=err,
           env=dict(os.environ, **ONE_THREAD), preexec_fn=_default_signals)
     self.pid = self._process.pid
     self.send = self._process.send_signal
@@ -106,20 +108,20 @@ class Run:
     self.results = os.path.join(self.eval_dir, results_lib.FILE)
     self._processes = []
 
-  def _start(self, script, settings, before=()):
+  def _start(self, script, settings, before=(), stdout=None):
     log = f'{self._logs}-log{len(self._processes)}'
     self._processes.append(Process(
         [os.path.join(testing.CODE, script), *testing.to_flags(**settings)],
-        log, before))
+        log, before, stdout))
     return self._processes[-1]
 
-  def train(self, before=(), **settings):
+  def train(self, before=(), stdout=None, **settings):
     """Starts the trainer."""
     return self._start('cifar_train_mentormix.py', testing.train_settings(
         self._digits, **dict(
             dict(train_log_dir=self.train_dir, loss_csv_file=self.trace,
                  batch_size=4, max_number_of_steps=STEPS, save_interval_secs=1,
-                 save_summaries_secs=1), **settings)), before)
+                 save_summaries_secs=1), **settings)), before, stdout)
 
   def _eval_settings(self):
     return dict(data_dir=os.path.join(self._digits, 'val'),
@@ -268,6 +270,19 @@ def run(new, half):
   """A copy of the run that was stopped half way."""
   new.copy(half)
   return new
+
+
+def test_a_run_whose_reader_goes_saves_a_checkpoint(new, uncut):
+  """As in `| head`: it ends after the running step, without a word."""
+  reader, writer = os.pipe()
+  process = new.train(stdout=writer)
+  os.close(writer)
+  with open(reader) as lines:
+    assert any('step 1/' in line for line in lines)
+  process.send(signal.SIGUSR1)  # It saves, and has a line to print.
+  assert process.finish() == (128 + signal.SIGPIPE, '', '')
+  assert 0 < new.newest() < STEPS
+  new.assert_finishes_as(uncut, new.newest())
 
 
 # Killed processes.

@@ -21,6 +21,7 @@ import sys
 from absl import flags
 
 from mentormix import command
+from mentormix import messages
 from mentormix.data import image_set
 from mentormix.data import noise
 from mentormix.data import preparation
@@ -107,8 +108,8 @@ def main():
 def _stop(number, unused_frame):
   """Ends the program in order, so that it removes what is unfinished."""
   signal.signal(number, signal.SIG_IGN)  # The clean-up is not interrupted.
-  sys.stderr.write(f'\nStopped by signal {number}; finished directories '
-                   'stay, the unfinished one is removed.\n')
+  messages.write_error(f'\nStopped by signal {number}; finished directories '
+                       'stay, the unfinished one is removed.\n')
   sys.exit(128 + number)
 
 

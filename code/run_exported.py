@@ -13,8 +13,8 @@ cifar_eval.py evaluates:
 
 The same command resumes an interrupted run. It needs JAX 0.6 or later, NumPy
 and absl-py. SIGUSR1 saves a checkpoint at once. Exit codes: 0 trained, 1
-failed, 2 bad input; 129, 130 or 143 stopped by SIGHUP, Ctrl-C or SIGTERM after
-a checkpoint.
+failed, 2 bad input; 129, 130, 143 or 141 stopped after a checkpoint: by SIGHUP,
+Ctrl-C or SIGTERM, or because whatever read its output has gone.
 """
 import json
 import math

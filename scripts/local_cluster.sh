@@ -12,7 +12,7 @@
 #   --no_evaluator     start no task that evaluates the checkpoints
 #   --restarts=3       how often a task that died is started again
 #   --log_dir=DIR      a log for each task; default: TRAIN_LOG_DIR-logs
-#   --python=PATH      default: that of scripts/setup_env.sh
+#   --python=PATH      default: what scripts/setup_env.sh takes
 #
 # The training flags are those of code/cifar_train_mentormix.py; paths are
 # relative to the top of the repository. The script shows the lines of worker 0.

@@ -12,7 +12,7 @@
 #   --archive=FILE        archive of CIFAR; default: downloaded
 #   --output_dir=runs/mentornet_dd/DATASET/mentornet_dd   the MentorNet
 #   --overwrite           replace an existing MentorNet
-#   --python=PATH         default: that of scripts/setup_env.sh
+#   --python=PATH         default: what scripts/setup_env.sh takes
 #
 # MentorMix trains the student with mentornet_pd and --preset=cpu; flags after --
 # change that, such as -- --preset=published. Data, run and losses go to

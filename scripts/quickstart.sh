@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Trains on handwritten digits, 40% of whose labels are wrong, with plain
-# cross-entropy and with MentorMix. It needs a Python and installs the rest.
+# Trains on handwritten digits, 40% of whose labels are wrong, with and without
+# MentorMix, in the active environment or in one that it makes from a Python.
 #
 # Usage: scripts/quickstart.sh [--seeds=0,1,...] [--runtime=auto|tf1|tf2]
 #

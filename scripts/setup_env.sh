@@ -6,7 +6,9 @@
 #
 #   --runtime  tf1: TensorFlow 1.15 on Python 3.7, the reference runtime.
 #              tf2: TensorFlow 2.x on the newest Python 3.9 to 3.13 found.
-#              auto (default): tf1 where a Python 3.7 works, else tf2.
+#              auto (default): the active environment (venv, conda), as it is,
+#              if it has what is needed; else tf1 where a Python 3.7 works, else
+#              tf2.
 #              The GPU build where nvidia-smi runs, else the CPU build.
 #   --python   the Python to use. By default the script searches the PATH and
 #              the places where pyenv, conda and uv install Pythons.
@@ -147,6 +149,14 @@ venv=$asked_venv
 asked_python=$(type -P "${asked_python:-none}" || echo "$asked_python")
 [[ $asked_python != [!/]*/* ]] || asked_python=$PWD/$asked_python
 cd "$root"
+active=$(type -P python || echo none)
+if [[ $asked$asked_python$asked_venv == auto && :${VIRTUAL_ENV:-}:\
+${CONDA_PREFIX:-}: == *":${active%/bin/python}:"* ]]; then
+  reason=$("$active" -c 'import sys; sys.path.append("code")
+import jinja2, matplotlib, PIL, pooch, tqdm, mentormix.runtime' 2>&1 </dev/null
+  ) && { say "takes the active $active"; echo "$active"; exit; }
+  rejected="; the active $active lacks something: ${reason##*$'\n'}"
+fi
 runtimes=${asked/auto/tf1 tf2}
 if [[ -z $asked_python && $asked == auto && $("$venv/bin/python" -c "$probe" \
       2>&1) =~ ^3\.(9|1[0-3])\. ]]; then

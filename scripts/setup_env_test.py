@@ -160,6 +160,39 @@ def test_an_error_is_one_line(machine, args, code, named):
   assert stderr.startswith('setup_env: error: ') and named in stderr
 
 
+@pytest.mark.parametrize('variable', ['VIRTUAL_ENV', 'CONDA_PREFIX'])
+def test_an_active_environment_that_works_is_taken(machine, variable):
+  machine.python('3.7.16')
+  python = machine.python('3.11.7', machine.path('my env/bin'), 'python')
+  active = {variable: machine.path('my env'),
+            'PATH': machine.path('my env/bin') + os.pathsep + machine.bin}
+  for args in (), ('--runtime=auto',), ('--dry_run',):
+    code, stdout, stderr = machine.run(*args, **active)
+    assert (code, stdout, stderr) == (
+        0, python + '\n', f'setup_env: takes the active {python}\n')
+  # Flags decide, and the tests need the pins.
+  assert '-> .venv-tf1' in machine.choice('--runtime=tf1', **active)
+  assert '/home/my new' in machine.choice('--venv=my new', **active)
+  assert 'Python 3.7.16' in machine.choice(
+      f'--python={machine.bin}/python3.7', **active)
+  assert 'test: auto: .venv-tf1/bin/python with' in machine.run(
+      '--runtime=auto', script='test.sh', **active)[2]
+  # So does the environment that is first on the PATH.
+  active['PATH'] = machine.bin
+  assert '-> .venv-tf1' in machine.choice(**active)
+
+
+def test_an_active_environment_that_lacks_something_is_not_taken(machine):
+  machine.python('3.7.16')
+  python = machine.script(
+      machine.path('mine/bin'), 'python', '#!{bash}\n'
+      'printf "Traceback\\n  x\\nImportError: No module\\n" >&2\nexit 1\n')
+  line = machine.choice(VIRTUAL_ENV=machine.path('mine'), PATH=(
+      machine.path('mine/bin') + os.pathsep + machine.bin))
+  assert '-> .venv-tf1' in line
+  assert f'the active {python} lacks something: ImportError: No module' in line
+
+
 def test_other_folders_are_never_emptied(machine):
   machine.python('3.7.16')
   mine = machine.python('3.7.16', machine.path('mine/bin'), 'python')

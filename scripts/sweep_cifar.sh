@@ -18,7 +18,7 @@
 #   --eval_interval_secs=60     time between two searches for a new checkpoint
 #   --data_root=data            paths are relative to the top of the repository
 #   --runs_root=runs/sweep      run: RUNS_ROOT/DATASET/LEVEL/METHOD/seedSEED
-#   --python=PATH               default: that of scripts/setup_env.sh
+#   --python=PATH               default: what scripts/setup_env.sh takes
 #
 # Both processes of a run write to log.txt in its directory. The sweep keeps
 # running when the terminal closes. Ctrl-C or kill stops it after each training

@@ -15,6 +15,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+unset VIRTUAL_ENV CONDA_PREFIX  # The tests need the pins, and pytest.
 say() { printf 'test: %s\n' "$*" >&2; }
 
 asked=all slow=()

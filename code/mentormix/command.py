@@ -2,8 +2,9 @@
 
 Exit codes: 0 finished; 1 failed while running (the line says why); 2 bad input,
 nothing was started; 128 + n stopped by signal n after saving (129 SIGHUP, 130
-Ctrl-C, 143 SIGTERM).
+Ctrl-C, 143 SIGTERM), or because the reader of its output has gone (141).
 """
+import os
 import signal
 import sys
 
@@ -25,12 +26,36 @@ def run(define_flags, main):
     define_flags: defines the flags of the command.
     main: a callable without arguments; its result, if any, is the exit code.
   """
+  _open_standard_streams()
   define_flags()
-  # An installed command is not the main module, but its --help has to list its
-  # flags, too.
+  # An installed command is not the main module, but its --help has to explain
+  # it and list its flags, too.
+  sys.modules['__main__'].__doc__ = sys.modules[main.__module__].__doc__
   for flag in flags.FLAGS.get_flags_for_module(main.__module__):
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-  app.run(lambda argv: _call(main), flags_parser=_parse_flags)
+  try:
+    try:
+      app.run(lambda argv: _call(main), flags_parser=_parse_flags)
+    finally:  # The command may have ended before its output was written.
+      sys.stdout.flush()
+  except BrokenPipeError:  # As in `| head`, which is not an error.
+    messages.discard(sys.stdout)
+    sys.exit(messages.CLOSED)
+
+
+def _open_standard_streams():
+  """Lets stdin, stdout and stderr lead nowhere where they are closed (>&-).
+
+  Otherwise Python has None there, and the next file would get their number.
+  """
+  number = 0
+  while number <= 2:
+    number = os.open(os.devnull, os.O_RDWR)
+  os.close(number)
+  sys.stdout = sys.stdout or open(1, 'w', closefd=False)
+  sys.stderr = sys.stderr or open(2, 'w', closefd=False)
+  if sys.stdout.errors == 'strict':  # A locale may lack some characters.
+    sys.stdout.reconfigure(errors='backslashreplace')
 
 
 def define_settings(settings):
@@ -76,6 +101,12 @@ def train_config():
 
 def _parse_flags(argv):
   try:
+    for text in argv + [os.getcwd()]:
+      _check_encoding(text)
+  except OSError as error:
+    _exit(f'the working directory cannot be used ({error.strerror}); change to '
+          'another', messages.BAD_INPUT)
+  try:
     rest = flags.FLAGS(argv)
   except flags.Error as error:
     _exit(f'{error}; see --help', messages.BAD_INPUT)
@@ -85,6 +116,17 @@ def _parse_flags(argv):
   return rest
 
 
+def _check_encoding(text):
+  """Ends the command unless Python and TensorFlow, by UTF-8, see one path."""
+  encoding = sys.getfilesystemencoding()
+  if os.fsencode(text) != text.encode('utf-8', 'replace'):
+    fault = ('is not valid UTF-8; rename that file or directory'
+             if encoding == 'utf-8' else
+             f'cannot be used in this locale, whose encoding is {encoding}; '
+             'set LC_ALL=C.UTF-8')
+    _exit(f'{text!a} {fault}', messages.BAD_INPUT)
+
+
 def _call(main):
   try:
     return main()
@@ -92,6 +134,8 @@ def _call(main):
     _exit(error, messages.BAD_INPUT)
   except messages.RunError as error:
     _exit(error, messages.FAILED)
+  except BrokenPipeError:  # `run` handles it.
+    raise
   except OSError as error:  # A full disk is not a bug.
     _exit(f'{error}; fix that, then rerun the same command', messages.FAILED)
   except KeyboardInterrupt:

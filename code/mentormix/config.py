@@ -161,7 +161,8 @@ def restore(directory):
   path = os.path.join(directory, CONFIG_FILE)
   saved = load(directory)
   if saved is None:
-    raise UserError(f'{path} does not exist; give the --train_log_dir of a run')
+    raise UserError(f'{path} does not exist; name the directory that a '
+                    'training run has written')
   config = TrainConfig(**{name: value for name, value in saved.items()
                           if name in TrainConfig._fields})
   if config.method not in METHODS:

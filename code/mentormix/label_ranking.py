@@ -62,6 +62,10 @@ def rank(run, checkpoint_dir, data_dir, output_dir, step=None, batch_size=100,
     network = mentornet_loading.load(run.trained_mentornet_dir,
                                      run.loss_p_percentile)
   facts = noise_facts.read_facts(data_dir) or {}
+  name = facts.get('dataset_name', run.dataset_name)
+  if name != run.dataset_name:
+    raise UserError(f'--data_dir={data_dir} holds {name}, but {checkpoint_dir} '
+                    f'was trained on {run.dataset_name}; name its training set')
   dataset = datasets.get(run.dataset_name, data_dir)
   if noise_facts.read_facts(checkpoint_dir) not in (None, facts):
     log('note: the run was trained on another data set than --data_dir='

@@ -5,6 +5,7 @@ for its data set and noise level. `published_accuracy` gives the figures to
 compare with. No TensorFlow here.
 """
 import os
+import shlex
 import typing
 
 from mentormix import config as config_lib
@@ -48,7 +49,8 @@ _CPU_UNKNOWN_LEVEL = 0.4  # What is assumed where the level is not known.
 
 _BURN_IN_EPOCH = 10
 _MENTORNET = os.path.join('mentornet_models', 'mentornet_pd')
-_ROOT = os.path.join(os.path.dirname(__file__), os.pardir, os.pardir)
+_PACKAGE = os.path.dirname(os.path.abspath(__file__))
+_ROOT = os.path.dirname(os.path.dirname(_PACKAGE))
 
 # Clean test accuracy in percent at 0.2, 0.4, 0.6, 0.8: paper, published code.
 LEVELS = (0.2, 0.4, 0.6, 0.8)
@@ -84,6 +86,8 @@ def fill(config, preset, given):
       and isinstance(facts.get('dataset_name'), str)):
     config = config._replace(dataset_name=facts['dataset_name'])
   level = _noise_level(config.data_dir, facts)
+  noise = (f'an unknown noise level (assumed: {_CPU_UNKNOWN_LEVEL:g})'
+           if level is None else f'noise {level:g}')
   settings = dict(burn_in_epoch=_BURN_IN_EPOCH,
                   trained_mentornet_dir=_mentornet_dir())
   if preset == PUBLISHED:
@@ -98,17 +102,19 @@ def fill(config, preset, given):
   settings = {name: value for name, value in settings.items()
               if name not in given and name not in unused}
   settings['dataset_name'] = config.dataset_name
-  words = ' '.join(f'--{name}={value}'
+  words = ' '.join(shlex.quote(f'--{name}={value}')
                    for name, value in sorted(settings.items()))
   return config._replace(**settings), (
-      f'--preset={preset}, {config.dataset_name} at noise {level:g}: {words}')
+      f'--preset={preset}, {config.dataset_name} at {noise}: {words}')
 
 
 def _mentornet_dir():
-  """Path of the MentorNet of the repository, from any working directory."""
-  elsewhere = os.path.normpath(os.path.join(os.path.abspath(_ROOT), _MENTORNET))
-  return (elsewhere if os.path.isdir(elsewhere)
-          and not os.path.isdir(_MENTORNET) else _MENTORNET)
+  """Path of the MentorNet: here, in the repository or as installed."""
+  for directory in ('', _ROOT, _PACKAGE):
+    path = os.path.join(directory, _MENTORNET)
+    if os.path.isdir(path):
+      return path
+  return _MENTORNET
 
 
 def _noise_level(data_dir, facts):

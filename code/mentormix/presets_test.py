@@ -1,12 +1,18 @@
 """The published rows, what a preset fills in, and where it must not."""
 import json
 import os
+import shlex
+import subprocess
+import sys
 
 import pytest
 
 from mentormix import config as config_lib
 from mentormix import presets
 from mentormix.messages import UserError
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
+    os.path.abspath(__file__))))
 
 
 def _fill(data_dir, preset='published', given=(), **settings):
@@ -96,9 +102,39 @@ def test_the_cpu_percentile(level, p):
 
 
 def test_it_finds_the_mentornet_from_everywhere(tmp_path, monkeypatch):
+  """Here, then in the repository, then as installed."""
+  def found():
+    return _fill('0.4', 'cpu', dataset_name='digits')[0].trained_mentornet_dir
+
   monkeypatch.chdir(tmp_path)
-  config, _ = _fill('0.4', 'cpu', dataset_name='digits')
-  assert os.path.isfile(config.trained_mentornet_dir + '/mentornet.pb')
+  assert os.path.isfile(found() + '/mentornet.pb')
+  package = tmp_path / 'mentormix'
+  (package / 'mentornet_models' / 'mentornet_pd').mkdir(parents=True)
+  monkeypatch.setattr(presets, '_PACKAGE', str(package))
+  assert found() == os.path.join(ROOT, 'mentornet_models', 'mentornet_pd')
+  monkeypatch.setattr(presets, '_ROOT', str(tmp_path / 'python3.7'))
+  assert found() == str(package / 'mentornet_models' / 'mentornet_pd')
+  monkeypatch.setattr(presets, '_PACKAGE', str(package) + ' of me')
+  package.rename(str(package) + ' of me')
+  _, line = _fill('0.4', 'cpu', dataset_name='digits')
+  assert f'--trained_mentornet_dir={found()}' in shlex.split(line)
+  (tmp_path / 'mentornet_models' / 'mentornet_pd').mkdir(parents=True)
+  assert found() == os.path.join('mentornet_models', 'mentornet_pd')
+
+
+def test_the_mentornets_are_installed():
+  """What `pip install .` copies holds the one that the presets name."""
+  program = (
+      'import distutils.core\n'
+      'build = distutils.core.run_setup("setup.py", stop_after="init"'
+      ').get_command_obj("build_py")\n'
+      'build.ensure_finalized(); print(*build.get_outputs(), sep="\\n")')
+  out = subprocess.check_output(
+      [sys.executable, '-c', 'import setuptools\n' + program], cwd=ROOT,
+      universal_newlines=True).splitlines()
+  for name in ('presets.py', 'mentornet_models/mentornet_pd/mentornet.pb',
+               'mentornet_models/self_paced/mentornet.pb'):
+    assert any(line.endswith('mentormix/' + name) for line in out), out
 
 
 @pytest.mark.parametrize('facts,name', [
@@ -109,8 +145,9 @@ def test_the_noise_is_not_known(tmp_path, facts, name):
   directory = tmp_path / '0'  # Of custom images, the name says nothing.
   directory.mkdir()
   (directory / 'noise.json').write_text(json.dumps(facts))
-  config, _ = _fill(directory, 'cpu')
+  config, line = _fill(directory, 'cpu')
   assert (config.dataset_name, config.loss_p_percentile) == (name, 0.6)
+  assert f', {name} at an unknown noise level (assumed: 0.4): ' in line
 
 
 def test_published_accuracy():

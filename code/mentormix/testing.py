@@ -59,6 +59,8 @@ def run_command(module, *args, cwd=None):
     stack.enter_context(mock.patch.dict(os.environ))
     stack.enter_context(mock.patch.object(
         sys, 'argv', [module.__file__] + [str(arg) for arg in args]))
+    stack.enter_context(mock.patch.object(  # Where --help looks.
+        sys.modules['__main__'], '__doc__', None))
     stack.callback(os.chdir, os.getcwd())
     if cwd is not None:
       os.chdir(str(cwd))

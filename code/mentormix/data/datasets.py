@@ -113,8 +113,8 @@ def find_files(dataset, split, data_dir):
   if not found:
     raise UserError(
         f'--data_dir={data_dir} has no file {prefix}*; it holds '
-        f'{", ".join(names[:3]) or "nothing"}; check --data_dir, '
-        '--dataset_name and the split')
+        f'{", ".join(names[:3]) or "nothing"}; check --data_dir, and the '
+        '--dataset_name of the training')
   totals = re.findall(r'-of-(\d{5})$', '\n'.join(found), re.MULTILINE)
   if totals:
     odd = {f'{prefix}{n:05d}-of-{totals[0]}' for n in range(int(totals[0]))

@@ -67,8 +67,8 @@ def _report(lines, count, max_bad_records):
   if len(lines) > max_bad_records or not count:
     raise UserError(
         f'{len(lines)} bad records of {total}, with --max_bad_records='
-        f'{max_bad_records}; make the files again, or allow more; the first: '
-        f'{lines[0]}')
+        f'{max_bad_records} for training and evaluation; make the files again, '
+        f'or allow more there; the first: {lines[0]}')
   log(f'{len(lines)} bad records of {total} are skipped')
 
 
@@ -90,6 +90,6 @@ def _fault(dataset, split, record):
                      (datasets.CLEAN_LABEL, datasets.UNKNOWN_LABEL)):
     for label in feature[key].int64_list.value:
       if not least <= label < dataset.num_classes:
-        return (f'has {key} {label}; --dataset_name={name} has classes 0 to '
+        return (f'has {key} {label}; {name} has classes 0 to '
                 f'{dataset.num_classes - 1}')
   return None

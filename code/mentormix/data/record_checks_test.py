@@ -166,7 +166,7 @@ def _changed(*others, **values):
     (b'\xff\xffnot an example', 'record 1 is not a tf.Example'),
     (b'', 'record 1 does not have exactly one image/encoded'),
     (record(label=10), 'record 1 has image/class/label 10; '
-     '--dataset_name=cifar10 has classes 0 to 9'),
+     'cifar10 has classes 0 to 9'),
     (record(label=-1), 'record 1 has image/class/label -1'),
     (record(label=2**32), 'record 1 has image/class/label 4294967296'),
     (record(label=2**63 - 1), 'image/class/label 9223372036854775807'),
@@ -190,7 +190,7 @@ def test_more_bad_records_than_allowed(tmp_path, capsys):
   paths = [write(tmp_path / 'one', [good] + [bad] * 6),
            write(tmp_path / 'two', [bad] * 5 + [good] * 2)]
   with pytest.raises(UserError, match='^11 bad records of 14, with '
-                     '--max_bad_records=10; .* first: .*one: record 1 has'):
+                     '--max_bad_records=10 for training and .* first: .*one: record 1 has'):
     check(paths, 10)
   log = capsys.readouterr().out
   assert log.count('has image/class/label 77') == 10

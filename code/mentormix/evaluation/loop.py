@@ -64,7 +64,7 @@ def evaluate(config):
       now, run = config_lib.resolve_eval(config)
       if now != filled:
         raise UserError(
-            f'--checkpoint_dir={config.checkpoint_dir} holds a run of '
+            f'{config.checkpoint_dir} holds a run of '
             f'{now.studentnet} on {now.dataset_name} now; start this command '
             'again')
       results, unreadable = _evaluate_new(filled, run, evaluator, path, writer)
@@ -77,8 +77,8 @@ def evaluate(config):
     raise RunError(f'{unreadable[max(unreadable)]}; {len(results)} others are '
                    f'in {path}')
   if not results:
-    raise RunError(f'--checkpoint_dir={config.checkpoint_dir}: every '
-                   'checkpoint was deleted before it could be read')
+    raise RunError(f'{config.checkpoint_dir}: every checkpoint was deleted '
+                   'before it could be read')
   log(f'last {100 * results[last].top1:.2f}% at step {last}, '
       f'{_peak(results)}, {len(results)} checkpoints: {path}')
   return [results[step] for step in sorted(results)]
@@ -143,7 +143,7 @@ def _disk_errors_explained(path):
 
 
 class _Wait:
-  """Waits for checkpoints, with log lines and at most for --timeout."""
+  """Waits for checkpoints, with log lines and at most for `timeout` seconds."""
 
   def __init__(self, config):
     self._config = config
@@ -151,7 +151,7 @@ class _Wait:
     self._logged, self._holder = 0, None
 
   def poll(self, last, end):
-    """Sleeps until the next look; RunError after --timeout without news.
+    """Sleeps until the next look; RunError after `timeout` without.
 
     Args:
       last: step of the last checkpoint that was evaluated, or None.
@@ -170,8 +170,8 @@ class _Wait:
     if left <= 0:
       advice = ('check that process' if holder else
                 'resume the training, then run this command again')
-      raise RunError(f'{line}; nothing new for --timeout={config.timeout} '
-                     f'seconds; {advice}')
+      raise RunError(f'{line}; nothing new for {config.timeout} seconds; '
+                     f'{advice}')
     # Also when training starts or ends. A new step has a line already.
     if now - self._logged >= _LOG_SECS or holder != self._holder:
       log(line)
@@ -215,7 +215,7 @@ class _Evaluator:
     hits1, hits5, loss, count = sums
     if count != self._count:
       raise RunError(
-          f'--data_dir={self._data_dir} changed during the evaluation: '
+          f'{self._data_dir} changed during the evaluation: '
           f'{int(count)} images read, {self._count} expected')
     return eval_results.Result(
         step=step, top1=hits1 / count, top5=hits5 / count, loss=loss / count,

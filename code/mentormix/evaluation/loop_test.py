@@ -239,7 +239,7 @@ def test_waiting_is_logged_and_ends(config, monkeypatch, capsys):
   assert str(error.value) == (
       'waiting for checkpoints after step 5 of 10 in '
       f'{config.checkpoint_dir}; no process is known to train there; nothing '
-      'new for --timeout=3600 seconds; resume the training, then run this '
+      'new for 3600 seconds; resume the training, then run this '
       'command again')
   said = [line[20:] for line in capsys.readouterr().out.splitlines()
           if 'no process' in line]

@@ -51,7 +51,7 @@ def read(path):
                         for name, value in row.items()}) for row in reader]
   except (ValueError, TypeError, KeyError, OSError, csv.Error) as error:
     raise UserError(f'{path} is not a results file of this program ({error}); '
-                    'move it away, or name another with --output_csv_file')
+                    'move it away')
 
 
 def write(path, results):
