@@ -15,6 +15,7 @@ from mentormix.runtime import tf
 
 # A queue holds so many encoded images, or an epoch if that is smaller.
 _SHUFFLED = 4096
+_READ_AT_ONCE = 16  # Records.
 _BATCHES_AHEAD = 4  # Decoded, in the queue before the step.
 _WHOLE = (((0.0, 0.0, 1.0, 1.0),),)  # The box that is the whole image.
 
@@ -73,15 +74,24 @@ def train_batch(shards, num_examples, batch_size, image_size, recipe,
     files = tf.train.string_input_producer(
         [shard.path for shard in shards], shuffle=True)
     kept = max(batch_size, min(_SHUFFLED, num_examples // 2))
-    queue = tf.RandomShuffleQueue(kept + batch_size, kept, [tf.string], [[]])
-    reads = [queue.enqueue(tf.TFRecordReader().read(files)[1])
-             for _ in range(min(num_readers, len(shards)))]
-    tf.train.add_queue_runner(tf.train.QueueRunner(queue, reads))
-    image, *rest = _parse(queue.dequeue(), datasets.LABEL)
-    image = train_image(image, image_size, RECIPES[recipe])
-    return input_pipeline.Batch(*tf.train.batch(
-        [image] + rest, batch_size, num_threads=num_threads,
-        capacity=_BATCHES_AHEAD * batch_size))
+    records = tf.RandomShuffleQueue(kept + 2 * batch_size, kept, [tf.string],
+                                    [[]])
+    tf.train.add_queue_runner(tf.train.QueueRunner(records, [
+        records.enqueue_many(
+            [tf.TFRecordReader().read_up_to(files, _READ_AT_ONCE)[1]])
+        for _ in range(min(num_readers, len(shards)))]))
+    # A thread makes a whole batch: queues of single images are slower.
+    encoded, *rest = _parse(records.dequeue_many(batch_size), datasets.LABEL)
+    images = tf.map_fn(
+        lambda x: train_image(x, image_size, RECIPES[recipe]), encoded,
+        dtype=tf.float32, parallel_iterations=1)
+    batch = [images] + rest
+    batches = tf.FIFOQueue(
+        _BATCHES_AHEAD, [x.dtype for x in batch],
+        [[batch_size] + x.shape.as_list()[1:] for x in batch])
+    tf.train.add_queue_runner(tf.train.QueueRunner(
+        batches, [batches.enqueue(batch)] * num_threads))
+    return input_pipeline.Batch(*batches.dequeue())
 
 
 def eval_batch(dataset, split, shards, num_examples, batch_size, image_size,
@@ -109,23 +119,23 @@ def eval_batch(dataset, split, shards, num_examples, batch_size, image_size,
     files = tf.train.string_input_producer(
         [shard.path for shard in shards], num_epochs=1, shuffle=False)
     _, record = tf.TFRecordReader().read(files)
-    image, *rest = _parse(record, dataset.label_key(split))
-    image = test_image(image, image_size, RECIPES[recipe])
+    encoded, *rest = _parse(record[tf.newaxis], dataset.label_key(split))
+    image = test_image(encoded[0], image_size, RECIPES[recipe])
     return input_pipeline.Batch(*tf.train.batch(
-        [image] + rest, batch_size, num_threads=num_threads,
+        [image] + [x[0] for x in rest], batch_size, num_threads=num_threads,
         capacity=_BATCHES_AHEAD * batch_size, allow_smaller_final_batch=True))
 
 
-def _parse(record, label_key):
-  """(encoded image, label, clean label, source id) of a record, scalars."""
-  features = tf.parse_single_example(record, {
+def _parse(records, label_key):
+  """(encoded images, labels, clean labels, source ids) of records, all [n]."""
+  features = tf.parse_example(records, {
       datasets.IMAGE: tf.FixedLenFeature([], tf.string),
       label_key: tf.FixedLenFeature([1], tf.int64),
       datasets.CLEAN_LABEL: tf.FixedLenFeature(
           [1], tf.int64, [datasets.UNKNOWN_LABEL]),
       datasets.SOURCE_ID: tf.FixedLenFeature([], tf.string, '')})
-  return (features[datasets.IMAGE], features[label_key][0],
-          features[datasets.CLEAN_LABEL][0], features[datasets.SOURCE_ID])
+  return (features[datasets.IMAGE], features[label_key][:, 0],
+          features[datasets.CLEAN_LABEL][:, 0], features[datasets.SOURCE_ID])
 
 
 def train_image(encoded, image_size, recipe):
