@@ -229,6 +229,9 @@ def _add_color_bar(fig, column, **where):
 def _write_gif(path, frames):
   """Writes frames, uint8 [H, W, 3] each, as a GIF with one palette."""
   shared = Image.fromarray(np.concatenate(frames[::10])).quantize()
+  colours = np.reshape(shared.getpalette(), [-1, 3])
+  colours[colours.sum(axis=1).argmax()] = 255  # The background stays white.
+  shared.putpalette(colours.astype(np.uint8).tobytes())
   images = [Image.fromarray(frame).quantize(palette=shared, dither=0)
             for frame in frames]
   durations = [_FRAME_MS] * (len(images) - 1) + [_LAST_FRAME_MS]
