@@ -228,9 +228,10 @@ def _add_color_bar(fig, column, **where):
 
 def _write_gif(path, frames):
   """Writes frames, uint8 [H, W, 3] each, as a GIF with one palette."""
-  shared = Image.fromarray(np.concatenate(frames[::10])).quantize()
-  colours = np.reshape(shared.getpalette(), [-1, 3])
-  colours[colours.sum(axis=1).argmax()] = 255  # The background stays white.
+  colours = np.reshape(Image.fromarray(np.concatenate(
+      frames[::10])).quantize().getpalette(), [-1, 3])
+  colours[(colours > 240).all(axis=1)] = 255  # The background stays white.
+  shared = Image.new('P', (1, 1))
   shared.putpalette(colours.astype(np.uint8).tobytes())
   images = [Image.fromarray(frame).quantize(palette=shared, dither=0)
             for frame in frames]
