@@ -13,6 +13,7 @@ from typing import Callable, NamedTuple, Optional, Tuple
 from mentormix.messages import UserError
 from mentormix.runtime import tf
 from mentormix.students import blocks
+from mentormix.students import inception_resnet_v2
 from mentormix.students import resnet
 
 AUXILIARY_LOGITS = blocks.AUXILIARY_LOGITS
@@ -78,6 +79,16 @@ STUDENTS = {
     'resnet32_thin': _published(32, 16, 16, 32, 64),
     'resnet14_thin': _published(14, 16, 16, 32, 64),
     'resnet8_thin': _published(8, 16, 16, 32, 64),
+    'inception_resnet_v2': Student(
+        inception_resnet_v2.inception_resnet_v2,
+        weight_decay=inception_resnet_v2.WEIGHT_DECAY,
+        decayed=('weights', 'biases'), image_size=299,
+        smallest_size=inception_resnet_v2.SMALLEST_SIZE,
+        dropout_keep=inception_resnet_v2.DROPOUT_KEEP,
+        excluded_scopes=('InceptionResnetV2/Logits',
+                         'InceptionResnetV2/AuxLogits'),
+        has_background=True,
+        auxiliary_weight=inception_resnet_v2.AUXILIARY_WEIGHT),
 }
 
 
