@@ -111,7 +111,8 @@ def _nearest(images, num_classes, is_training, update_statistics=True):
 @pytest.fixture
 def save(tmp_path, monkeypatch):
   """Saves a checkpoint of the student, with an averaged weight; its prefix."""
-  monkeypatch.setitem(students.STUDENTS, 'nearest', _nearest)
+  monkeypatch.setitem(students.STUDENTS, 'nearest',
+                      students.Student(_nearest))
 
   def write(average=1.0):
     with tf.Graph().as_default(), tf.Session() as session:

@@ -107,8 +107,9 @@ def steps(config):
 
   if config.precision == 'float32' and not config.xla:
     name = f'published_{config.studentnet}'
-    students.STUDENTS[name] = functools.partial(
-        published_graph.resnet, **students.get(config.studentnet).keywords)
+    ours = students.get(config.studentnet)
+    students.STUDENTS[name] = ours._replace(network=functools.partial(
+        published_graph.resnet, **ours.keywords))
     with tf.Graph().as_default():
       ops = _build_step(config._replace(studentnet=name), data,
                         data.train_batch(published_graph, threads=4))

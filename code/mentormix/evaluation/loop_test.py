@@ -42,7 +42,8 @@ def _tiny(images, num_classes, is_training, update_statistics=True):
 
 @pytest.fixture
 def config(data_dir, tmp_path, monkeypatch):
-  monkeypatch.setitem(students.STUDENTS, 'tiny', _tiny)
+  monkeypatch.setitem(students.STUDENTS, 'tiny',
+                      students.Student(_tiny))
   for name in ('train', 'eval'):
     (tmp_path / name).mkdir()
   return config_lib.EvalConfig(

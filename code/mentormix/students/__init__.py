@@ -3,30 +3,109 @@
     student = students.get('resnet32')
     logits = student(images, num_classes, is_training)   # [B, K]
 
-To add a student, add a row to `STUDENTS`: a callable with that signature and
-the keywords `update_statistics` and `dtype`.
+Every student takes images in [-1, 1]. To add one, add a row to `STUDENTS`: a
+`Student` with a network of that signature and the keywords `update_statistics`
+and `dtype`. B is the batch size, K the number of classes.
 """
 import functools
+from typing import Callable, NamedTuple, Optional, Tuple
 
 from mentormix.messages import UserError
+from mentormix.runtime import tf
+from mentormix.students import blocks
+from mentormix.students import inception_resnet_v2
 from mentormix.students import resnet
+
+AUXILIARY_LOGITS = blocks.AUXILIARY_LOGITS
+
+
+class Student(NamedTuple):
+  """A row of the table; call it to add the network to the graph."""
+  # (images [B, H, W, 3], num_classes, is_training, update_statistics=True,
+  # dtype=tf.float32) -> logits [B, K].
+  network: Callable
+  # Coefficient of half the sum of squares; None: as `resnet.weight_decay`.
+  weight_decay: Optional[float] = None
+  # Last parts of the names of the variables that it is of.
+  decayed: Tuple[str, ...] = ('weights',)
+  image_size: int = 32  # Pixels, by default.
+  smallest_size: int = 4  # Pixels that it can be trained on.
+  size_multiple: int = 1  # It takes multiples of this.
+  # What the first convolution sees: the network scales images that are in
+  # [-1, 1] to this itself.
+  input_range: Tuple[float, float] = (-1.0, 1.0)
+  # Probability that dropout keeps a number; None if there is no dropout.
+  dropout_keep: Optional[float] = None
+  # Scopes that are not loaded from a pretrained checkpoint by default: those
+  # whose shapes depend on the number of classes.
+  excluded_scopes: Tuple[str, ...] = ()
+  # Whether class 0 of pretrained checkpoints, 1001 in all, is the background.
+  has_background: bool = False
+  auxiliary_weight: float = 0.0  # Of the loss of the AUXILIARY_LOGITS.
+
+  def __call__(self, images, num_classes, is_training, **keywords):
+    """Adds the network to the graph; returns logits [B, K] float32."""
+    if self.dropout_keep is not None:
+      keywords.setdefault('dropout_keep', self.dropout_keep)
+    return self.network(images, num_classes, is_training, **keywords)
+
+  @property
+  def keywords(self):
+    """What distinguishes the network from others of its family, a dict."""
+    return getattr(self.network, 'keywords', {})
+
+  def takes(self, size):
+    """Whether images of `size` x `size` pixels fit."""
+    return size >= self.smallest_size and size % self.size_multiple == 0
+
+  def decay_loss(self):
+    """Weight decay of the variables in the graph, a float32 scalar."""
+    if self.weight_decay is None:
+      return resnet.weight_decay()
+    decayed = [v for v in tf.trainable_variables()
+               if v.op.name.rpartition('/')[2] in self.decayed]
+    return self.weight_decay * tf.add_n([tf.nn.l2_loss(w) for w in decayed])
+
+
+def _published(depth, *widths):
+  """A network of the published family, for small images."""
+  return Student(functools.partial(resnet.resnet, depth=depth, widths=widths),
+                 size_multiple=4, excluded_scopes=(f'ResNet{depth}/logit',))
+
 
 # The published "ResNet-32" is wide; the thin ones are the classic widths.
 STUDENTS = {
-    'resnet32': functools.partial(
-        resnet.resnet, depth=32, widths=(64, 128, 256, 512)),
-    'resnet32_thin': functools.partial(
-        resnet.resnet, depth=32, widths=(16, 16, 32, 64)),
-    'resnet14_thin': functools.partial(
-        resnet.resnet, depth=14, widths=(16, 16, 32, 64)),
-    'resnet8_thin': functools.partial(
-        resnet.resnet, depth=8, widths=(16, 16, 32, 64)),
+    'resnet32': _published(32, 64, 128, 256, 512),
+    'resnet32_thin': _published(32, 16, 16, 32, 64),
+    'resnet14_thin': _published(14, 16, 16, 32, 64),
+    'resnet8_thin': _published(8, 16, 16, 32, 64),
+    'inception_resnet_v2': Student(
+        inception_resnet_v2.inception_resnet_v2,
+        weight_decay=inception_resnet_v2.WEIGHT_DECAY,
+        decayed=('weights', 'biases'), image_size=299,
+        smallest_size=inception_resnet_v2.SMALLEST_SIZE,
+        dropout_keep=inception_resnet_v2.DROPOUT_KEEP,
+        excluded_scopes=('InceptionResnetV2/Logits',
+                         'InceptionResnetV2/AuxLogits'),
+        has_background=True,
+        auxiliary_weight=inception_resnet_v2.AUXILIARY_WEIGHT),
 }
 
 
 def get(name):
-  """Returns the student called `name`; UserError names the known ones."""
+  """Returns the `Student` called `name`; UserError names the known ones."""
   if name not in STUDENTS:
     raise UserError(f'--studentnet={name} is unknown; known are '
                     f'{", ".join(sorted(STUDENTS))}')
   return STUDENTS[name]
+
+
+def check_size(name, size):
+  """Raises UserError unless the student takes images of `size` pixels."""
+  student = get(name)
+  if not student.takes(size):
+    multiple = (f'a multiple of {student.size_multiple}, '
+                if student.size_multiple > 1 else '')
+    raise UserError(f'--studentnet={name} does not take images of {size}x{size}'
+                    f' pixels; their size must be {multiple}at least '
+                    f'{student.smallest_size}')

@@ -6,6 +6,7 @@ kernel), so that published checkpoints load. B is the batch size, K the number
 of classes.
 """
 from mentormix.runtime import slim, tf
+from mentormix.students import blocks
 
 WEIGHT_DECAY = 0.0002
 LEAKINESS = 0.1
@@ -168,13 +169,12 @@ def _getter(dtype):
   slim's `weights` are `DW` in published checkpoints. Convolutions with an input
   of type `dtype` get their kernels cast to it.
   """
+  cast = blocks.float32_variables(dtype)
+
   def get(getter, name, *args, **kwargs):
     if name.endswith('/weights'):
       name = name[:-len('weights')] + 'DW'
-    asked = kwargs.pop('dtype', tf.float32)
-    variable = getter(name, *args, dtype=tf.float32, **kwargs)
-    return (tf.cast(variable, dtype) if asked == dtype != tf.float32
-            else variable)
+    return cast(getter, name, *args, **kwargs)
   return get
 
 

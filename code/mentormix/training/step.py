@@ -19,7 +19,6 @@ from mentormix.cluster import roles
 from mentormix.cluster import sync_hook as sync_lib
 from mentormix.mentornet import mentor as mentor_lib
 from mentormix.runtime import tf
-from mentormix.students import resnet
 
 MOMENTUM = 0.9
 _FIRST_STREAM = 32  # Of random numbers; augmentation uses those before it.
@@ -69,7 +68,7 @@ def build_step(config, dataset, num_examples, batch, network=None,
   loss = tf.reduce_mean(result.per_example)
   # As published, there is no weight decay with a second weighting.
   if not (config.method == 'mentormix' and config.second_reweight):
-    loss += resnet.weight_decay()
+    loss += students.get(config.studentnet).decay_loss()
   # Number of gradients averaged into one step.
   num_replicas = cluster.num_workers if config.sync_replicas else 1
   rate = schedules.learning_rate(

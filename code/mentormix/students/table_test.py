@@ -1,0 +1,83 @@
+"""The table of students: what its rows say."""
+import functools
+
+import pytest
+
+from mentormix import students
+from mentormix.messages import UserError
+from mentormix.runtime import tf
+from mentormix.students import blocks
+from mentormix.students import resnet
+
+
+def test_a_row_is_called_like_its_network():
+  student = students.get('resnet8_thin')
+  assert isinstance(student, students.Student)
+  assert student.keywords == dict(depth=8, widths=(16, 16, 32, 64))
+  graphs = []
+  for network in (student, functools.partial(resnet.resnet,
+                                             **student.keywords)):
+    with tf.Graph().as_default() as graph:
+      network(tf.zeros([2, 8, 8, 3]), 5, True, update_statistics=False)
+      graphs.append(graph.as_graph_def())
+  assert graphs[0] == graphs[1]
+
+
+def test_unknown_students_are_named():
+  with pytest.raises(UserError, match='--studentnet=alexnet is unknown; known '
+                     'are .*resnet32_thin'):
+    students.get('alexnet')
+
+
+@pytest.mark.parametrize('name,size,words', [
+    ('resnet32', 30, 'must be a multiple of 4, at least 4'),
+    ('resnet32', 0, 'at least 4')])
+def test_sizes_that_do_not_fit(name, size, words):
+  with pytest.raises(UserError, match=f'--studentnet={name} .*{words}'):
+    students.check_size(name, size)
+
+
+@pytest.mark.parametrize('name', sorted(students.STUDENTS))
+def test_every_default_size_fits(name):
+  students.check_size(name, students.get(name).image_size)
+
+
+def test_weight_decay_of_the_named_variables():
+  student = students.Student(None, weight_decay=0.1,
+                             decayed=('weights', 'biases'))
+  with tf.Graph().as_default(), tf.Session() as session:
+    for name, value in (('a/weights', 1.0), ('a/biases', 2.0),
+                        ('a/gamma', 4.0), ('a/weights_b', 8.0)):
+      tf.get_variable(name, initializer=[value])
+    session.run(tf.global_variables_initializer())
+    assert session.run(student.decay_loss()) == pytest.approx(0.1 * 5 / 2)
+
+
+def _dropped(session, x, step, calls=1):
+  """Values of `x` in each of `calls` calls of dropout, after `step` steps."""
+  kept = [blocks.dropout(x, 0.8, True) for _ in range(calls)]
+  session.run(tf.train.get_global_step().assign(step))
+  return session.run(kept)
+
+
+def test_dropout_follows_from_seed_step_and_call():
+  values = {}
+  for name, seed, step in (('one', 3, 7), ('again', 3, 7), ('seed', 4, 7),
+                           ('step', 3, 8)):
+    with tf.Graph().as_default(), tf.Session() as session:
+      tf.set_random_seed(seed)
+      tf.train.create_global_step()
+      values[name], second = _dropped(session, tf.ones([50, 40]), step, 2)
+      assert (values[name] != second).any()
+  assert (values['one'] == values['again']).all()
+  assert (values['one'] != values['seed']).any()
+  assert (values['one'] != values['step']).any()
+  assert set(values['one'].ravel()) == {0, 1.25}
+  assert abs((values['one'] > 0).mean() - 0.8) < 0.04
+
+
+def test_dropout_is_off_outside_of_training():
+  with tf.Graph().as_default():
+    x = tf.ones([2, 3])
+    assert blocks.dropout(x, 0.8, False) is x
+    assert blocks.dropout(x, 1, True) is x
