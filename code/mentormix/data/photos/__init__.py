@@ -1,0 +1,1 @@
+"""Photographs with the noise of the web: their lists, their files, records."""
