@@ -25,7 +25,7 @@ WINGS = {
 # Modules directly in mentormix/ that stand above some wings.
 ABOVE = {
     'presets': {'data'},
-    'label_ranking': {'data', 'evaluation', 'mentornet'},
+    'label_ranking': {'data', 'evaluation', 'mentornet', 'students'},
 }
 # Only the wings that train know the loss.
 KNOW_THE_LOSS = {'training', 'accelerator'}

@@ -229,6 +229,9 @@ def resolve_eval(config):
       raise UserError(f'--{name}={here}, but {config.checkpoint_dir} was '
                       f'trained with --{name}={there}')
     filled[name] = here or there or getattr(TrainConfig(), name)
+  for name in ('image_size', 'image_recipe'):  # Tests may have others.
+    filled[name] = (getattr(config, name) or saved.get(name)
+                    or getattr(TrainConfig(), name))
   return config._replace(**filled), saved
 
 

@@ -17,11 +17,10 @@ from mentormix import files
 from mentormix import mentormix_loss
 from mentormix import runtime
 from mentormix import schedules
+from mentormix import students
 from mentormix.data import datasets
-from mentormix.data import decoding
-from mentormix.data import input_pipeline
 from mentormix.data import noise_facts
-from mentormix.data import record_checks
+from mentormix.data import splits
 from mentormix.evaluation import averaged_student
 from mentormix.mentornet import loading as mentornet_loading
 from mentormix.mentornet import mentor
@@ -66,18 +65,18 @@ def rank(run, checkpoint_dir, data_dir, output_dir, step=None, batch_size=100,
   if name != run.dataset_name:
     raise UserError(f'--data_dir={data_dir} holds {name}, but {checkpoint_dir} '
                     f'was trained on {run.dataset_name}; name its training set')
-  dataset = datasets.get(run.dataset_name, data_dir)
+  dataset = splits.dataset(run.dataset_name, data_dir,
+                           students.get(run.studentnet), run.image_size)
   if noise_facts.read_facts(checkpoint_dir) not in (None, facts):
     log('note: the run was trained on another data set than --data_dir='
         f'{data_dir}, according to its {noise_facts.FACTS_FILE}')
-  shards, count = record_checks.check_files(
-      dataset, 'train', datasets.find_files(dataset, 'train', data_dir),
-      run.max_bad_records)
-  decoding.check_images(dataset, 'train', shards)
+  data = splits.find(dataset, 'train', data_dir, run.image_recipe,
+                     run.max_bad_records)
+  data.check_images()
   log(f'TensorFlow {runtime.VERSION}: scoring the labels of {data_dir}, '
-      f'{count} examples, with {checkpoint_dir} at step {step}')
-  scores, images = collect(run.studentnet, dataset, shards, count, checkpoint,
-                           batch_size, num_images)
+      f'{data.count} examples, with {checkpoint_dir} at step {step}')
+  scores, images = collect(run.studentnet, data, checkpoint, batch_size,
+                           num_images)
   v = None
   if network:
     v = weigh(network, scores.loss, run.loss_p_percentile, step,
@@ -118,17 +117,14 @@ class Scores(typing.NamedTuple):
   clean: np.ndarray  # int64 [N]: datasets.UNKNOWN_LABEL where not known.
 
 
-def collect(studentnet, dataset, shards, count, prefix, batch_size,
-            num_images):
+def collect(studentnet, data, prefix, batch_size, num_images):
   """One pass over a training set, without augmentation.
 
   Only the most suspicious images stay in memory.
 
   Args:
     studentnet: name of the student.
-    dataset: a `datasets.Dataset`.
-    shards: the `datasets.Shard`s of the training split.
-    count: how many records they hold without the skipped ones, N.
+    data: the `splits.Split` of the training set, of N records.
     prefix: of the checkpoint with the averaged weights.
     batch_size, num_images: as for `rank`.
 
@@ -142,12 +138,11 @@ def collect(studentnet, dataset, shards, count, prefix, batch_size,
   """
   parts = []
   top_loss = np.zeros([0], np.float32)
-  top_images = np.zeros([0, dataset.image_size, dataset.image_size, 3],
-                        np.uint8)
+  size = data.dataset.image_size
+  top_images = np.zeros([0, size, size, 3], np.uint8)
   with tf.Graph().as_default():
-    batch = input_pipeline.eval_batch(dataset, 'train', shards, count,
-                                      batch_size)
-    student = averaged_student.AveragedStudent(studentnet, dataset,
+    batch = data.eval_batch(batch_size)
+    student = averaged_student.AveragedStudent(studentnet, data.dataset,
                                                batch.images)
     fetches = Scores(
         source_ids=batch.source_ids, given=batch.labels,

@@ -11,6 +11,7 @@ from mentormix import label_ranking
 from mentormix import students
 from mentormix.data import datasets
 from mentormix.data import png as png_lib
+from mentormix.data import splits
 from mentormix.mentornet import loading as mentornet_loading
 from mentormix.mentornet import network
 from mentormix.messages import RunError, UserError
@@ -142,9 +143,12 @@ def files(tmp_path):
 
 def _collect(files, prefix, **settings):
   settings = dict(dict(batch_size=7, num_images=4), **settings)
-  shards = list(map(datasets.Shard, files))
-  return label_ranking.collect('nearest', DIGITS, shards, COUNT, prefix,
-                              **settings)
+  return label_ranking.collect('nearest', _data(files), prefix, **settings)
+
+
+def _data(files):
+  return splits.Split(DIGITS, 'train', list(map(datasets.Shard, files)), COUNT,
+                      '')
 
 
 def test_planted_mistakes_come_first(files, save):
@@ -218,5 +222,4 @@ def test_an_image_that_cannot_be_decoded(files, save):
 
 def test_a_checkpoint_of_another_student(files, save):
   with pytest.raises(UserError, match='is not of --studentnet=resnet8_thin'):
-    label_ranking.collect('resnet8_thin', DIGITS,
-                         list(map(datasets.Shard, files)), COUNT, save(), 7, 4)
+    label_ranking.collect('resnet8_thin', _data(files), save(), 7, 4)

@@ -40,6 +40,8 @@ class Setting(NamedTuple):
   def check(self, value):
     """Raises UserError, which names the flag and its range, for a bad value."""
     high = self.at_most or _LARGEST.get(type(self.default))
+    if value is None:  # Not given.
+      return
     if self.choices:
       good, words = value in self.choices, f'one of {", ".join(self.choices)}'
     elif self.above is not None:
@@ -61,6 +63,17 @@ _MAX_BAD_RECORDS = Setting(
     'are more, nothing starts. A file that is damaged or truncated is always '
     'an error, because what follows the damage cannot be read.', at_least=0,
     may_change=True)
+
+_IMAGE_SIZE = Setting(
+    'image_size', 0, 'For photographs: height and width in pixels; 0 takes '
+    'those of the student.', at_least=0, at_most=1024)
+_IMAGE_RECIPE = Setting(
+    'image_recipe', 'inception', 'For photographs, how they are cropped. '
+    'inception: a random box of 5 to 100% of the image, brightness and '
+    'saturation; tests: the central 87.5%. resize_crop: resized to a square, '
+    '320 for a size of 299, and a random crop; tests: the centre. ncr: a random '
+    'box; tests: the short side resized to 256 for a size of 224, and the '
+    'centre.', choices=('inception', 'resize_crop', 'ncr'))
 
 TRAIN_SETTINGS = (
     # Of the published code.
@@ -153,6 +166,7 @@ TRAIN_SETTINGS = (
             'losses, weighting and averages stay float32.', choices=PRECISIONS),
     Setting('xla', False, 'Whether XLA compiles the step.', may_change=True),
     _MAX_BAD_RECORDS,
+    _IMAGE_SIZE, _IMAGE_RECIPE,
     Setting('warmup_steps', 0,
             'Steps over which the learning rate grows to its initial value.',
             at_least=0),
@@ -209,4 +223,8 @@ EVAL_SETTINGS = (
             'Seconds without a new checkpoint after which evaluation gives up; '
             '0 waits for ever.', at_least=0),
     _MAX_BAD_RECORDS,
+    _IMAGE_SIZE._replace(
+        help='For photographs: height and width; 0 takes those of the run.'),
+    _IMAGE_RECIPE._replace(
+        default=None, help='For photographs: by default as in the run.'),
 )

@@ -42,6 +42,7 @@ SOURCE_ID = 'image/source_id'
 
 ITEMS = ('image', 'label', 'clean_label', 'source_id')  # Of a decoded record.
 UNKNOWN_LABEL = -1  # What a record without a clean label decodes to.
+WRONG_LABEL = -2  # The clean label of an image that is of none of the classes.
 
 _FRAME = 16  # Bytes around a record: its length and two checksums.
 MOST_NAMED = 10  # Bad records, or missing files.
@@ -53,6 +54,7 @@ class Dataset(typing.NamedTuple):
   num_classes: int  # K.
   image_size: int  # Height and width in pixels.
   test_label: str  # The feature that the test split is scored on.
+  photographs: bool = False  # Of any size, as JPEG; then no size is known.
 
   def label_key(self, split):
     return self.test_label if split == 'test' else LABEL
@@ -90,6 +92,8 @@ def get(name, data_dir=None):
         f'--dataset_name={name} is unknown; known are {known}, and custom '
         f'sets by the name in {noise_facts.FACTS_FILE} of --data_dir{here}')
   try:
+    if facts.get('photographs'):
+      return Dataset(name, int(facts['num_classes']), 0, LABEL, True)
     return Dataset(name, int(facts['num_classes']), int(facts['image_size']),
                    LABEL)
   except (KeyError, TypeError, ValueError) as error:

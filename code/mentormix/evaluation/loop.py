@@ -15,10 +15,7 @@ from mentormix import files as files_lib
 from mentormix import runtime
 from mentormix import students
 from mentormix import summaries
-from mentormix.data import datasets
-from mentormix.data import decoding
-from mentormix.data import input_pipeline
-from mentormix.data import record_checks
+from mentormix.data import splits
 from mentormix.evaluation import averaged_student
 from mentormix.evaluation import results as eval_results
 from mentormix.messages import log, RunError, UserError
@@ -184,18 +181,19 @@ class _Evaluator:
   """The graph of one pass over the images; runs it for any checkpoint."""
 
   def __init__(self, config):
-    students.get(config.studentnet)  # Raises UserError for an unknown name.
-    dataset = datasets.get(config.dataset_name, config.data_dir)
-    paths = datasets.find_files(dataset, config.split_name, config.data_dir)
-    shards, self._count = record_checks.check_files(
-        dataset, config.split_name, paths, config.max_bad_records)
-    decoding.check_images(dataset, config.split_name, shards)
+    dataset = splits.dataset(
+        config.dataset_name, config.data_dir, students.get(config.studentnet),
+        config.image_size)
+    students.check_size(config.studentnet, dataset.image_size)
+    data = splits.find(dataset, config.split_name, config.data_dir,
+                       config.image_recipe, config.max_bad_records)
+    data.check_images()
+    self._count = data.count
     self._data_dir = config.data_dir
     log(f'TensorFlow {runtime.VERSION}: evaluating {config.studentnet} on '
         f'{config.data_dir}, {self._count} images, checkpoints from '
         f'{config.checkpoint_dir}')
-    batch = input_pipeline.eval_batch(
-        dataset, config.split_name, shards, self._count, config.batch_size)
+    batch = data.eval_batch(config.batch_size)
     self._student = averaged_student.AveragedStudent(
         config.studentnet, dataset, batch.images, config.master)
     logits = self._student.logits

@@ -4,21 +4,19 @@ import contextlib
 from mentormix import checkpoints
 from mentormix import files
 from mentormix import runtime
-from mentormix.data import decoding
-from mentormix.data import record_checks
+from mentormix.data import splits
 from mentormix.mentornet import loading
 from mentormix.messages import log, RunError, UserError
 from mentormix.runtime import tf
 
 
 @contextlib.contextmanager
-def explained(config, dataset, shards):
+def explained(config, data):
   """Turns an error in the block into a RunError that says what it means.
 
   Args:
     config: a `config.TrainConfig`.
-    dataset: a `datasets.Dataset`.
-    shards: the `datasets.Shard`s of the training split.
+    data: the `splits.Split` of the training set.
   """
   try:
     yield
@@ -28,14 +26,14 @@ def explained(config, dataset, shards):
     last = checkpoints.last_step(config.train_log_dir)
     resume = ('then rerun the same command to resume from step '
               f'{last} in {config.train_log_dir}')
-    cause = _cause(error, config, dataset, shards)
+    cause = _cause(error, config, data)
     if not cause:
       log(f'training stopped on an unexpected error; fix it, {resume}')
       raise
     raise RunError(f'{cause}; {resume}')
 
 
-def _cause(error, config, dataset, shards):
+def _cause(error, config, data):
   """Says what an error means and how to fix it; None if that is not known."""
   reason = runtime.reason(error)
   if files.is_about_disk(reason):
@@ -57,10 +55,8 @@ def _cause(error, config, dataset, shards):
   if isinstance(error, (tf.errors.DataLossError,
                         tf.errors.InvalidArgumentError)):
     try:  # A file that does not fit into memory may have changed since.
-      shards, _ = record_checks.check_files(
-          dataset, 'train', [shard.path for shard in shards],
-          config.max_bad_records)
-      decoding.check_images(dataset, 'train', shards)
+      splits.find(data.dataset, 'train', config.data_dir, data.recipe,
+                  config.max_bad_records).check_images()
     except UserError as damage:
       return str(damage)
     return (f'a step failed, as it does on a damaged file or image ({reason}): '

@@ -18,9 +18,8 @@ from mentormix.cluster import roles
 from mentormix.cluster import servers
 from mentormix.cluster import task as task_lib
 from mentormix.data import datasets
-from mentormix.data import input_pipeline
 from mentormix.data import noise_facts
-from mentormix.data import record_checks
+from mentormix.data import splits
 from mentormix.mentornet import loading
 from mentormix.messages import log, UserError
 from mentormix.runtime import tf
@@ -33,9 +32,7 @@ MAX_CHECKPOINTS = 5  # Kept on disk.
 
 class Run(NamedTuple):
   """What a run starts from."""
-  dataset: Any  # A `datasets.Dataset`.
-  shards: Any  # Its `datasets.Shard`s.
-  num_examples: int
+  data: Any  # A `splits.Split`.
   has_clean_labels: bool
   network: Optional[Callable]  # The MentorNet, features [B, 4] -> v [B].
   mentornet_md5: str  # Of its files; '' for methods without a MentorNet.
@@ -67,7 +64,7 @@ def train(config, cluster=roles.ALONE):
     return 0
   with tf.Graph().as_default(), tf.device(task.placement):
     step, saver, hooks = _build(config, run, task)
-    with failures.explained(config, run.dataset, run.shards):
+    with failures.explained(config, run.data):
       _run(step, saver, hooks, task)
   return _outcome(config, task)
 
@@ -75,8 +72,11 @@ def train(config, cluster=roles.ALONE):
 def _load(config, task):
   """Checks and reads everything that does not need a graph; gives a `Run`."""
   runtime.select_device(config.device_id)
-  dataset = datasets.get(config.dataset_name, config.data_dir)
-  students.get(config.studentnet)  # These two raise for a wrong flag.
+  # These two raise for a wrong flag.
+  dataset = splits.dataset(
+      config.dataset_name, config.data_dir, students.get(config.studentnet),
+      config.image_size)
+  students.check_size(config.studentnet, dataset.image_size)
   schedules.dropout_table(config.example_dropout_rates)
   precision.check_precision(config.precision)
   if config.sync_replicas and config.precision == 'mixed' and runtime.IS_1_15:
@@ -93,11 +93,10 @@ def _load(config, task):
   else:  # Only the chief changes the directory.
     start, started = checkpoints.last_step(config.train_log_dir), None
   task.start()  # Before reading, so that the others see this task soon.
-  shards, num_examples = record_checks.check_files(
-      dataset, 'train', datasets.find_files(dataset, 'train', config.data_dir),
-      config.max_bad_records)
-  run = Run(dataset, shards, num_examples,
-            datasets.has_clean_labels(shards), network, md5, start, started)
+  data = splits.find(dataset, 'train', config.data_dir, config.image_recipe,
+                     config.max_bad_records)
+  run = Run(data, datasets.has_clean_labels(data.shards), network, md5, start,
+            started)
   if config.loss_csv_file and not run.has_clean_labels:
     raise UserError(f'--loss_csv_file={config.loss_csv_file}: the clean labels '
                     f'of --data_dir={config.data_dir} are not known')
@@ -144,7 +143,7 @@ def _build(config, run, task):
   who = ('a new run' if not run.start else f'from step {run.start}'
          ) if task.is_chief else f'worker {cluster.worker}'
   log(f'TensorFlow {runtime.VERSION}: {config.method}, {config.studentnet} in '
-      f'{config.precision} precision on {config.data_dir}, {run.num_examples} '
+      f'{config.precision} precision on {config.data_dir}, {run.data.count} '
       f'examples, {who}')
   task.install_signals()
   # Of the initial weights and of the order of files.
@@ -152,12 +151,13 @@ def _build(config, run, task):
   used = tf.train.get_or_create_global_step()  # Batches that this worker used.
   if cluster.num_workers > 1 and not config.sync_replicas:
     used = used // cluster.num_workers
-  batch = input_pipeline.train_batch(
-      run.dataset, run.shards, run.num_examples, config.batch_size, config.seed,
-      used, config.num_readers, config.num_preprocessing_threads,
-      cluster.worker, cluster.num_workers, task.device,
+  batch = run.data.train_batch(
+      config.batch_size, seed=config.seed, start=used,
+      num_readers=config.num_readers,
+      num_threads=config.num_preprocessing_threads, worker=cluster.worker,
+      num_workers=cluster.num_workers, device=task.device,
       in_memory=not config.master)
-  step = step_lib.build_step(config, run.dataset, run.num_examples, batch,
+  step = step_lib.build_step(config, run.data.dataset, run.data.count, batch,
                              run.network, cluster=cluster)
   if run.has_clean_labels:
     step_lib.summarize_separation(
@@ -168,7 +168,7 @@ def _build(config, run, task):
   hooks = _hooks(config, run, step, batch, saver, task)
   if cluster.jobs:
     hooks = task.hooks(dict(
-        config_lib.shared_by_tasks(config), num_examples=run.num_examples,
+        config_lib.shared_by_tasks(config), num_examples=run.data.count,
         mentornet_md5=run.mentornet_md5, TensorFlow=runtime.VERSION,
         noise=noise_facts.read_facts(config.data_dir))) + hooks
   return step, saver, hooks
