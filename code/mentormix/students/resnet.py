@@ -178,11 +178,18 @@ def _getter(dtype):
   return get
 
 
-def weight_decay():
-  """0.0002 * sum(w^2) / 2 over all conv and dense kernels of the graph.
+def weight_decay(coefficient=None):
+  """coefficient * sum(w^2) / 2 over the conv and dense kernels that train.
+
+  Args:
+    coefficient: by default the published 0.0002.
 
   Returns:
     A float32 scalar. It leaves out batch norm and biases (published code).
   """
+  if coefficient is None:
+    coefficient = WEIGHT_DECAY
   kernels = [v for v in tf.trainable_variables() if v.op.name.endswith('/DW')]
-  return WEIGHT_DECAY * tf.add_n([tf.nn.l2_loss(w) for w in kernels])
+  if not kernels:  # --trainable_scopes may leave none.
+    return tf.constant(0.0)
+  return coefficient * tf.add_n([tf.nn.l2_loss(w) for w in kernels])
