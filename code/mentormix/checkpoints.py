@@ -131,6 +131,18 @@ def _by_step(prefixes):
 # Reading.
 
 
+def shapes(path):
+  """Name -> shape, a list, of all variables; Damaged if it cannot be read."""
+  try:
+    if path.endswith(ARRAYS):
+      with np.load(path, allow_pickle=False) as arrays:
+        return {name: list(arrays[name].shape) for name in arrays}
+    reader = tf.train.load_checkpoint(path)
+    return dict(reader.get_variable_to_shape_map())
+  except Exception as error:  # As in `load`.
+    raise _damaged(path, error)
+
+
 def load(path, names):
   """Reads variables of a checkpoint.
 
@@ -155,8 +167,12 @@ def load(path, names):
     return {name: np.asarray(reader.get_tensor(name))
             for name in names if reader.has_tensor(name)}
   except Exception as error:  # Damaged bytes raise errors of many classes.
-    raise Damaged(f'the checkpoint {path} cannot be read: '
-                  f'{runtime.reason(error) or type(error).__name__}')
+    raise _damaged(path, error)
+
+
+def _damaged(path, error):
+  return Damaged(f'the checkpoint {path} cannot be read: '
+                 f'{runtime.reason(error) or type(error).__name__}')
 
 
 def read(path, shapes, what):

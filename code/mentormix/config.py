@@ -20,7 +20,8 @@ STARTED = 'started'  # Seconds since 1970.
 MENTORNET_MD5 = 'mentornet_md5'  # Of the files of --trained_mentornet_dir.
 _FACTS = {STARTED: 0.0, MENTORNET_MD5: ''}
 # Settings that name a file or directory, which has several names.
-_PATHS = ('data_dir', 'train_log_dir', 'trained_mentornet_dir', 'loss_csv_file')
+_PATHS = ('data_dir', 'train_log_dir', 'trained_mentornet_dir', 'loss_csv_file',
+          'checkpoint_path')
 
 
 def _config_type(name, settings, doc):
@@ -69,6 +70,12 @@ def validate(config):
   if config.loss_csv_file and config.method == 'mixup':
     raise UserError(f'--loss_csv_file={config.loss_csv_file}: --method=mixup '
                     'only has losses of mixed images; use another method')
+  if -1 < config.weight_decay < 0:
+    raise UserError(f'--weight_decay={config.weight_decay} must be -1 or at '
+                    'least 0')
+  if config.batch_size % config.microbatches:
+    raise UserError(f'--microbatches={config.microbatches} must divide '
+                    f'--batch_size={config.batch_size}')
   validate_cluster(config)
 
 
@@ -185,6 +192,9 @@ def check_resume(config, mentornet_md5='', flag='train_log_dir'):
     UserError: lists every setting that differs, with both values.
   """
   saved = load(config.train_log_dir) or {}
+  if saved:  # An earlier version trained with what is now the default.
+    saved = {**{name: value for name, value in TrainConfig()._asdict().items()
+                if name not in MAY_CHANGE}, **saved}
   changed, differing = [], []
   may_change = set(MAY_CHANGE)
   if mentornet_md5 and saved.get(MENTORNET_MD5) == mentornet_md5:

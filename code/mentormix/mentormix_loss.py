@@ -26,6 +26,10 @@ class Loss(NamedTuple):
   per_example: tf.Tensor  # [B]; training minimises its mean plus weight decay.
   v: tf.Tensor  # [B], the weight of each example before any mixing.
   unmixed: Optional[tf.Tensor]  # [B], before mixing and weighting; mixup: None.
+  # per_example is weight * cross-entropy(labels, student(images)), of:
+  images: tf.Tensor  # [B, H, W, 3], mixed.
+  labels: tf.Tensor  # [B, K], mixed.
+  weight: Optional[tf.Tensor]  # [B], without gradient; None stands for 1.
 
 
 def mentormix(images, labels, student, mentor, alpha, sampler,
@@ -61,9 +65,10 @@ def mentormix(images, labels, student, mentor, alpha, sampler,
 
   # Step 4: train on the mixed examples, weighted again.
   mixed = _softmax_cross_entropy(labels, student(images))  # [B]
-  if second_mentor is not None:
-    mixed *= tf.stop_gradient(second_mentor(mixed))
-  return Loss(mixed, v, unmixed=loss)
+  if second_mentor is None:
+    return Loss(mixed, v, loss, images, labels, weight=None)
+  weight = tf.stop_gradient(second_mentor(mixed))  # [B]
+  return Loss(mixed * weight, v, loss, images, labels, weight)
 
 
 def mixup(images, labels, student, alpha, sampler):
@@ -73,20 +78,20 @@ def mixup(images, labels, student, alpha, sampler):
     j = sampler.partners(v)  # [B]
     lam = mixing_coefficients(sampler.beta(alpha, tf.shape(v)), v)  # [B]
     images, labels = mix(images, j, lam), mix(labels, j, lam)
-  return Loss(_softmax_cross_entropy(labels, student(images)), v, unmixed=None)
+  return cross_entropy(images, labels, student)._replace(v=v, unmixed=None)
 
 
 def mentornet(images, labels, student, mentor):
   """MentorNet (Jiang et al., ICML 2018): weights the loss, mixes nothing."""
   loss = _softmax_cross_entropy(labels, student(images))  # [B]
   v = tf.stop_gradient(mentor(loss))  # [B]
-  return Loss(v * loss, v, unmixed=loss)
+  return Loss(v * loss, v, loss, images, labels, weight=v)
 
 
 def cross_entropy(images, labels, student):
   """Plain training, which trusts every label."""
   loss = _softmax_cross_entropy(labels, student(images))  # [B]
-  return Loss(loss, tf.ones_like(loss), unmixed=loss)
+  return Loss(loss, tf.ones_like(loss), loss, images, labels, weight=None)
 
 
 def mixing_coefficients(beta, v):

@@ -3,6 +3,8 @@
 Learning rate and epoch percentage follow the float arithmetic that the
 published code has in a training step; `testdata/` has its numbers.
 """
+import numpy as np
+
 from mentormix.messages import UserError
 from mentormix.runtime import tf
 
@@ -30,7 +32,7 @@ def epoch_percent(step, max_steps):
 
 
 def decay_steps(num_examples, batch_size, num_epochs_per_decay):
-  """Steps between two cuts of the learning rate; a fraction, as published."""
+  """Steps in so many epochs, between two cuts of the rate; a fraction."""
   return num_examples / batch_size * num_epochs_per_decay
 
 
@@ -42,10 +44,80 @@ def learning_rate(step, initial, decay_factor, steps_per_decay, warmup_steps=0):
   """
   rate = tf.train.exponential_decay(
       initial, step, steps_per_decay, decay_factor, staircase=True)
+  return _warmed_up(rate, step, warmup_steps)
+
+
+def cosine_rate(step, initial, max_steps, warmup_steps=0):
+  """initial * (1 + cos(pi * step / max_steps)) / 2, float32 scalar.
+
+  It is 0 from `max_steps` on (Loshchilov and Hutter, arXiv 1608.03983, without
+  restarts). It warms up as `learning_rate`, as a factor.
+  """
+  done = tf.minimum(tf.cast(step, tf.float64) / max_steps, 1.0)
+  rate = initial * (1 + tf.cos(np.pi * done)) / 2
+  return _warmed_up(tf.cast(rate, tf.float32), step, warmup_steps)
+
+
+def stepped_rate(step, initial, decay_factor, starts, warmup_steps=0):
+  """initial * decay_factor^(number of `starts` <= step), float32 scalar.
+
+  Args:
+    step: int64 scalar, steps done before this one.
+    initial, decay_factor: of the rate.
+    starts: numbers of steps after which the factor applies; may be fractions.
+    warmup_steps: as in `learning_rate`.
+  """
+  past = tf.cast(step, tf.float64) >= tf.constant(list(starts), tf.float64)
+  power = tf.reduce_sum(tf.cast(past, tf.float32))
+  return _warmed_up(initial * tf.pow(decay_factor, power), step, warmup_steps)
+
+
+def _warmed_up(rate, step, warmup_steps):
   if not warmup_steps:
     return rate
   return rate * tf.minimum(
       1.0, tf.cast(step + 1, tf.float32) / float(warmup_steps))
+
+
+def configured_rate(config, step, num_examples, num_replicas=1):
+  """The learning rate that the settings of a run describe, float32 scalar.
+
+  Args:
+    config: a `config.TrainConfig`.
+    step: int64 scalar, steps done before this one.
+    num_examples: number of examples in an epoch.
+    num_replicas: batches in a step.
+  """
+  steps = lambda epochs: decay_steps(
+      num_examples, config.batch_size * num_replicas, epochs)
+  if config.learning_rate_schedule == 'cosine':
+    return cosine_rate(step, config.learning_rate, config.max_number_of_steps,
+                       config.warmup_steps)
+  if config.learning_rate_schedule == 'steps':
+    return stepped_rate(
+        step, config.learning_rate, config.learning_rate_decay_factor,
+        [steps(epoch) for epoch in decay_epochs(config.decay_epochs)],
+        config.warmup_steps)
+  return learning_rate(
+      step, config.learning_rate, config.learning_rate_decay_factor,
+      steps(config.num_epochs_per_decay), config.warmup_steps)
+
+
+def decay_epochs(text):
+  """The epochs in '40,100', floats in ascending order.
+
+  Raises:
+    UserError: `text` is not such a list.
+  """
+  try:
+    epochs = [float(epoch) for epoch in text.split(',')]
+  except ValueError:
+    epochs = []
+  if not epochs or not all(
+      a < b < float('inf') for a, b in zip([0.0] + epochs, epochs)):
+    raise UserError(f'--decay_epochs={text} is not ascending epochs, as in '
+                    '40,100, which --learning_rate_schedule=steps needs')
+  return epochs
 
 
 def weight_average_decay(step):

@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 
+from mentormix import config as config_lib
 from mentormix import runtime
 from mentormix import schedules
 from mentormix import testing
@@ -125,3 +126,48 @@ def test_the_rate_warms_up():
   np.testing.assert_allclose(
       _each(rate, range(8)), [0.2, 0.4, 0.6, 0.8, 0.8, 0.8, 0.4, 0.4],
       rtol=1e-6)
+
+
+def _cosine(step):
+  return 0.3 * (1 + np.cos(np.pi * np.minimum(step / 50.0, 1))) / 2
+
+
+def _stepped(step):
+  return 0.3 * 0.1 ** ((step >= 20).astype(int) + (step >= 31))
+
+
+@pytest.mark.parametrize('warmup', [0, 7])
+@pytest.mark.parametrize('rate,expected', [
+    (lambda s, w: schedules.cosine_rate(s, 0.3, 50, w), _cosine),
+    (lambda s, w: schedules.stepped_rate(s, 0.3, 0.1, [20, 30.5], w),
+     _stepped)])
+def test_rates_against_numpy(rate, expected, warmup):
+  steps = np.arange(56)
+  expected = expected(steps)
+  if warmup:
+    expected = expected * np.minimum(1, (steps + 1.0) / warmup)
+  rates = _each(lambda s: rate(s, warmup), steps)
+  np.testing.assert_allclose(rates, expected, rtol=1e-5, atol=1e-8)
+  assert rates[0] == np.float32(0.3 / (warmup or 1))
+
+
+@pytest.mark.parametrize('schedule,replicas,expected', [
+    ('exponential', 1, [.8, .8, .8, .4, .4, .4, .2, .2]),  # 10 / 5 * 1.5
+    ('cosine', 2, _cosine(np.arange(8) * 6.25) * .8 / .3),
+    ('steps', 1, [.8, .8, .4, .4, .4, .4, .2, .2]),
+    ('steps', 2, [.8, .4, .4, .2, .2, .2, .2, .2])])
+def test_the_rate_of_a_run(schedule, replicas, expected):
+  config = config_lib.TrainConfig(
+      batch_size=5, learning_rate=.8, learning_rate_decay_factor=.5,
+      num_epochs_per_decay=1.5, max_number_of_steps=8, decay_epochs='1,3',
+      learning_rate_schedule=schedule)
+  rates = _each(lambda s: schedules.configured_rate(config, s, 10, replicas),
+                range(8))
+  np.testing.assert_allclose(rates, expected, rtol=1e-5)
+
+
+def test_decay_epochs():
+  assert schedules.decay_epochs('40,100.5') == [40, 100.5]
+  for text in ('', 'x', '5,', '5,5', '9,5', '-1', '0,3', 'nan', '1,inf'):
+    with pytest.raises(UserError, match=f'--decay_epochs={text} is not'):
+      schedules.decay_epochs(text)

@@ -20,6 +20,7 @@ METHOD_SETTINGS = {
 }
 METHODS = tuple(METHOD_SETTINGS)
 PRECISIONS = ('float32', 'mixed')
+LEARNING_RATE_SCHEDULES = ('exponential', 'cosine', 'steps')
 WEIGHTED = ('mentornet', 'mentormix')  # These need a MentorNet.
 # The largest numbers, unless a setting says otherwise.
 _LARGEST = {int: 2**31 - 1, float: 1e38}
@@ -170,6 +171,43 @@ TRAIN_SETTINGS = (
     Setting('warmup_steps', 0,
             'Steps over which the learning rate grows to its initial value.',
             at_least=0),
+    Setting('learning_rate_schedule', 'exponential',
+            'exponential: a factor every --num_epochs_per_decay epochs '
+            '(published). cosine: half a cosine, to 0 at '
+            '--max_number_of_steps. steps: the factor at each of '
+            '--decay_epochs.', choices=LEARNING_RATE_SCHEDULES),
+    Setting('decay_epochs', '',
+            'Epochs at which --learning_rate_schedule=steps multiplies the '
+            'learning rate by --learning_rate_decay_factor, as in 40,100.'),
+    Setting('weight_decay', -1.0,
+            'Coefficient of half the sum of squared kernels in the loss. -1 '
+            'stands for what is published: 0.0002, and none for mentormix with '
+            'the second weighting. Any other number applies there, too.',
+            at_least=-1),
+    Setting('microbatches', 1,
+            'Parts of the batch that the student sees one after another, to '
+            'need the memory of one part. Their gradients are added up. '
+            'Weights, partners and mixing stay those of the whole batch. Batch '
+            'norm uses the statistics of each part, in both passes; its moving '
+            'statistics move once a step, by the mean over the parts. A second '
+            'weighting, or mentornet, takes one more forward pass.',
+            at_least=1),
+    # These three matter only when a run starts.
+    Setting('checkpoint_path', '',
+            'Checkpoint whose weights and moving statistics a new run starts '
+            'with: a prefix, a single file (V1), or a directory, which stands '
+            'for its newest. A run that resumes ignores it.', may_change=True),
+    Setting('checkpoint_exclude_scopes', '',
+            'Variables not to load, by the beginnings of their names, as in '
+            'ResNet8/logit,ResNet8/unit_3. By default those that the student '
+            'names as its head, if any; none loads all.', may_change=True),
+    Setting('ignore_missing_vars', False,
+            'Whether variables that --checkpoint_path lacks keep their initial '
+            'values.', may_change=True),
+    Setting('trainable_scopes', '',
+            'The weights to train, by the beginnings of their names; by '
+            'default all. The others stay as they are, without weight decay; '
+            'moving statistics still move.'),
     Setting('job_name', '',
             'Job of this task in a cluster: worker, ps (parameter server), or '
             'evaluator, which does the work of cifar_eval.py on the directory '

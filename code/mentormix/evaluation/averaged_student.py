@@ -30,10 +30,10 @@ class AveragedStudent:
     self.logits = students.get(studentnet)(
         images, dataset.num_classes, is_training=False)
     average = tf.train.ExponentialMovingAverage(schedules.WEIGHT_AVERAGE_DECAY)
-    trainable = tf.trainable_variables()
-    self._restored = {average.average_name(v): v for v in trainable}
-    self._restored.update(
-        {v.op.name: v for v in tf.model_variables() if v not in trainable})
+    self._averages = {v.op.name: average.average_name(v)
+                      for v in tf.trainable_variables()}
+    variables = tf.model_variables() + tf.trainable_variables()
+    self._variables = {v.op.name: v for v in variables}
     self._initialize = tf.local_variables_initializer()
 
   def one_pass(self, prefix, fetches):
@@ -48,9 +48,10 @@ class AveragedStudent:
       checkpoints.Damaged: it cannot be read.
       RunError: the data cannot be read.
     """
+    restored = self._restored(prefix)
     values = checkpoints.read(
         prefix, {name: variable.shape.as_list()
-                 for name, variable in self._restored.items()}, self._what)
+                 for name, variable in restored.items()}, self._what)
     try:
       coordinator = tf.train.Coordinator()
       # `closing` does not make it the default session, which would stay the
@@ -58,7 +59,7 @@ class AveragedStudent:
       with contextlib.closing(tf.Session(
           self._master, config=runtime.session_config())) as session:
         session.run(self._initialize)
-        for name, variable in self._restored.items():
+        for name, variable in restored.items():
           variable.load(values[name], session)
         threads = tf.train.start_queue_runners(session, coordinator)
         try:
@@ -72,3 +73,16 @@ class AveragedStudent:
     except (tf.errors.OpError, ValueError) as error:
       raise RunError(f'no pass with the checkpoint {prefix}: '
                      f'{runtime.reason(error)}')
+
+  def _restored(self, prefix):
+    """Name in the checkpoint -> variable.
+
+    A weight that --trainable_scopes left alone has no average; it is its own.
+    """
+    names = set(checkpoints.shapes(prefix))
+    has_averages = not names.isdisjoint(self._averages.values())
+    is_alone = lambda name: (has_averages and name in names
+                             and self._averages[name] not in names)
+    return {name if name not in self._averages or is_alone(name)
+            else self._averages[name]: variable
+            for name, variable in self._variables.items()}

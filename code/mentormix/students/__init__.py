@@ -24,8 +24,7 @@ class Student(NamedTuple):
   # (images [B, H, W, 3], num_classes, is_training, update_statistics=True,
   # dtype=tf.float32) -> logits [B, K].
   network: Callable
-  # Coefficient of half the sum of squares; None: as `resnet.weight_decay`.
-  weight_decay: Optional[float] = None
+  weight_decay: float = resnet.WEIGHT_DECAY  # Of half the sum of squares.
   # Last parts of the names of the variables that it is of.
   decayed: Tuple[str, ...] = ('weights',)
   image_size: int = 32  # Pixels, by default.
@@ -58,19 +57,25 @@ class Student(NamedTuple):
     """Whether images of `size` x `size` pixels fit."""
     return size >= self.smallest_size and size % self.size_multiple == 0
 
-  def decay_loss(self):
-    """Weight decay of the variables in the graph, a float32 scalar."""
-    if self.weight_decay is None:
-      return resnet.weight_decay()
+  def decay_loss(self, coefficient=None):
+    """Weight decay of the variables that train, a float32 scalar.
+
+    Args:
+      coefficient: in place of `weight_decay`.
+    """
+    if coefficient is None:
+      coefficient = self.weight_decay
     decayed = [v for v in tf.trainable_variables()
                if v.op.name.rpartition('/')[2] in self.decayed]
-    return self.weight_decay * tf.add_n([tf.nn.l2_loss(w) for w in decayed])
+    if not decayed:  # --trainable_scopes may leave none.
+      return tf.constant(0.0)
+    return coefficient * tf.add_n([tf.nn.l2_loss(w) for w in decayed])
 
 
 def _published(depth, *widths):
   """A network of the published family, for small images."""
   return Student(functools.partial(resnet.resnet, depth=depth, widths=widths),
-                 size_multiple=4, excluded_scopes=(f'ResNet{depth}/logit',))
+                 decayed=('DW',), size_multiple=4)
 
 
 # The published "ResNet-32" is wide; the thin ones are the classic widths.

@@ -176,13 +176,3 @@ def _getter(dtype):
       name = name[:-len('weights')] + 'DW'
     return cast(getter, name, *args, **kwargs)
   return get
-
-
-def weight_decay():
-  """0.0002 * sum(w^2) / 2 over all conv and dense kernels of the graph.
-
-  Returns:
-    A float32 scalar. It leaves out batch norm and biases (published code).
-  """
-  kernels = [v for v in tf.trainable_variables() if v.op.name.endswith('/DW')]
-  return WEIGHT_DECAY * tf.add_n([tf.nn.l2_loss(w) for w in kernels])

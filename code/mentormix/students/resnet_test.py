@@ -95,7 +95,7 @@ def trained(values):
     net.gradients = dict(zip(
         [v.op.name for v in kernels],
         tf.gradients(tf.reduce_mean(net.loss), kernels)))
-    net.decay = resnet.weight_decay()
+    net.decay = students.get('resnet8_thin').decay_loss()
     net.updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
     return net
 

@@ -45,7 +45,7 @@ def _cause(error, config, data):
             'space or fix that')
   if isinstance(error, tf.errors.ResourceExhaustedError):
     return (f'out of memory or another resource ({reason}): end other '
-            'processes, or use a smaller --batch_size')
+            'processes, or use more --microbatches or a smaller --batch_size')
   if isinstance(error, tf.errors.NotFoundError) and config.master:
     return f'--master={config.master} is not a TensorFlow master ({reason})'
   if isinstance(error, tf.errors.UnknownError):

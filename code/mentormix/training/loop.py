@@ -24,6 +24,7 @@ from mentormix.mentornet import loading
 from mentormix.messages import log, UserError
 from mentormix.runtime import tf
 from mentormix.training import failures
+from mentormix.training import finetuning
 from mentormix.training import hooks as hooks_lib
 from mentormix.training import step as step_lib
 
@@ -38,6 +39,7 @@ class Run(NamedTuple):
   mentornet_md5: str  # Of its files; '' for methods without a MentorNet.
   start: int  # The step to resume from, 0 for a new run.
   started: Optional[float]  # When the run first started; None for a new run.
+  source: Optional[Any]  # The `finetuning.Source` of a new run, if it has one.
 
 
 def train(config, cluster=roles.ALONE):
@@ -64,8 +66,9 @@ def train(config, cluster=roles.ALONE):
     return 0
   with tf.Graph().as_default(), tf.device(task.placement):
     step, saver, hooks = _build(config, run, task)
+    scaffold = _scaffold(config, run, saver)
     with failures.explained(config, run.data):
-      _run(step, saver, hooks, task)
+      _run(step, scaffold, hooks, task)
   return _outcome(config, task)
 
 
@@ -78,6 +81,8 @@ def _load(config, task):
       config.image_size)
   students.check_size(config.studentnet, dataset.image_size)
   schedules.dropout_table(config.example_dropout_rates)
+  if config.learning_rate_schedule == 'steps':
+    schedules.decay_epochs(config.decay_epochs)
   precision.check_precision(config.precision)
   if config.sync_replicas and config.precision == 'mixed' and runtime.IS_1_15:
     raise UserError('--sync_replicas with --precision=mixed needs TensorFlow '
@@ -92,11 +97,14 @@ def _load(config, task):
     start, started = _resume(config, md5)
   else:  # Only the chief changes the directory.
     start, started = checkpoints.last_step(config.train_log_dir), None
+  source = None
+  if task.is_chief and started is None:
+    source = finetuning.find(config)
   task.start()  # Before reading, so that the others see this task soon.
   data = splits.find(dataset, 'train', config.data_dir, config.image_recipe,
                      config.max_bad_records)
   run = Run(data, datasets.has_clean_labels(data.shards), network, md5, start,
-            started)
+            started, source)
   if config.loss_csv_file and not run.has_clean_labels:
     raise UserError(f'--loss_csv_file={config.loss_csv_file}: the clean labels '
                     f'of --data_dir={config.data_dir} are not known')
@@ -124,6 +132,9 @@ def _resume(config, mentornet_md5):
     return 0, None
   for change in changes:
     log(f'resuming with a changed setting: {change}')
+  if config.checkpoint_path:
+    log(f'the run resumes, so --checkpoint_path={config.checkpoint_path} is '
+        'ignored')
   return start, saved.get(config_lib.STARTED, 0.0)
 
 
@@ -174,6 +185,14 @@ def _build(config, run, task):
   return step, saver, hooks
 
 
+def _scaffold(config, run, saver):
+  """What initializes or restores the variables, a tf.train.Scaffold."""
+  fed = None
+  if run.source:
+    fed = finetuning.feed(finetuning.read(config, run.source))
+  return tf.train.Scaffold(init_feed_dict=fed, saver=saver)
+
+
 def _hooks(config, run, step, batch, saver, task):
   """Returns the hooks, in an order that sees a NaN before it is saved."""
   directory, is_new = config.train_log_dir, run.started is None
@@ -200,11 +219,10 @@ def _hooks(config, run, step, batch, saver, task):
       task.wait_for_workers)]
 
 
-def _run(step, saver, hooks, task):
+def _run(step, scaffold, hooks, task):
   """Runs steps until a hook ends the session."""
   try:
-    with runtime.without_xla(), task.session(
-        tf.train.Scaffold(saver=saver), hooks) as session:
+    with runtime.without_xla(), task.session(scaffold, hooks) as session:
       while not session.should_stop():
         session.run(step.train_op)
   except servers.Stopped:  # `_outcome` reports it.

@@ -19,6 +19,8 @@ from mentormix.cluster import roles
 from mentormix.cluster import sync_hook as sync_lib
 from mentormix.mentornet import mentor as mentor_lib
 from mentormix.runtime import tf
+from mentormix.training import finetuning
+from mentormix.training import microbatches
 
 MOMENTUM = 0.9
 _FIRST_STREAM = 32  # Of random numbers; augmentation uses those before it.
@@ -58,28 +60,34 @@ def build_step(config, dataset, num_examples, batch, network=None,
   step = tf.identity(global_step)  # Steps done before this one.
   labels = tf.one_hot(batch.labels, dataset.num_classes)  # [B, K]
   student = _student(config, dataset.num_classes, cluster)
+  auxiliary_weight = students.get(config.studentnet).auxiliary_weight
+  parts = microbatches.Parts(student, config.microbatches, auxiliary_weight)
   epoch_percent = schedules.epoch_percent(step, config.max_number_of_steps)
 
   sampler = sampler or sampling.Sampler(
       sampling.worker_seed(config.seed, cluster.worker), step, _FIRST_STREAM)
-  result = _apply_method(config, network, epoch_percent, batch.images, labels,
-                         student, sampler)
+  result = _apply_method(
+      config, network, epoch_percent, batch.images, labels,
+      student if config.microbatches == 1 else parts.forward, sampler)
+  finetuning.train_only(config.trainable_scopes)
 
-  loss = tf.reduce_mean(result.per_example)
-  # As published, there is no weight decay with a second weighting.
-  if not (config.method == 'mentormix' and config.second_reweight):
-    loss += students.get(config.studentnet).decay_loss()
   # Number of gradients averaged into one step.
   num_replicas = cluster.num_workers if config.sync_replicas else 1
-  rate = schedules.learning_rate(
-      step, config.learning_rate, config.learning_rate_decay_factor,
-      schedules.decay_steps(num_examples, config.batch_size * num_replicas,
-                            config.num_epochs_per_decay), config.warmup_steps)
+  rate = schedules.configured_rate(config, step, num_examples, num_replicas)
   optimizer = _optimizer(rate, step, config.precision)
   sync_hook = None
   if config.sync_replicas:
     optimizer = tf.train.SyncReplicasOptimizer(optimizer, num_replicas)
-  train_op = _update(loss, optimizer, global_step)
+  decay, losses, gradients = _weight_decay(config), result.per_example, None
+  if config.microbatches > 1:
+    losses, gradients = parts.gradients(result, optimizer, decay)
+  elif auxiliary_weight:
+    losses += auxiliary_weight * microbatches.auxiliary_losses(
+        result.labels, result.weight)
+  loss = tf.reduce_mean(losses)
+  if decay is not None:
+    loss += decay
+  train_op = _update(loss, optimizer, global_step, gradients)
   if config.sync_replicas:
     sync_hook = sync_lib.SyncHook(optimizer, cluster)
   with tf.control_dependencies([train_op]):
@@ -127,6 +135,17 @@ def _apply_method(config, network, epoch_percent, images, labels, student,
   if second_mentor:
     tf.summary.scalar('second_loss_average', second_mentor.average)
   return result
+
+
+def _weight_decay(config):
+  """The term that it adds to the loss, a scalar; None for no term."""
+  student = students.get(config.studentnet)
+  if config.weight_decay >= 0:
+    return student.decay_loss(config.weight_decay)
+  # As published, there is none with a second weighting.
+  if config.method == 'mentormix' and config.second_reweight:
+    return None
+  return student.decay_loss()
 
 
 def _student(config, num_classes, cluster):
@@ -179,10 +198,13 @@ def _optimizer(rate, step, precision_name):
       schedules.weight_average_decay(step))
 
 
-def _update(loss, optimizer, global_step):
-  """Updates statistics and loss averages, then takes an optimizer step."""
+def _update(loss, optimizer, global_step, gradients=None):
+  """Updates statistics and loss averages, then takes an optimizer step.
+
+  `gradients` is a list of (gradient, variable), by default those of `loss`.
+  """
   # Gating would also compute the gradient of the images, which nobody needs.
-  gradients = optimizer.compute_gradients(
+  gradients = gradients or optimizer.compute_gradients(
       loss, gate_gradients=tf.train.Optimizer.GATE_NONE)
   # Both passes end before a weight changes. Only the gradients depend on the
   # updates, since synchronous training runs some of the optimizer's operations

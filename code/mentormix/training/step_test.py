@@ -5,10 +5,10 @@ import pytest
 from mentormix import config as config_lib
 from mentormix import precision as precision_lib
 from mentormix import runtime
+from mentormix import students
 from mentormix.data import datasets
 from mentormix.data import input_pipeline
 from mentormix.runtime import tf
-from mentormix.students import resnet
 from mentormix.training import step as step_lib
 
 B = 8
@@ -111,6 +111,12 @@ def test_every_state_moves_once_and_only_with_the_step():
           'v/recall'} <= tags
 
 
+def _set_decay(monkeypatch, coefficient):
+  student = students.get(CONFIG.studentnet)
+  monkeypatch.setitem(students.STUDENTS, CONFIG.studentnet, student._replace(
+      weight_decay=coefficient))
+
+
 @pytest.mark.parametrize('settings,decays', [
     (dict(second_reweight=False), True),
     (dict(second_reweight=True), False),
@@ -120,7 +126,7 @@ def test_every_state_moves_once_and_only_with_the_step():
 ])
 def test_weight_decay_is_off_with_a_second_weighting(settings, decays,
                                                      monkeypatch):
-  monkeypatch.setattr(resnet, 'WEIGHT_DECAY', 1000.0)
+  _set_decay(monkeypatch, 1000.0)
   step = _build(mixup_alpha=0.0, **settings)
   with tf.Session() as session:
     session.run(tf.global_variables_initializer())
@@ -134,7 +140,8 @@ def test_weight_decay_of_mentornet_does_not_depend_on_its_weights(monkeypatch):
   step = _build(method='mentornet')
   with tf.Session() as session:
     session.run(tf.global_variables_initializer())
-    loss, v, decay = session.run([step.loss, step.v, resnet.weight_decay()])
+    decay = students.get(CONFIG.studentnet).decay_loss()
+    loss, v, decay = session.run([step.loss, step.v, decay])
   assert not v.any() and loss > 0
   np.testing.assert_allclose(loss, decay, rtol=1e-6)
 
@@ -169,7 +176,7 @@ def _loss_weight(features):
 ])
 def test_methods_agree_in_their_limits(monkeypatch, one, other):
   """Over steps: gradients, averages of the loss and moving statistics, too."""
-  monkeypatch.setattr(resnet, 'WEIGHT_DECAY', 0.0)
+  _set_decay(monkeypatch, 0.0)
   monkeypatch.setitem(globals(), '_half', _loss_weight)
   one, other = _losses(3, **one), _losses(3, **other)
   assert abs(one[0] - one[2]) > 1e-3
