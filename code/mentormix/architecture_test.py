@@ -39,6 +39,11 @@ WITHOUT_TENSORFLOW = [
         'cluster.watch', 'data.cifar_archive', 'data.digits', 'data.download',
         'data.image_folders', 'data.image_set', 'data.label_files',
         'data.noise', 'data.noise_facts', 'data.plain_pickles',
+        'data.photos.cnwl', 'data.photos.facts', 'data.photos.fetching',
+        'data.photos.finding', 'data.photos.ilsvrc12', 'data.photos.lists',
+        'data.photos.pictures', 'data.photos.preparation',
+        'data.photos.rows', 'data.photos.settings', 'data.photos.webvision',
+        'data.photos.wnids', 'data.photos.writing',
         'evaluation.results', 'mentornet.curriculum', 'mentornet.loss_traces',
         'mentornet.pictures')]
 
