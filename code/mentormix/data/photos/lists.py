@@ -15,6 +15,8 @@ from mentormix.data.photos import rows
 from mentormix.data.photos import sources
 from mentormix.messages import log, UserError
 
+_MOST_CLASSES = 100000
+
 
 def source(image_list, val_list, image_roots, val_root, key):
   """What a set is made of.
@@ -39,14 +41,18 @@ def source(image_list, val_list, image_roots, val_root, key):
   labels = np.concatenate([train.labels, [] if train.clean is None
                            else train.clean]).astype(np.int64)
   num_classes = int(labels.max()) + 1
+  if num_classes > _MOST_CLASSES:
+    raise UserError(f'--image_list={image_list} has the label {labels.max()}; '
+                    'labels are classes, counted from 0, up to '
+                    f'{_MOST_CLASSES - 1}')
+  if labels.min() == labels.max():
+    raise UserError(f'--image_list={image_list} has one class; it needs two')
   for flag, path, values in (('image_list', image_list, labels),
                              ('val_list', val_list, val.labels)):
     bad = values[(values < 0) | (values >= num_classes)]
     if bad.size:
       raise UserError(f'--{flag}={path} has the label {bad[0]}; the classes of '
                       f'--image_list are 0 to {num_classes - 1}')
-  if num_classes < 2:
-    raise UserError(f'--image_list={image_list} has one class; it needs two')
   empty = np.setdiff1d(np.arange(num_classes), train.labels)
   if empty.size:
     log(f'{empty.size} of {num_classes} classes have no training image, the '
