@@ -34,8 +34,8 @@ setuptools.setup(
     # The MentorNets that the presets name are installed inside the package.
     package_dir={'': 'code', 'mentormix.mentornet_models': 'mentornet_models'},
     packages=['mentormix'] + ['mentormix.' + wing for wing in (
-        'accelerator', 'cluster', 'data', 'evaluation', 'mentornet',
-        'mentornet_models', 'reports', 'students', 'training')],
+        'accelerator', 'cluster', 'data', 'data.photos', 'evaluation',
+        'mentornet', 'mentornet_models', 'reports', 'students', 'training')],
     py_modules=['cifar_train_mentormix', 'cifar_eval', 'prepare_data',
                 'train_mentornet', 'show_mentornet', 'export_mentornet',
                 'export_step', 'run_exported', 'report', 'score_labels'],
@@ -51,6 +51,7 @@ setuptools.setup(
         'tf2': ['tensorflow>=2.14,<3'],
         'tf2_gpu': ['tensorflow[and-cuda]>=2.14,<3'],
         'jax': ['jax>=0.6'],
+        'photos': ['scipy'],  # Reads the meta.mat of ILSVRC12's devkit.
         'test': ['hypothesis', 'pytest', 'pytest-xdist'],
     },
     entry_points={

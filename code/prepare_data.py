@@ -10,7 +10,12 @@ download.
     ... --dataset_name=pets --image_dir=DIR
 
 take the labels from a file, and custom PNG or JPEG images from
-DIR/train/<class> and DIR/val/<class>. In each directory noise.json says how it
+DIR/train/<class> and DIR/val/<class>.
+
+    ... --dataset_name=mini_imagenet_red --annotations=dataset_no_images.zip
+    ... --dataset_name=birds --image_list=train.csv --val_list=val.csv
+
+make sets of photographs of any size; data/README.md lists them. In each directory noise.json says how it
 was made, and labels.json and labels.csv hold the labels. The same settings give
 the same bytes on every machine. A finished directory is overwritten only with
 --overwrite.
@@ -26,14 +31,16 @@ from mentormix.data import image_set
 from mentormix.data import noise
 from mentormix.data import preparation
 from mentormix.data import preparation_settings
+from mentormix.data.photos import settings as photos
 
 
 def define_flags():
   """Defines the flags; called once, by the script."""
   flags.DEFINE_string(
       'dataset_name', None, 'The data set: '
-      f'{", ".join(sorted(image_set.NUM_CLASSES))}, or a name of your choice '
-      'with --image_dir.')
+      f'{", ".join(sorted(image_set.NUM_CLASSES))}; of photographs: '
+      f'{", ".join(photos.NAMES)}; or a name of your choice with --image_dir '
+      'or --image_list.')
   flags.DEFINE_string(
       'archive', None, 'A local .tar.gz archive or its URL; by default the '
       'official one is downloaded to '
@@ -94,6 +101,36 @@ def define_flags():
       'written.', lower_bound=0)
   flags.DEFINE_boolean(
       'overwrite', False, 'Replace directories that an earlier run made.')
+  _define_photo_flags()
+
+
+def _define_photo_flags():
+  """Defines the flags of sets of photographs."""
+  flags.DEFINE_string(
+      'annotations', None, 'Controlled Noisy Web Labels: dataset_no_images.zip '
+      'or its folder. WebVision: the folder info; by default below '
+      '--image_root.')
+  flags.DEFINE_list(
+      'image_root', None, 'Directories with the images, separated by commas; '
+      'of Controlled Noisy Web Labels anywhere below.')
+  flags.DEFINE_string(
+      'val_root', None, 'The directory of the test images, if it is not '
+      '--image_root; of WebVision, that of ILSVRC12\'s validation images.')
+  flags.DEFINE_string(
+      'image_list', None, 'Training images of your own: a list of path, label '
+      'and, where it is known, clean label: CSV, TSV or text with spaces.')
+  flags.DEFINE_string(
+      'val_list', None, 'The list of the test images of --image_list; of '
+      'WebVision, that of the classes of --val_root.')
+  flags.DEFINE_integer(
+      'max_side', None, 'Longer side of a photograph in pixels: larger ones are '
+      'made smaller. By default they are kept as they are.', lower_bound=16)
+  flags.DEFINE_integer(
+      'num_workers', None, 'Processes that write photographs; by default one '
+      'for each core, up to 8.', lower_bound=1, upper_bound=256)
+  flags.DEFINE_boolean(
+      'fetch_images', False, 'First download the web images by the URLs of '
+      '--annotations, to noisy_images below the first --image_root.')
 
 
 def main():

@@ -40,6 +40,11 @@ WITHOUT_TENSORFLOW = [
         'data.image_folders', 'data.image_set', 'data.label_checks',
         'data.label_files', 'data.label_formats',
         'data.noise', 'data.noise_facts', 'data.plain_pickles',
+        'data.photos.cnwl', 'data.photos.facts', 'data.photos.fetching',
+        'data.photos.finding', 'data.photos.ilsvrc12', 'data.photos.lists',
+        'data.photos.pictures', 'data.photos.preparation',
+        'data.photos.rows', 'data.photos.settings', 'data.photos.webvision',
+        'data.photos.wnids', 'data.photos.writing',
         'evaluation.results', 'mentornet.curriculum', 'mentornet.loss_traces',
         'mentornet.pictures')]
 

@@ -20,13 +20,13 @@ class Progress:
   step `end`.
   """
 
-  def __init__(self, start, end):
-    self._start, self._end = start, end
+  def __init__(self, start, end, unit='step'):
+    self._start, self._end, self._unit = start, end, unit
     self._begun = time.time()
     self._shown, self._shown_at = None, start
     self._bar = None
     if tqdm and sys.stdout.isatty():
-      self._bar = tqdm.tqdm(total=end, initial=start, unit='step',
+      self._bar = tqdm.tqdm(total=end, initial=start, unit=unit,
                             file=sys.stdout, dynamic_ncols=True)
 
   def is_due(self):
@@ -51,8 +51,8 @@ class Progress:
       # A worker may see its first step before the step counts.
       mean = max(done - self._start, 1) / max(now - self._begun, 1e-9)
       words = '  '.join(f'{name} {text}' for name, text in figures.items())
-      log(f'step {done}/{self._end} ({done / self._end:.1%})  {words}  '
-          f'{rate:.3g} step/s  '
+      log(f'{self._unit} {done}/{self._end} ({done / self._end:.1%})  {words}  '
+          f'{rate:.3g} {self._unit}/s  '
           f'{_duration(max(self._end - done, 0) / mean)} left')
     self._shown, self._shown_at = now, done
 

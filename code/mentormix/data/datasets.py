@@ -5,18 +5,20 @@
 
 Every file is a TFRecord of tf.Example (the published schema):
 
-    image/encoded            PNG bytes, [H, W, 3]
-    image/format             b'png'
+    image/encoded            PNG bytes, [H, W, 3]; JPEG bytes of photographs,
+                             of any size, RGB or grey
+    image/format             b'png' or b'jpeg'
     image/class/label        [1] int64, the label given: noisy in a training set
     image/class/fine_label   [1] int64, cifar100 only: the clean fine label
     image/class/clean_label  [1] int64, added here: the clean label; absent
                              where it is not known, as in sets prepared
-                             elsewhere
+                             elsewhere; -2 if the label is wrong, and what is
+                             right is not known or none of the classes
     image/source_id          added here: which image this is: its index in the
                              archive, or its path in the folder it came from
 
 A custom data set has a noise.json beside its files, which gives its name, its
-number of classes and its image size.
+number of classes and its image size, or that it holds photographs.
 """
 import itertools
 import os
@@ -42,7 +44,7 @@ SOURCE_ID = 'image/source_id'
 
 ITEMS = ('image', 'label', 'clean_label', 'source_id')  # Of a decoded record.
 UNKNOWN_LABEL = -1  # What a record without a clean label decodes to.
-WRONG_LABEL = -2  # The clean label of an image that is of none of the classes.
+WRONG_LABEL = -2  # A clean label: the one given is wrong, the right one unknown.
 
 _FRAME = 16  # Bytes around a record: its length and two checksums.
 MOST_NAMED = 10  # Bad records, or missing files.
@@ -52,9 +54,10 @@ class Dataset(typing.NamedTuple):
   """A data set by name."""
   name: str  # As on the command line and in the file names.
   num_classes: int  # K.
-  image_size: int  # Height and width in pixels.
+  # Height and width in pixels; None for photographs, which have any.
+  image_size: typing.Optional[int]
   test_label: str  # The feature that the test split is scored on.
-  photographs: bool = False  # Of any size, as JPEG; then no size is known.
+  photographs: bool = False  # JPEG of any size.
 
   def label_key(self, split):
     return self.test_label if split == 'test' else LABEL
@@ -92,10 +95,10 @@ def get(name, data_dir=None):
         f'--dataset_name={name} is unknown; known are {known}, and custom '
         f'sets by the name in {noise_facts.FACTS_FILE} of --data_dir{here}')
   try:
-    if facts.get('photographs'):
-      return Dataset(name, int(facts['num_classes']), 0, LABEL, True)
-    return Dataset(name, int(facts['num_classes']), int(facts['image_size']),
-                   LABEL)
+    photographs = facts.get('photographs') is True
+    return Dataset(name, int(facts['num_classes']),
+                   None if photographs else int(facts['image_size']), LABEL,
+                   photographs)
   except (KeyError, TypeError, ValueError) as error:
     raise UserError(f'{os.path.join(data_dir, noise_facts.FACTS_FILE)} lacks '
                     f'{error}; make the data set again')
@@ -131,24 +134,26 @@ def find_files(dataset, split, data_dir):
   return [os.path.join(data_dir, n) for n in found]
 
 
-def encode_example(png, label, clean_label=None, fine_label=None,
-                   source_id=None):
+def encode_example(encoded, label, clean_label=None, fine_label=None,
+                   source_id=None, image_format=b'png'):
   """One record in the published schema.
 
   Args:
-    png: bytes of the encoded image.
+    encoded: bytes of the encoded image.
     label: the label given, an int.
-    clean_label: the true label, an int; None where it is not known.
+    clean_label: the true label, an int, or WRONG_LABEL; None where it is not
+      known.
     fine_label: for cifar100, the true fine label.
     source_id: which image this is, a string.
+    image_format: b'png' or b'jpeg'.
 
   Returns:
     Bytes, the same for the same arguments whatever the protobuf version.
   """
   example = tf.train.Example()
   feature = example.features.feature
-  feature[IMAGE].bytes_list.value.append(png)
-  feature[FORMAT].bytes_list.value.append(b'png')
+  feature[IMAGE].bytes_list.value.append(encoded)
+  feature[FORMAT].bytes_list.value.append(image_format)
   for key, value in ((LABEL, label), (CLEAN_LABEL, clean_label),
                      (FINE_LABEL, fine_label)):
     if value is not None:

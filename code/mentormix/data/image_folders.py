@@ -30,7 +30,7 @@ from mentormix.data import image_set
 from mentormix.messages import log, UserError
 
 _MAX_BYTES = 100 << 20  # Of one file.
-_FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM')
+FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM')
 _OF_WINDOWS = ('thumbs.db', 'desktop.ini')
 _MOST_NAMED = 20  # Bad files.
 
@@ -175,24 +175,29 @@ def _decode(path, image_size):
   try:
     # From memory: for a file, Pillow allocates whatever size it claims.
     data = files.contents(path, _MAX_BYTES)
-    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-      image = _to_rgb(ImageOps.exif_transpose(image))
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+      image = to_rgb(ImageOps.exif_transpose(image))
       # First the width, then the height: which comes first changes the result,
       # and versions of Pillow differ in it.
       for size in ((image_size, image.height), (image_size, image_size)):
         image = image.resize(size, Image.BICUBIC)
       return np.asarray(image)
   except Exception as error:  # Damaged data can cause any error.
-    reason = str(error) or type(error).__name__
-    what = file_kinds.what(data)
-    if isinstance(error, UnidentifiedImageError):
-      reason = f'it is {what}' if what else 'it is no known kind of image'
-    elif isinstance(error, OSError) and error.filename:
-      reason = error.strerror
-    raise UserError(f'{path} cannot be read as an image ({reason})')
+    raise UserError(f'{path} cannot be read as an image '
+                    f'({reason(error, data)})')
 
 
-def _to_rgb(image):
+def reason(error, data):
+  """Why the bytes of a file cannot be read as an image, in words."""
+  what = file_kinds.what(data)
+  if isinstance(error, UnidentifiedImageError):
+    return f'it is {what}' if what else 'it is no known kind of image'
+  if isinstance(error, OSError) and error.filename:
+    return error.strerror
+  return str(error) or type(error).__name__
+
+
+def to_rgb(image):
   """A Pillow image of any mode as RGB, on black where it is transparent."""
   if image.mode == 'F':
     raise ValueError('its pixels are floating-point numbers')

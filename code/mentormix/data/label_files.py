@@ -65,7 +65,7 @@ def write(directory, given, clean, ids):
                        itertools.repeat('') if clean is None else clean, ids))
 
 
-def read(path, key=None, index_path=None):
+def read(path, key=None, index_path=None, flag='noise_file'):
   """Reads a label file.
 
   Args:
@@ -73,6 +73,7 @@ def read(path, key=None, index_path=None):
     key: which of its labels; None for the only ones. `worse` also finds
       `worse_label` and `label_worse`, and `random1` finds `random_label1`.
     index_path: of the file with `LabelFile.tfds_index`, if any.
+    flag: names the file in error messages.
 
   Returns:
     A `LabelFile`. Whether it fits the images is checked by `label_checks.fit`.
@@ -81,7 +82,7 @@ def read(path, key=None, index_path=None):
     UserError: a file or the key does not exist, or does not hold labels; or it
       holds several and none is chosen.
   """
-  flag = f'--noise_file={path}'
+  flag = f'--{flag}={path}'
   columns = label_formats.columns(path, flag)
   if list(columns) == [LABEL] and key not in (None, LABEL):
     raise UserError(f'{flag} has no keys; leave out --noise_key={key}')

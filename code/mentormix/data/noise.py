@@ -34,9 +34,14 @@ NOISE_TYPES = {
 # Labels that are not generated.
 FILE = 'file'
 FOLDERS = 'folders'
+RED, BLUE = 'red', 'blue'  # Controlled Noisy Web Labels.
 
 DEFINITIONS = dict(NOISE_TYPES, **{
     FILE: 'the labels are those of a file',
+    RED: 'images of the web whose label is wrong replace images; every image '
+         'of the web counts as wrong',
+    BLUE: 'labels are replaced as published; those of the same images '
+          'without noise count as clean',
     FOLDERS: 'the labels are the folders of the images; which of them are '
              'wrong is not known'})
 

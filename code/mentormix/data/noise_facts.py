@@ -68,8 +68,14 @@ def write_facts(directory, facts):
   files.write_json(os.path.join(directory, FACTS_FILE), facts, indent=1)
 
 
-def keep(path, asked, overwrite):
+def keep(path, asked, overwrite, others=()):
   """Whether `path` is finished as asked; False if it is to be written.
+
+  Args:
+    path: of the directory of a data set.
+    asked: the part of its noise.json that the settings determine.
+    overwrite: whether it may be replaced.
+    others: names of files that it may hold, besides the usual.
 
   Raises:
     UserError: it holds something that must not be lost.
@@ -81,7 +87,7 @@ def keep(path, asked, overwrite):
                     'choose another --output_dir')
   names = sorted(os.listdir(path))
   records = tuple(f'{asked["dataset_name"]}_{x}-' for x in ('train', 'test'))
-  beside = (FACTS_FILE, label_files.JSON_FILE, label_files.CSV_FILE)
+  beside = (FACTS_FILE, label_files.JSON_FILE, label_files.CSV_FILE, *others)
   for name in names:
     if not name.startswith(records) and name not in beside:
       raise UserError(f'{path} holds {name}, which is not part of the data '

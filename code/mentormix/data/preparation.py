@@ -16,6 +16,8 @@ from mentormix.data import label_files
 from mentormix.data import noise
 from mentormix.data import noise_facts
 from mentormix.data import preparation_settings
+from mentormix.data.photos import preparation as photos
+from mentormix.data.photos import settings as photos_settings
 from mentormix.messages import RunError, UserError
 
 FORMAT_VERSION = 2  # Of the directories written.
@@ -52,6 +54,9 @@ def prepare(settings):
     UserError: an input is bad, or a directory is in the way.
     RunError: writing failed.
   """
+  if photos_settings.is_asked(settings):
+    photos.prepare(settings)
+    return
   settings = preparation_settings.checked(settings)
   if settings.image_dir:
     source = image_folders.find(settings.image_dir)

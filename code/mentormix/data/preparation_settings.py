@@ -5,6 +5,7 @@ import typing
 
 from mentormix.data import image_set
 from mentormix.data import noise
+from mentormix.data.photos import settings as photos
 from mentormix.messages import UserError
 
 NOISE_LEVELS = (0.2, 0.4, 0.6, 0.8)
@@ -26,6 +27,14 @@ class Settings(typing.NamedTuple):
   md5: typing.Optional[str] = None
   image_dir: typing.Optional[str] = None
   image_size: typing.Optional[int] = None
+  annotations: typing.Optional[str] = None  # These eight: of photographs.
+  image_root: typing.Optional[list] = None
+  val_root: typing.Optional[str] = None
+  image_list: typing.Optional[str] = None
+  val_list: typing.Optional[str] = None
+  max_side: typing.Optional[int] = None
+  num_workers: typing.Optional[int] = None
+  fetch_images: bool = False
   noise_file: typing.Optional[str] = None
   noise_key: typing.Optional[str] = None
   noise_index: typing.Optional[str] = None
@@ -85,6 +94,10 @@ def _check_combinations(settings):
     if name in given and other in given:
       raise UserError(f'--{name} and --{other} exclude each other; leave one '
                       'of them out')
+  for name in photos.ONLY_HERE:
+    if given.get(name):
+      raise UserError(f'--{name} is for photographs: --dataset_name='
+                      f'{", ".join(photos.NAMES)}, or --image_list')
   for name, other in (('image_size', 'image_dir'), ('noise_key', 'noise_file'),
                       ('noise_index', 'noise_file')):
     if name in given and other not in given:
@@ -104,8 +117,9 @@ def _check_name(settings):
                       f'name of letters, digits, _ and - other than '
                       f'{", ".join(known)}')
   elif name not in known:
-    raise UserError(f'--dataset_name={name} is unknown; use {", ".join(known)} '
-                    'or, with --image_dir, any other name')
+    raise UserError(f'--dataset_name={name} is unknown; use {", ".join(known)}, '
+                    f'{", ".join(photos.NAMES)} or, with --image_dir or '
+                    '--image_list, any other name')
   if name == 'digits' and (settings.archive or settings.md5):
     raise UserError('--dataset_name=digits is embedded; leave --archive and '
                     '--md5 out')
