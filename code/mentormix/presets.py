@@ -59,7 +59,7 @@ class _Recipe(typing.NamedTuple):
   epochs: int
   settings: dict  # Of these, epochs stand for steps in warmup_steps.
   source: str
-  num_train: typing.Optional[int] = None  # If noise.json does not say.
+  num_examples: typing.Optional[int] = None  # If noise.json does not say.
 
 
 _RECIPES = {
@@ -164,9 +164,9 @@ def _recipe_settings(preset, config, level, facts, given):
   settings = dict(loss_p_percentile=_share_of_clean(
       _CPU_UNKNOWN_LEVEL if level is None else level))
   settings.update(recipe.settings)
-  count = facts.get('num_train')
+  count = facts.get('num_examples')
   if not isinstance(count, int) or count <= 0:
-    count = recipe.num_train
+    count = recipe.num_examples
   if count is None and 'max_number_of_steps' not in given:
     raise UserError(
         f'--preset={preset}: the noise.json of --data_dir={config.data_dir} '
