@@ -207,6 +207,33 @@ def test_a_cluster_of_one_takes_the_steps_of_one_process(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('flags', [[], ['--sync_replicas']])
+def test_a_cluster_starts_with_a_checkpoint(place, noise, tmp_path, flags,
+                                            one_process):
+  """No worker takes a step from other weights; microbatches work there, too."""
+  with Tasks(place, noise, tmp_path, '--max_number_of_steps=8', *flags,
+             '--microbatches=2', '--learning_rate=0.001',
+             f'--checkpoint_path={one_process / "begun"}') as tasks:
+    tasks.start('ps')
+    tasks.start('worker', 1)
+    tasks.start('worker', 0)
+    tasks.assert_finished(('worker', 0), ('worker', 1), ('ps', 0))
+    theirs = testing.weights(str(one_process / 'begun'))
+    start = testing.weights(os.path.join(tasks.train_log_dir, 'model.ckpt-0'))
+    end = testing.weights(tasks.train_log_dir)
+    assert 'starting with 37 variables' in tasks.log('worker', 0)
+    assert 'starting with' not in tasks.log('worker', 1)
+  assert end['global_step'] >= 8
+  trained = [name for name in start if name + '/Momentum' in start]
+  assert len(trained) == 23
+  for name in trained:
+    # Asynchronous workers may have taken steps before the first save.
+    tolerance = 0 if flags else 0.1
+    np.testing.assert_allclose(start[name], theirs[name], 0, tolerance)
+    assert np.isfinite(end[name]).all() and (end[name] != theirs[name]).any()
+
+
+@pytest.mark.slow
 def test_whoever_is_killed_joins_again(place, noise, tmp_path):
   with Tasks(place, noise, tmp_path, '--save_interval_secs=1',
              '--cluster_timeout=90') as tasks:

@@ -39,6 +39,8 @@ def test_good_settings_pass():
 
 @pytest.mark.parametrize('name,value', [
     ('batch_size', 0), ('batch_size', -1), ('max_number_of_steps', 0),
+    ('weight_decay', -0.5), ('weight_decay', -2.0), ('microbatches', 0),
+    ('microbatches', 3), ('learning_rate_schedule', 'linear'),
     ('num_readers', 0), ('num_preprocessing_threads', 0),
     ('save_interval_secs', 0), ('save_summaries_secs', -1),
     ('learning_rate', 0.0), ('learning_rate', float('nan')),
@@ -110,6 +112,19 @@ def test_settings_that_an_earlier_version_saved_are_ignored(tmp_path):
   assert config_lib.restore(str(tmp_path)) == config
   assert config_lib.check_resume(
       config._replace(listen_on_all_interfaces=True)) == []
+
+
+def test_a_setting_that_an_earlier_version_lacked_has_its_default(tmp_path):
+  config = GOOD._replace(train_log_dir=str(tmp_path))
+  earlier = {name: value for name, value in config._asdict().items()
+             if name not in ('weight_decay', 'microbatches', 'checkpoint_path',
+                             'trainable_scopes', 'learning_rate_schedule')}
+  (tmp_path / config_lib.CONFIG_FILE).write_text(json.dumps(earlier))
+  assert config_lib.restore(str(tmp_path)) == config
+  assert config_lib.check_resume(config) == []
+  assert config_lib.check_resume(config._replace(checkpoint_path='a')) == []
+  with pytest.raises(UserError, match='--microbatches is 1 there, 2 here'):
+    config_lib.check_resume(config._replace(microbatches=2))
 
 
 def test_a_run_goes_on_only_with_its_mentornet(tmp_path):

@@ -1,8 +1,9 @@
-"""The settings and the accuracy of the published runs.
+"""The settings and the accuracy of the published runs, and other recipes.
 
 `fill` completes the settings of a run with those that the published code has
-for its data set and noise level. `published_accuracy` gives the figures to
-compare with. No TensorFlow here.
+for its data set and noise level, or with those of a recipe, whose line says
+whose it is. `published_accuracy` gives the figures to compare with. No
+TensorFlow here.
 """
 import os
 import shlex
@@ -12,8 +13,9 @@ from mentormix import config as config_lib
 from mentormix.data import noise_facts
 from mentormix.messages import UserError
 
-PUBLISHED, CPU = 'published', 'cpu'
-NAMES = (PUBLISHED, CPU)
+PUBLISHED, CPU, NCR, FINETUNE = 'published', 'cpu', 'ncr', 'finetune'
+MINI_WEBVISION, WEBVISION = 'mini_webvision', 'webvision'
+NAMES = (PUBLISHED, CPU, NCR, MINI_WEBVISION, WEBVISION, FINETUNE)
 
 _NEAR = 0.1  # A noise level takes the nearest row, at most this far away.
 
@@ -34,7 +36,13 @@ _PUBLISHED_ROWS = {
                  0.4: _Row(8.0, 0.5, False),
                  0.6: _Row(4.0, 0.3, True),
                  0.8: _Row(8.0, 0.1, True)},
+    # At 32 x 32, by a co-author's repository (youjiangxu/FaMUS).
+    'mini_imagenet_red': {0.2: _Row(2.0, 0.7, False),
+                          0.4: _Row(8.0, 0.5, False),
+                          0.6: _Row(4.0, 0.3, False),
+                          0.8: _Row(8.0, 0.1, False)},
 }
+_PUBLISHED_SIZE = 32  # Height and width of all of these images.
 _PUBLISHED_SCHEDULE = dict(
     studentnet='resnet32', batch_size=128, max_number_of_steps=200000,
     num_epochs_per_decay=30.0)
@@ -46,6 +54,47 @@ _CPU_SETTINGS = dict(
     studentnet='resnet14_thin', batch_size=64, max_number_of_steps=6000,
     num_epochs_per_decay=5.0, mixup_alpha=1.0, second_reweight=False)
 _CPU_UNKNOWN_LEVEL = 0.4  # What is assumed where the level is not known.
+
+
+class _Recipe(typing.NamedTuple):
+  """Settings for larger images. The student is left to the command line."""
+  epochs: int
+  settings: dict  # Of these, epochs stand for steps in warmup_steps.
+  source: str
+  num_examples: typing.Optional[int] = None  # If noise.json does not say.
+
+
+_RECIPES = {
+    NCR: _Recipe(130, dict(
+        batch_size=128, learning_rate=0.1, learning_rate_schedule='cosine',
+        warmup_steps=5, weight_decay=0.0005, mixup_alpha=0.5,
+        second_reweight=False),
+                 'schedule and mixup of NCR (CVPR 2022), which trains ResNet-18 '
+                 'at 224 and decays all parameters; the weighting is ours',
+                 50000),
+    MINI_WEBVISION: _Recipe(200, dict(
+        batch_size=64, learning_rate=0.01, learning_rate_schedule='steps',
+        learning_rate_decay_factor=0.1, decay_epochs='100,150',
+        weight_decay=0.00004, mixup_alpha=0.2, loss_p_percentile=0.85,
+        second_reweight=False),
+                            'of a rerun of MentorMix by others; the epochs of '
+                            'decay, and no second weighting, are ours',
+                            65944),
+    WEBVISION: _Recipe(60, dict(
+        batch_size=512, learning_rate=0.01, learning_rate_schedule='steps',
+        learning_rate_decay_factor=0.1, decay_epochs='30,45',
+        weight_decay=0.00004, mixup_alpha=0.2, loss_p_percentile=0.85,
+        second_reweight=False),
+                       'of a rerun of MentorMix by others; the epochs of decay '
+                       'and all of the weighting and mixing are ours',
+                       2439574),
+    FINETUNE: _Recipe(20, dict(
+        batch_size=64, learning_rate=0.01, learning_rate_schedule='cosine',
+        warmup_steps=1, weight_decay=0.00004, mixup_alpha=0.4,
+        second_reweight=False),
+                      'our settings, untested at full size; give '
+                      '--checkpoint_path'),
+}
 
 _BURN_IN_EPOCH = 10
 _MENTORNET = os.path.join('mentornet_models', 'mentornet_pd')
@@ -63,6 +112,8 @@ _ACCURACY = {
     ('cifar100', 'mentornet'): ((73.5, 68.5, 61.2, 35.5), None),
     ('cifar10', 'mixup'): ((94.0, 91.5, 86.8, 76.9), None),
     ('cifar100', 'mixup'): ((73.9, 66.8, 58.8, 40.1), None),
+    # A run of the published code, at 32 x 32, in the FaMUS paper (CVPR 2021).
+    ('mini_imagenet_red', 'mentormix'): (None, (51.02, 47.14, 43.80, 33.46)),
 }
 
 
@@ -92,20 +143,46 @@ def fill(config, preset, given):
                   trained_mentornet_dir=_mentornet_dir())
   if preset == PUBLISHED:
     settings.update(_PUBLISHED_SCHEDULE)
-    row = _published_row(config.data_dir, config.dataset_name, level)
+    row = _published_row(config.data_dir, config.dataset_name, level, facts)
     settings.update(row._asdict())
+  elif preset in _RECIPES:
+    settings.update(_recipe_settings(preset, config, level, facts, given))
   else:
     if level is None:
       level = _CPU_UNKNOWN_LEVEL
-    settings.update(_CPU_SETTINGS, loss_p_percentile=_cpu_percentile(level))
+    settings.update(_CPU_SETTINGS, loss_p_percentile=_share_of_clean(level))
   unused = config_lib.unused_settings(config.method)
   settings = {name: value for name, value in settings.items()
               if name not in given and name not in unused}
   settings['dataset_name'] = config.dataset_name
   words = ' '.join(shlex.quote(f'--{name}={value}')
                    for name, value in sorted(settings.items()))
+  said = f' ({_RECIPES[preset].source})' if preset in _RECIPES else ''
   return config._replace(**settings), (
-      f'--preset={preset}, {config.dataset_name} at {noise}: {words}')
+      f'--preset={preset}{said}, {config.dataset_name} at {noise}: {words}')
+
+
+def _recipe_settings(preset, config, level, facts, given):
+  """The settings of a recipe, with its epochs in steps; name -> value."""
+  recipe = _RECIPES[preset]
+  settings = dict(loss_p_percentile=_share_of_clean(
+      _CPU_UNKNOWN_LEVEL if level is None else level))
+  settings.update(recipe.settings)
+  count = facts.get('num_examples')
+  if not isinstance(count, int) or count <= 0:
+    count = recipe.num_examples
+  if count is None and 'max_number_of_steps' not in given:
+    raise UserError(
+        f'--preset={preset}: the noise.json of --data_dir={config.data_dir} '
+        'does not say how many examples there are; give --max_number_of_steps')
+  size = config.batch_size if 'batch_size' in given else settings['batch_size']
+  warmup_epochs = settings.pop('warmup_steps', 0)
+  if count is not None:
+    steps = max(1, count // size)  # In an epoch, as NCR counts.
+    settings['max_number_of_steps'] = recipe.epochs * steps
+    if warmup_epochs:
+      settings['warmup_steps'] = warmup_epochs * steps
+  return settings
 
 
 def _mentornet_dir():
@@ -130,20 +207,26 @@ def _noise_level(data_dir, facts):
   return None
 
 
-def _published_row(data_dir, dataset_name, level):
+def _published_row(data_dir, dataset_name, level, facts):
   rows = {} if level is None else _PUBLISHED_ROWS.get(dataset_name, {})
+  size = facts.get('image_size', _PUBLISHED_SIZE)
+  if rows and size != _PUBLISHED_SIZE:
+    raise UserError(
+        f'--preset={PUBLISHED} is for {dataset_name} at {_PUBLISHED_SIZE} x '
+        f'{_PUBLISHED_SIZE}, not {size} x {size}; give the settings themselves '
+        f'or --preset={NCR}')
   near = [row for row in rows if abs(row - level) <= _NEAR]
   if not near:
     noise = 'an unknown noise level' if level is None else f'noise {level:g}'
     raise UserError(
         f'--preset={PUBLISHED} has nothing for {dataset_name} at {noise} '
         f'(--data_dir={data_dir}); it has '
-        f'{" and ".join(sorted(_PUBLISHED_ROWS))} at '
+        f'{", ".join(sorted(_PUBLISHED_ROWS))} at '
         f'{", ".join(map(str, LEVELS))}; give the settings themselves')
   return rows[min(near, key=lambda row: abs(row - level))]
 
 
-def _cpu_percentile(level):
+def _share_of_clean(level):
   """The share of right labels, limited to 0.5 to 0.8."""
   return min(0.8, max(0.5, round(1 - level, 2)))
 
@@ -152,8 +235,9 @@ def published_accuracy(dataset_name, noise_level, method):
   """Clean test accuracy of the full-size student after 200,000 steps.
 
   Args:
-    dataset_name: cifar10 or cifar100; for others nothing is published.
-    noise_level: rate of symmetric noise, a float.
+    dataset_name: cifar10, cifar100 or mini_imagenet_red, at 32 x 32; for others
+      nothing is published.
+    noise_level: rate of symmetric noise, or of web labels (red), a float.
     method: one of config.METHODS.
 
   Returns:

@@ -24,7 +24,11 @@ def _fill(data_dir, preset='published', given=(), **settings):
     ('cifar10', 0.2, 2, 0.8, False), ('cifar10', 0.4, 8, 0.6, False),
     ('cifar10', 0.6, 8, 0.6, True), ('cifar10', 0.8, 4, 0.2, True),
     ('cifar100', 0.2, 2, 0.7, False), ('cifar100', 0.4, 8, 0.5, False),
-    ('cifar100', 0.6, 4, 0.3, True), ('cifar100', 0.8, 8, 0.1, True)])
+    ('cifar100', 0.6, 4, 0.3, True), ('cifar100', 0.8, 8, 0.1, True),
+    ('mini_imagenet_red', 0.2, 2, 0.7, False),
+    ('mini_imagenet_red', 0.4, 8, 0.5, False),
+    ('mini_imagenet_red', 0.6, 4, 0.3, False),
+    ('mini_imagenet_red', 0.8, 8, 0.1, False)])
 def test_the_published_rows(name, level, alpha, p, second):
   config, line = _fill(f'data/{name}/{level:g}', dataset_name=name)
   assert config.mixup_alpha == alpha
@@ -80,7 +84,7 @@ def test_the_noise_level_is_that_of_the_data(tmp_path, facts, alpha):
     ('data/cifar10/mine', 'cifar10', 'unknown noise level .--data_dir=.*mine'),
     ('data/cifar10/0.05', 'cifar10', 'nothing for cifar10 at noise 0.05'),
     ('data/digits/0.4', 'digits', 'nothing for digits at noise 0.4 .*; it has '
-     'cifar10 and cifar100 at 0.2, 0.4, 0.6, 0.8'),
+     'cifar10, cifar100, mini_imagenet_red at 0.2, 0.4, 0.6, 0.8'),
     ('data/cifar10/nan', 'cifar10', 'unknown noise level')])
 def test_where_there_is_no_row(data_dir, name, message):
   with pytest.raises(UserError, match=message):
@@ -157,3 +161,50 @@ def test_published_accuracy():
   assert find('cifar10', 0.6, 'mentornet') == (74.2, None)
   assert find('cifar10', 0.4, 'cross_entropy') == (None, None)
   assert find('digits', 0.4, 'mentormix') == (None, None)
+  assert [find('mini_imagenet_red', level, 'mentormix')[1]
+          for level in presets.LEVELS] == [51.02, 47.14, 43.80, 33.46]
+  assert find('mini_imagenet_red', 0.4, 'mixup') == (None, None)
+
+
+def test_published_images_have_32_pixels(tmp_path):
+  facts = {'dataset_name': 'mini_imagenet_red', 'rate_asked': 0.4}
+  for size in (32, 84):
+    (tmp_path / 'noise.json').write_text(json.dumps(
+        dict(facts, image_size=size)))
+    if size == 32:
+      assert _fill(tmp_path)[0].loss_p_percentile == 0.5
+    else:
+      with pytest.raises(UserError, match='at 32 x 32, not 84 x 84'):
+        _fill(tmp_path)
+
+
+@pytest.mark.parametrize('preset,facts,steps,warmup,p', [
+    ('ncr', {'rate_asked': 0.4}, 130 * 390, 5 * 390, 0.6),  # Red.
+    ('ncr', {'rate_asked': 0.4, 'num_examples': 60000}, 130 * 468, 5 * 468, 0.6),
+    ('mini_webvision', {}, 200 * 1030, 0, 0.85),
+    ('webvision', {}, 60 * 4764, 0, 0.85),
+    ('finetune', {'num_examples': 6400, 'rate_asked': 0.2}, 20 * 100, 100, 0.8)])
+def test_recipes(tmp_path, preset, facts, steps, warmup, p):
+  (tmp_path / 'noise.json').write_text(json.dumps(
+      dict(facts, dataset_name='mine')))
+  config, line = _fill(tmp_path, preset)
+  assert config.max_number_of_steps == steps
+  assert config.warmup_steps == warmup
+  assert config.loss_p_percentile == p
+  assert config.weight_decay == (0.0005 if preset == 'ncr' else 0.00004)
+  assert config.learning_rate_schedule == (
+      'steps' if 'webvision' in preset else 'cosine')
+  assert not config.second_reweight
+  assert 'ours' in line or 'our settings' in line
+  config_lib.validate(config._replace(train_log_dir='log'))
+  # Epochs follow the batch size that is given.
+  config, _ = _fill(tmp_path, preset, batch_size=16)
+  assert config.max_number_of_steps > 2 * steps
+
+
+def test_fine_tuning_has_to_know_how_long_it_is(tmp_path):
+  with pytest.raises(UserError, match='give --max_number_of_steps'):
+    _fill(tmp_path / '0.4', 'finetune', dataset_name='cifar10')
+  config, _ = _fill(tmp_path / '0.4', 'finetune', dataset_name='cifar10',
+                    max_number_of_steps=9)
+  assert (config.max_number_of_steps, config.learning_rate) == (9, 0.01)

@@ -148,7 +148,6 @@ def test_rates_against_numpy(rate, expected, warmup):
     expected = expected * np.minimum(1, (steps + 1.0) / warmup)
   rates = _each(lambda s: rate(s, warmup), steps)
   np.testing.assert_allclose(rates, expected, rtol=1e-5, atol=1e-8)
-  assert rates[0] == np.float32(0.3 / (warmup or 1))
 
 
 @pytest.mark.parametrize('schedule,replicas,expected', [

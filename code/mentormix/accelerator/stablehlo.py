@@ -28,6 +28,7 @@ from mentormix.data import record_checks
 from mentormix.mentornet import loading as mentornet_loading
 from mentormix.messages import log, RunError, UserError
 from mentormix.runtime import tf
+from mentormix.training import finetuning
 from mentormix.training import step as step_lib
 
 STEP, AUGMENT = 'step.stablehlo', 'augment.stablehlo'
@@ -64,6 +65,7 @@ def export(config, directory):
   """
   dataset = datasets.get(config.dataset_name, config.data_dir)
   network = _load_mentornet(config)
+  source = finetuning.find(config)
   paths = datasets.find_files(dataset, 'train', config.data_dir)
   shards, count = record_checks.check_files(dataset, 'train', paths,
                                             config.max_bad_records)
@@ -75,7 +77,8 @@ def export(config, directory):
 
   step = build_step(config, dataset, count, network)
   with tf.Session(graph=step.graph, config=runtime.session_config()) as session:
-    session.run([v.initializer for v in step.variables])
+    session.run([v.initializer for v in step.variables],
+                _loaded(config, source, step.graph))
     state = session.run({v.op.name: v for v in step.variables})
   np.savez(os.path.join(directory, STATE), **state)
   augment = build_augmentation(config.batch_size, dataset.image_size)
@@ -95,6 +98,14 @@ def export(config, directory):
            labels=records['label'], clean_labels=records['clean_label'])
   noise_facts.copy_facts(config.data_dir, directory)
   return description
+
+
+def _loaded(config, source, graph):
+  """What --checkpoint_path feeds to the initial values, or None."""
+  if source is None:
+    return None
+  with graph.as_default():
+    return finetuning.feed(finetuning.read(config, source))
 
 
 def _load_mentornet(config):

@@ -159,7 +159,8 @@ def _move_debiased(average, value):
         'biased', average.shape, initializer=zeros, trainable=False)
     local_step = tf.get_variable(
         'local_step', [], initializer=zeros, trainable=False)
-  biased, local_step = _move(biased, value), local_step.assign_add(1.0)
+  with tf.control_dependencies([value]):  # See training/microbatches.py.
+    biased, local_step = _move(biased, value), local_step.assign_add(1.0)
   return average.assign(biased / (1 - tf.pow(BATCH_NORM_DECAY, local_step)))
 
 

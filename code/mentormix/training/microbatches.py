@@ -42,7 +42,9 @@ class Parts:
 
     Args:
       student: a callable, images [B / count, H, W, 3] -> logits [B / count, K],
-        with the keyword `update_statistics`.
+        with the keyword `update_statistics`. Its variables have a caching
+        device, so that a step reads them once, before any part moves them.
+        Each of its updates depends on the images.
       count: divides B.
       auxiliary_weight: as of `students.Student`.
     """
@@ -58,15 +60,16 @@ class Parts:
       self._create_variables(images)
     logits = []
     for part in tf.split(images, self._count):
-      with tf.control_dependencies(logits[-1:]):
-        logits.append(self._student(tf.identity(part), update_statistics=False))
+      with tf.control_dependencies(logits[-1:]):  # Only then does it begin.
+        part = tf.identity(part)
+      logits.append(self._student(part, update_statistics=False))
     return tf.stop_gradient(tf.concat(logits, axis=0))
 
   def _create_variables(self, images):
     """Creates all variables of the student, by a pass that nothing uses."""
     updates = tf.get_collection_ref(_UPDATES)
     before, seen = tf.global_variables(), len(updates)
-    self._student(tf.split(images, self._count)[0])
+    self._student(images)
     del updates[seen:]
     del tf.get_collection_ref(students.AUXILIARY_LOGITS)[:]
     others = {v.op.name for v in before + tf.trainable_variables()}
@@ -94,23 +97,24 @@ class Parts:
     for images, labels, weight in zip(*map(split, (
         result.images, result.labels, result.weight))):
       with tf.control_dependencies(ready):  # Only then does the part begin.
-        seen = len(tf.get_collection(_UPDATES))
-        loss = mentormix_loss.cross_entropy(
-            tf.identity(images), labels, self._student).per_example
-        loss = loss if weight is None else loss * weight
-        if self._auxiliary_weight:
-          loss += self._auxiliary_weight * auxiliary_losses(labels, weight)
-        losses.append(loss)
-        objective = tf.reduce_mean(losses[-1]) / self._count
-        if decay is not None and len(losses) == 1:
-          objective += decay
-        for gradient, variable in optimizer.compute_gradients(
-            objective, gate_gradients=tf.train.Optimizer.GATE_NONE):
-          if gradient is not None:
-            before = sums.get(variable.op.name)
-            sums[variable.op.name] = (
-                before[0] + gradient if before else gradient, variable)
-        last = moves.note(tf.get_collection_ref(_UPDATES), seen)
+        images = tf.identity(images)
+      seen = len(tf.get_collection(_UPDATES))
+      loss = mentormix_loss.cross_entropy(
+          images, labels, self._student).per_example
+      loss = loss if weight is None else loss * weight
+      if self._auxiliary_weight:
+        loss += self._auxiliary_weight * auxiliary_losses(labels, weight)
+      losses.append(loss)
+      objective = tf.reduce_mean(losses[-1]) / self._count
+      if decay is not None and len(losses) == 1:
+        objective += decay
+      for gradient, variable in optimizer.compute_gradients(
+          objective, gate_gradients=tf.train.Optimizer.GATE_NONE):
+        if gradient is not None:
+          before = sums.get(variable.op.name)
+          sums[variable.op.name] = (
+              before[0] + gradient if before else gradient, variable)
+      last = moves.note(tf.get_collection_ref(_UPDATES), seen)
       ready = [gradient for gradient, _ in sums.values()] + last
     moves.finish(last)
     return tf.concat(losses, axis=0), list(sums.values())
@@ -127,7 +131,7 @@ class _Moves:
     self._variables = variables
     self._count = count
     self._sums = []
-    self.old = [v.read_value() for v in variables]
+    self.old = [v.value() for v in variables]  # All updates use this read.
 
   def note(self, updates, seen):
     """Runs the updates after the first `seen`; returns ops that end it."""

@@ -153,10 +153,14 @@ def _student(config, num_classes, cluster):
   network = students.get(config.studentnet)
   dtype = precision.arithmetic(config.precision)
 
+  # Fetch each weight from its server once per step, not once per use.
+  cache = cluster.device or None
+  if config.microbatches > 1:
+    cache = cache or (lambda op: op.device)
+
   def student(images, update_statistics=True):
-    # Fetch each weight from its server once per step, not once per use.
     with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE,
-                           caching_device=cluster.device or None):
+                           caching_device=cache):
       return network(images, num_classes, is_training=True,
                      update_statistics=update_statistics, dtype=dtype)
   return student

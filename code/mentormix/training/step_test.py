@@ -123,6 +123,8 @@ def _set_decay(monkeypatch, coefficient):
     (dict(method='cross_entropy', second_reweight=True), True),
     (dict(method='mixup', second_reweight=True), True),
     (dict(method='mentornet', second_reweight=True), True),
+    (dict(second_reweight=True, weight_decay=1000.0), True),
+    (dict(method='cross_entropy', weight_decay=0.0), False),
 ])
 def test_weight_decay_is_off_with_a_second_weighting(settings, decays,
                                                      monkeypatch):
