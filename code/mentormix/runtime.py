@@ -1,4 +1,4 @@
-"""Hides which TensorFlow is installed; provides `tf` and `slim`.
+"""Hides which TensorFlow is installed; provides `tf`, `slim`, `slim_nets`.
 
     from mentormix.runtime import slim, tf
 
@@ -111,6 +111,7 @@ def _restore_names_that_slim_expects():
 _restore_names_that_slim_expects()
 with _quiet_import():
   import tf_slim as slim
+  from tf_slim import nets as slim_nets
 
 VERSION = tf.__version__
 IS_1_15 = VERSION.startswith('1.')

@@ -15,6 +15,7 @@ from mentormix.runtime import tf
 from mentormix.students import blocks
 from mentormix.students import inception_resnet_v2
 from mentormix.students import resnet
+from mentormix.students import slim_nets
 
 AUXILIARY_LOGITS = blocks.AUXILIARY_LOGITS
 
@@ -94,6 +95,20 @@ STUDENTS = {
                          'InceptionResnetV2/AuxLogits'),
         has_background=True,
         auxiliary_weight=inception_resnet_v2.AUXILIARY_WEIGHT),
+    # Weight decay is that of tf-slim's own arg_scopes.
+    'inception_v3': Student(
+        slim_nets.inception_v3, weight_decay=4e-5, image_size=299,
+        smallest_size=107, dropout_keep=0.8,
+        excluded_scopes=('InceptionV3/Logits', 'InceptionV3/AuxLogits'),
+        has_background=True, auxiliary_weight=0.4),
+    'resnet_v1_50': Student(
+        slim_nets.resnet_v1_50, weight_decay=1e-4, image_size=224,
+        smallest_size=32, input_range=(-123.68, 151.06),
+        excluded_scopes=('resnet_v1_50/logits',)),
+    'resnet_v2_50': Student(
+        slim_nets.resnet_v2_50, weight_decay=1e-4, image_size=224,
+        smallest_size=32, excluded_scopes=('resnet_v2_50/logits',),
+        has_background=True),
 }
 
 

@@ -41,16 +41,24 @@ pairs = list(zip(plain, named('conv2d(_[0-9]+)?$'),
 assert len(pairs) == len(plain) == 203
 pairs.append(('InceptionResnetV2/Conv2d_7b_1x1', model.get_layer('conv_7b'),
               model.get_layer('conv_7b_bn')))
+values = []
+def put(layer, *names):
+  assert len(layer.weights) == len(names)
+  values.extend(zip(layer.weights, (weights[name] for name in names)))
 for name, conv, norm in pairs:
-  conv.set_weights([weights[name + '/weights']])
-  norm.set_weights([weights[f'{name}/BatchNorm/{leaf}'] for leaf in (
-      'beta', 'moving_mean', 'moving_variance')])
+  put(conv, name + '/weights')
+  put(norm, *(f'{name}/BatchNorm/{leaf}' for leaf in (
+      'beta', 'moving_mean', 'moving_variance')))
 ups = [n for n in slim if n + '/biases' in weights and 'Logits' not in n]
 assert len(ups) == 40
 for name in ups:
   block = name.split('/')[-2].replace('Block8', 'block8_10')
-  model.get_layer(block + '_conv').set_weights(
-      [weights[name + '/weights'], weights[name + '/biases']])
+  put(model.get_layer(block + '_conv'), name + '/weights', name + '/biases')
+if tf.__version__.startswith('1.'):
+  tf.keras.backend.batch_set_value(values)
+else:
+  for variable, value in values:
+    variable.assign(value)
 last = tf.keras.Model(model.input, model.get_layer('avg_pool').output)
 np.save(features, last.predict(images))
 """
