@@ -94,8 +94,8 @@ def test_damaged_exif_does_not_matter():
 
 
 def test_max_side():
-  picture = pictures.convert(jpeg(1, (400, 100)), 50)
-  assert picture.is_new and decoded(picture).shape == (12, 50, 3)
+  picture = pictures.convert(jpeg(1, (400, 200)), 50)
+  assert picture.is_new and decoded(picture).shape == (25, 50, 3)
 
 
 @pytest.mark.parametrize('data, words', [

@@ -116,9 +116,13 @@ def test_stopped_run_keeps_finished_shards(folder, monkeypatch, exception):
     return real(data, max_side)
   real = pictures.convert
   if isinstance(exception, OSError):  # Of writing, not of an image.
-    monkeypatch.setattr(writing.os, 'replace', lambda a, b: (
-        (_ for _ in ()).throw(exception) if '-00007' in b else rename(a, b)))
     rename = os.replace
+
+    def replace(source, target):
+      if target.endswith('0.unfinished/shard-00007'):
+        raise exception
+      rename(source, target)
+    monkeypatch.setattr(writing.os, 'replace', replace)
   else:
     monkeypatch.setattr(pictures, 'convert', convert)
   code, _, err = prepare(folder, **OWN)
