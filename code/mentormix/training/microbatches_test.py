@@ -76,7 +76,8 @@ def _assert_close(one, other, tolerance=1e-5):
 @pytest.mark.parametrize('settings', ALL_METHODS, ids=str)
 def test_equal_without_batch_statistics(monkeypatch, settings, count):
   """Over steps: weights, momentum, averages, losses, those of the mentors."""
-  monkeypatch.setitem(students.STUDENTS, 'plain', _plain)
+  monkeypatch.setitem(students.STUDENTS, 'plain', students.Student(
+      _plain, decayed=('DW',)))
   whole = _run(3, **settings)
   assert abs(whole[1][0] - whole[1][2]) > 1e-3
   _assert_close(_run(3, microbatches=count, **settings), whole)
@@ -135,7 +136,7 @@ def wide(images, num_classes, is_training, update_statistics=True,
   for k in range(24):
     x = tf.tanh(x * tf.get_variable('w%d' % k, [24]))
   return slim.fully_connected(tf.reduce_mean(x, [1, 2]), num_classes)
-students.STUDENTS['wide'] = wide
+students.STUDENTS['wide'] = students.Student(wide)
 batch = step_test.batch()
 size = 64
 batch = batch._replace(images=tf.random.uniform([size, 32, 32, 3]),
