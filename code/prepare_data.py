@@ -15,10 +15,10 @@ DIR/train/<class> and DIR/val/<class>.
     ... --dataset_name=mini_imagenet_red --annotations=dataset_no_images.zip
     ... --dataset_name=birds --image_list=train.csv --val_list=val.csv
 
-make sets of photographs of any size; data/README.md lists them. In each directory noise.json says how it
-was made, and labels.json and labels.csv hold the labels. The same settings give
-the same bytes on every machine. A finished directory is overwritten only with
---overwrite.
+make sets of photographs of any size; data/README.md lists them. In each
+directory noise.json says how it was made, and labels.csv and labels.json (not
+of photographs) hold the labels. The same settings give the same bytes on every
+machine. A finished directory is overwritten only with --overwrite.
 """
 import signal
 import sys
@@ -123,8 +123,8 @@ def _define_photo_flags():
       'val_list', None, 'The list of the test images of --image_list; of '
       'WebVision, that of the classes of --val_root.')
   flags.DEFINE_integer(
-      'max_side', None, 'Longer side of a photograph in pixels: larger ones are '
-      'made smaller. By default they are kept as they are.', lower_bound=16)
+      'max_side', None, 'Longer side of a photograph in pixels: larger ones '
+      'are made smaller. By default they are kept as they are.', lower_bound=16)
   flags.DEFINE_integer(
       'num_workers', None, 'Processes that write photographs; by default one '
       'for each core, up to 8.', lower_bound=1, upper_bound=256)
@@ -146,7 +146,8 @@ def _stop(number, unused_frame):
   """Ends the program in order, so that it removes what is unfinished."""
   signal.signal(number, signal.SIG_IGN)  # The clean-up is not interrupted.
   messages.write_error(f'\nStopped by signal {number}; finished directories '
-                       'stay, the unfinished one is removed.\n')
+                       'stay, and finished files of photographs; the rest is '
+                       'removed.\n')
   sys.exit(128 + number)
 
 

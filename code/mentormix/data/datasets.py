@@ -44,7 +44,7 @@ SOURCE_ID = 'image/source_id'
 
 ITEMS = ('image', 'label', 'clean_label', 'source_id')  # Of a decoded record.
 UNKNOWN_LABEL = -1  # What a record without a clean label decodes to.
-WRONG_LABEL = -2  # A clean label: the one given is wrong, the right one unknown.
+WRONG_LABEL = -2  # A clean label: the given one is wrong, the right unknown.
 
 _FRAME = 16  # Bytes around a record: its length and two checksums.
 MOST_NAMED = 10  # Bad records, or missing files.

@@ -117,9 +117,9 @@ def _check_name(settings):
                       f'name of letters, digits, _ and - other than '
                       f'{", ".join(known)}')
   elif name not in known:
-    raise UserError(f'--dataset_name={name} is unknown; use {", ".join(known)}, '
-                    f'{", ".join(photos.NAMES)} or, with --image_dir or '
-                    '--image_list, any other name')
+    raise UserError(f'--dataset_name={name} is unknown; use '
+                    f'{", ".join((*known, *photos.NAMES))} or, with '
+                    '--image_dir or --image_list, any other name')
   if name == 'digits' and (settings.archive or settings.md5):
     raise UserError('--dataset_name=digits is embedded; leave --archive and '
                     '--md5 out')

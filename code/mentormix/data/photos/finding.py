@@ -58,8 +58,14 @@ class ByName:
         _RANKED_NAME.fullmatch, wanted) if match}
     self._ranked = {}  # WordNet id -> paths by rank.
     check_roots(flag, roots)
+    seen = set()  # A link may lead to a folder above it.
     for root in roots:
       for folder, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+          folders.clear()
+          continue
+        seen.add(real)
         folders.sort()
         for name in sorted(names):
           self._add_file(os.path.join(folder, name), name)
@@ -122,9 +128,10 @@ class ByName:
     if wnid not in self._ranked:
       files = self._train[wnid]
       if len(files) < FEWEST_OF_A_CLASS:
+        folder = os.path.dirname(_shown(next(iter(files.values()))))
         raise UserError(
-            f'--{self._flag}: {os.path.dirname(_shown(next(iter(files.values()))))}'
-            f' has {len(files)} training images of {wnid}; ILSVRC12 has '
+            f'--{self._flag}: {folder} has {len(files)} training images of '
+            f'{wnid}; ILSVRC12 has '
             f'{FEWEST_OF_A_CLASS} or more of each class, and {name} is the one '
             f'of rank {rank} among all; complete the folder')
       self._ranked[wnid] = [files[number] for number in sorted(files)]

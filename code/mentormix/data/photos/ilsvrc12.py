@@ -52,8 +52,9 @@ def rows_of(root, ids, num_classes, val_list=None):
   inner = os.path.join(root, 'val')
   if not by_wnid and os.path.isdir(inner):
     root, by_wnid = inner, finding.wnid_folders(inner)
-  numbered = sorted((int(name), os.path.join(root, name)) for name in os.listdir(
-      root) if name.isdecimal() and os.path.isdir(os.path.join(root, name)))
+  numbered = sorted(
+      (int(name), os.path.join(root, name)) for name in os.listdir(root)
+      if name.isdecimal() and os.path.isdir(os.path.join(root, name)))
   if by_wnid:
     pairs = [(path, label[wnid]) for wnid, folder in by_wnid.items()
              if wnid in label for path in _images(folder)]

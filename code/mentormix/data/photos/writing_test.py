@@ -177,7 +177,7 @@ def test_killed_run_leaves_no_process_and_resumes(folder):
 
 
 def test_many_rows_take_little_memory(tmp_path):
-  """Two million rows are less than 500 MiB, as a hundred thousand show."""
+  """Two million rows are less than 500 MiB, as a tenth of them shows."""
   program = (
       'import resource, sys; sys.path.insert(0, sys.argv[1])\n'
       'from mentormix.data.photos import rows\n'
@@ -188,6 +188,7 @@ def test_many_rows_take_little_memory(tmp_path):
       '  table.append(rows.Row("/data/webvision/" + name, k % 1000, None,'
       ' name))\n'
       'print((used() - before) / len(table))')
-  found = subprocess.check_output([sys.executable, '-c', program, os.path.dirname(
-      prepare_data.__file__)], cwd=str(tmp_path))
+  found = subprocess.check_output(
+      [sys.executable, '-c', program, os.path.dirname(prepare_data.__file__)],
+      cwd=str(tmp_path))
   assert float(found) < .25  # KiB a row.
