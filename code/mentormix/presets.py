@@ -61,7 +61,7 @@ class _Recipe(typing.NamedTuple):
   epochs: int
   settings: dict  # Of these, epochs stand for steps in warmup_steps.
   source: str
-  num_examples: typing.Optional[int] = None  # If noise.json does not say.
+  num_examples: typing.Optional[int] = None  # If noise.json has none.
 
 
 _RECIPES = {
@@ -69,7 +69,7 @@ _RECIPES = {
         batch_size=128, learning_rate=0.1, learning_rate_schedule='cosine',
         warmup_steps=5, weight_decay=0.0005, mixup_alpha=0.5,
         second_reweight=False),
-                 'schedule and mixup of NCR (CVPR 2022), which trains ResNet-18 '
+                 'schedule and mixup of NCR (CVPR 2022), which trains ResNet18 '
                  'at 224 and decays all parameters; the weighting is ours',
                  50000),
     MINI_WEBVISION: _Recipe(200, dict(

@@ -180,10 +180,11 @@ def test_published_images_have_32_pixels(tmp_path):
 
 @pytest.mark.parametrize('preset,facts,steps,warmup,p', [
     ('ncr', {'rate_asked': 0.4}, 130 * 390, 5 * 390, 0.6),  # Red.
-    ('ncr', {'rate_asked': 0.4, 'num_examples': 60000}, 130 * 468, 5 * 468, 0.6),
+    ('ncr', {'rate_asked': 0.4, 'num_examples': 60000}, 130 * 468, 5 * 468,
+     0.6),
     ('mini_webvision', {}, 200 * 1030, 0, 0.85),
     ('webvision', {}, 60 * 4764, 0, 0.85),
-    ('finetune', {'num_examples': 6400, 'rate_asked': 0.2}, 20 * 100, 100, 0.8)])
+    ('finetune', {'num_examples': 6400, 'rate_asked': 0.2}, 2000, 100, 0.8)])
 def test_recipes(tmp_path, preset, facts, steps, warmup, p):
   (tmp_path / 'noise.json').write_text(json.dumps(
       dict(facts, dataset_name='mine')))

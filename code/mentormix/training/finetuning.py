@@ -217,8 +217,8 @@ def train_only(scopes):
   weights = tf.get_collection_ref(tf.GraphKeys.TRAINABLE_VARIABLES)
   for scope in _scopes(scopes):
     if not any(w.op.name.startswith(scope) for w in weights):
-      raise UserError(
-          f'--trainable_scopes={scopes}: no weight is called {scope}...; there '
-          f'are {_some(sorted({w.op.name.rpartition("/")[0] for w in weights}))}')
+      known = sorted({w.op.name.rpartition('/')[0] for w in weights})
+      raise UserError(f'--trainable_scopes={scopes}: no weight is called '
+                      f'{scope}...; there are {_some(known)}')
   if scopes:
     weights[:] = [w for w in weights if w.op.name.startswith(_scopes(scopes))]

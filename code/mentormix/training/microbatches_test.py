@@ -102,8 +102,9 @@ def test_moving_statistics_go_to_the_mean_of_the_parts():
   names = [name for name in both if 'moving' in name]
   assert len(names) == 4 * 7
   for name in names:
-    np.testing.assert_allclose(both[name], (parts[0][name] + parts[1][name]) / 2,
-                               rtol=1e-4, atol=1e-5, err_msg=name)
+    mean = (parts[0][name] + parts[1][name]) / 2
+    np.testing.assert_allclose(both[name], mean, rtol=1e-4, atol=1e-5,
+                               err_msg=name)
     assert not name.endswith('local_step') or both[name] == 1
 
 
