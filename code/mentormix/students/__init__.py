@@ -13,8 +13,10 @@ from typing import Callable, NamedTuple, Optional, Tuple
 from mentormix.messages import UserError
 from mentormix.runtime import tf
 from mentormix.students import blocks
+from mentormix.students import efficientnet_lite0
 from mentormix.students import inception_resnet_v2
 from mentormix.students import resnet
+from mentormix.students import resnet18
 from mentormix.students import slim_nets
 
 AUXILIARY_LOGITS = blocks.AUXILIARY_LOGITS
@@ -79,6 +81,8 @@ def _published(depth, *widths):
                  decayed=('DW',), size_multiple=4)
 
 
+_ALL = ('weights', 'biases', 'beta', 'gamma')
+
 # The published "ResNet-32" is wide; the thin ones are the classic widths.
 STUDENTS = {
     'resnet32': _published(32, 64, 128, 256, 512),
@@ -109,6 +113,21 @@ STUDENTS = {
         slim_nets.resnet_v2_50, weight_decay=1e-4, image_size=224,
         smallest_size=32, excluded_scopes=('resnet_v2_50/logits',),
         has_background=True),
+    'efficientnet_lite0': Student(
+        efficientnet_lite0.efficientnet_lite0,
+        weight_decay=efficientnet_lite0.WEIGHT_DECAY,
+        decayed=('weights', 'depthwise_weights', 'biases'), image_size=224,
+        smallest_size=32, input_range=efficientnet_lite0.INPUT_RANGE,
+        dropout_keep=efficientnet_lite0.DROPOUT_KEEP,
+        excluded_scopes=('EfficientnetLite0/Logits',)),
+    'resnet18': Student(
+        resnet18.resnet18, weight_decay=resnet18.WEIGHT_DECAY,
+        decayed=_ALL, image_size=224, smallest_size=32,
+        excluded_scopes=('ResNet18/Logits',)),
+    'preact_resnet18': Student(
+        resnet18.preact_resnet18, weight_decay=resnet18.WEIGHT_DECAY,
+        decayed=_ALL, smallest_size=8,
+        excluded_scopes=('PreActResNet18/Logits',)),
 }
 
 

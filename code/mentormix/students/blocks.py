@@ -1,5 +1,5 @@
 """What several students share: variables in float32, dropout, collections."""
-from mentormix.runtime import tf
+from mentormix.runtime import slim, tf
 
 # Collection of logits [B, K] of auxiliary classifiers; training adds their
 # loss, times `Student.auxiliary_weight`, to that of the student.
@@ -26,6 +26,47 @@ def update_collections(update_statistics):
   TensorFlow 2.x lacks; and never None, for which slim updates at once.
   """
   return [tf.GraphKeys.UPDATE_OPS] if update_statistics else []
+
+
+def normalized(is_training, update_statistics, activation_fn, decay, epsilon):
+  """Returns an arg_scope: convolutions and depthwise ones with batch norm.
+
+  Args:
+    is_training: whether batch norm uses the statistics of the batch.
+    update_statistics: as of `update_collections`.
+    activation_fn: what follows batch norm, a function of a tensor.
+    decay: of the moving statistics, per step.
+    epsilon: added to the variance.
+  """
+  batch_norm = dict(
+      decay=decay, epsilon=epsilon, scale=True, fused=True,
+      is_training=is_training,
+      updates_collections=update_collections(update_statistics))
+  # normal(0, sqrt(2 / (k * k * out))).
+  initializer = tf.variance_scaling_initializer(
+      2.0, mode='fan_out', distribution='untruncated_normal')
+  with slim.arg_scope([slim.conv2d, slim.separable_conv2d], padding='SAME',
+                      weights_initializer=initializer,
+                      activation_fn=activation_fn,
+                      normalizer_fn=slim.batch_norm,
+                      normalizer_params=batch_norm), \
+      slim.arg_scope([slim.batch_norm], activation_fn=activation_fn,
+                     **batch_norm) as scope:
+    return scope
+
+
+def logits(x, num_classes, dropout_keep, is_training):
+  """Averages over the image, drops and classifies: [B, H, W, C] -> [B, K].
+
+  Whatever the type of `x`, this is in float32.
+  """
+  x = tf.reduce_mean(tf.cast(x, tf.float32), [1, 2])  # [B, C]
+  x = dropout(x, dropout_keep, is_training)
+  # uniform(-1 / sqrt(C), 1 / sqrt(C)).
+  return slim.fully_connected(
+      x, num_classes, activation_fn=None, scope='Logits',
+      weights_initializer=tf.variance_scaling_initializer(
+          1 / 3.0, mode='fan_in', distribution='uniform'))
 
 
 def dropout(x, keep, is_training):

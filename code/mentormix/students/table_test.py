@@ -1,6 +1,7 @@
 """The table of students: what its rows say."""
 import functools
 
+import numpy as np
 import pytest
 
 from mentormix import students
@@ -40,6 +41,61 @@ def test_sizes_that_do_not_fit(name, size, words):
 @pytest.mark.parametrize('name', sorted(students.STUDENTS))
 def test_every_default_size_fits(name):
   students.check_size(name, students.get(name).image_size)
+
+
+@pytest.mark.parametrize('name,num_classes,variables,count', [
+    ('efficientnet_lite0', 1000, 49 + 4 * 49 + 2, 4652008),
+    # As torchvision's resnet18.
+    ('resnet18', 1000, 20 + 4 * 20 + 2, 11689512),
+    ('preact_resnet18', 10, 20 + 4 * 17 + 2, 11171274)])
+def test_other_students(name, num_classes, variables, count):
+  """Number of variables, of trainable numbers, and both passes."""
+  student = students.get(name)
+  with tf.Graph().as_default() as graph, \
+      tf.variable_scope('', reuse=tf.AUTO_REUSE):
+    x = tf.zeros([2, student.image_size, student.image_size, 3])
+    student(x, num_classes, True, update_statistics=False)
+    assert not tf.get_collection(tf.GraphKeys.UPDATE_OPS)
+    norms = [op for op in graph.get_operations()
+             if op.type.startswith('FusedBatchNorm')]
+    assert norms and all(op.get_attr('is_training') for op in norms)
+    logits = student(x, num_classes, True)
+    assert logits.shape.as_list() == [2, num_classes]
+    found = tf.global_variables()
+    assert len(found) == len(tf.model_variables()) == variables
+    assert count == sum(v.shape.num_elements()
+                        for v in tf.trainable_variables())
+    assert len(tf.get_collection(tf.GraphKeys.UPDATE_OPS)) == 2 * len(norms)
+    # What is excluded from loading is what depends on the number of classes.
+    heads = [v for v in found if v.op.name.startswith(student.excluded_scopes)]
+    assert {v.shape[-1].value for v in heads} == {num_classes}
+    assert len(heads) == 2
+    low = student(x, num_classes, True, dtype=tf.bfloat16)
+    assert low.dtype == tf.float32 and len(tf.global_variables()) == variables
+    assert {op.outputs[0].dtype for op in graph.get_operations()
+            if op.type in ('Conv2D', 'DepthwiseConv2dNative')} == {
+                tf.float32, tf.bfloat16}
+
+
+@pytest.mark.parametrize('name', ['efficientnet_lite0', 'resnet18',
+                                  'preact_resnet18'])
+def test_other_students_learn(name):
+  """A step of gradient descent lowers the loss, weight decay included."""
+  student = students.get(name)._replace(dropout_keep=None)
+  if name == 'efficientnet_lite0':
+    student = student._replace(dropout_keep=1)
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.set_random_seed(1)
+    x = tf.constant(np.random.RandomState(1).uniform(
+        -1, 1, [4, 32, 32, 3]).astype(np.float32))
+    loss = tf.losses.sparse_softmax_cross_entropy(
+        [0, 1, 2, 3], student(x, 4, True))
+    loss += student.decay_loss()
+    step = tf.train.GradientDescentOptimizer(1e-3).minimize(loss)
+    session.run(tf.global_variables_initializer())
+    before = session.run(loss)
+    session.run(step)
+    assert session.run(loss) < before
 
 
 def test_weight_decay_of_the_named_variables():
