@@ -38,7 +38,8 @@ setuptools.setup(
         'mentornet', 'mentornet_models', 'reports', 'students', 'training')],
     py_modules=['cifar_train_mentormix', 'cifar_eval', 'prepare_data',
                 'train_mentornet', 'show_mentornet', 'export_mentornet',
-                'export_step', 'run_exported', 'report', 'score_labels'],
+                'export_step', 'run_exported', 'report', 'score_labels',
+                'fetch_pretrained'],
     package_data={'mentormix.data': ['digits.npz'],
                   'mentormix.mentornet': ['templates/*'],
                   'mentormix.mentornet_models': ['*/mentornet.pb'],
@@ -66,6 +67,7 @@ setuptools.setup(
             'mentormix-run-exported=run_exported:cli',
             'mentormix-report=report:cli',
             'mentormix-score-labels=score_labels:cli',
+            'mentormix-fetch-pretrained=fetch_pretrained:cli',
         ],
     },
 )

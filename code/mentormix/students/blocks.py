@@ -34,7 +34,8 @@ def normalized(is_training, update_statistics, activation_fn, decay, epsilon):
   Args:
     is_training: whether batch norm uses the statistics of the batch.
     update_statistics: as of `update_collections`.
-    activation_fn: what follows batch norm, a function of a tensor.
+    activation_fn: what follows a convolution and its batch norm, a function of
+      a tensor.
     decay: of the moving statistics, per step.
     epsilon: added to the variance.
   """
@@ -50,8 +51,7 @@ def normalized(is_training, update_statistics, activation_fn, decay, epsilon):
                       activation_fn=activation_fn,
                       normalizer_fn=slim.batch_norm,
                       normalizer_params=batch_norm), \
-      slim.arg_scope([slim.batch_norm], activation_fn=activation_fn,
-                     **batch_norm) as scope:
+      slim.arg_scope([slim.batch_norm], **batch_norm) as scope:
     return scope
 
 

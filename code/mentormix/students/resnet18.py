@@ -89,7 +89,8 @@ def _unit(x, width, stride):
 def _preact_unit(x, width, stride):
   """Batch norm, ReLU, convolution, twice, plus `x`, projected if need be."""
   with slim.arg_scope([slim.conv2d], activation_fn=None, normalizer_fn=None,
-                      biases_initializer=None):
+                      biases_initializer=None), \
+      slim.arg_scope([slim.batch_norm], activation_fn=tf.nn.relu):
     y = slim.batch_norm(x, scope='Norm_1')
     if stride > 1 or width != x.shape[-1].value:
       x = slim.conv2d(y, width, 1, stride=stride, scope='Shortcut')
