@@ -14,8 +14,9 @@ INPUT_RANGE = (-127 / 128.0, 1.0)  # (pixel - 127) / 128.
 SCOPE = 'EfficientnetLite0'
 # Blocks in a stage, kernel, stride of the first block, by which factor a block
 # expands its channels, channels.
-STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80),
-          (3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320))
+STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40),
+          (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
+          (1, 3, 1, 6, 320))
 _BATCH_NORM_DECAY = 0.99
 _BATCH_NORM_EPSILON = 0.001
 
@@ -41,7 +42,8 @@ def efficientnet_lite0(images, num_classes, is_training, update_statistics=True,
   """
   low, high = INPUT_RANGE
   x = tf.cast(images * ((high - low) / 2) + (high + low) / 2, dtype)
-  with tf.variable_scope(SCOPE, custom_getter=blocks.float32_variables(dtype)), \
+  with tf.variable_scope(SCOPE,
+                         custom_getter=blocks.float32_variables(dtype)), \
       slim.arg_scope(blocks.normalized(
           is_training, update_statistics, tf.nn.relu6, _BATCH_NORM_DECAY,
           _BATCH_NORM_EPSILON)):

@@ -18,7 +18,7 @@ VARIABLES = os.path.join(testing.CODE, 'mentormix', 'testdata',
                          'inception_resnet_v2_variables.tsv.gz')
 
 # Reads weights under their names here, writes the features before the last
-# layer. It needs a process of its own: Keras counts layers, and is eager on 2.x.
+# layer. In a process of its own: Keras counts layers, and is eager on 2.x.
 _KERAS = """
 import re, sys
 import numpy as np
@@ -100,12 +100,15 @@ def test_variables_are_those_of_the_published_checkpoint(published):
   assert list(found) == list(published) and found == published
 
 
+def _slow(*row):
+  return pytest.param(*row, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize('num_classes,is_training,count', [
-    (100, False, 54490436)] + [pytest.param(*row, marks=pytest.mark.slow)
-                               for row in (
-    (50, False, 54413586), (196, False, 54637988), (1000, False, 55873736),
-    (1001, False, 55875273), (1001, True, 59244594),
-    (100, True, 54490436 + 2599552 + 769 * 100))])
+    (100, False, 54490436), _slow(50, False, 54413586),
+    _slow(196, False, 54637988), _slow(1000, False, 55873736),
+    _slow(1001, False, 55875273), _slow(1001, True, 59244594),
+    _slow(100, True, 54490436 + 2599552 + 769 * 100)])
 def test_number_of_parameters(num_classes, is_training, count):
   assert count == sum(v.shape.num_elements()
                       for v in _build(num_classes, is_training))
@@ -113,7 +116,7 @@ def test_number_of_parameters(num_classes, is_training, count):
 
 def test_a_pass_without_update_leaves_no_trace():
   """It uses the batch and has dropout, and no auxiliary classifier."""
-  size = students.get('inception_resnet_v2').smallest_size
+  size = STUDENT.smallest_size
   with tf.Graph().as_default() as graph:
     STUDENT(tf.zeros([2, size, size, 3]), 5, True, update_statistics=False)
     assert not tf.get_collection(tf.GraphKeys.UPDATE_OPS)

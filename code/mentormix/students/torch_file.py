@@ -52,7 +52,8 @@ class _Unpickler(pickle._Unpickler):
       return _Tensor
     if module == 'torch' and name in _TYPES:
       return _Type(_TYPES[name])
-    raise ValueError(f'it asks for {f"{module}.{name}"!r:.80}, which is refused')
+    raise ValueError(
+        f'it asks for {f"{module}.{name}"!r:.80}, which is refused')
 
   def persistent_load(self, pid):
     kind, dtype, key, _, size, view = pid
