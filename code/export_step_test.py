@@ -80,3 +80,13 @@ def test_files(digits, tmp_path):
 def test_errors_are_one_line(settings, named, digits, tmp_path):
   testing.assert_one_line(_export(digits, tmp_path, **settings), 2, named)
   assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(runtime.IS_1_15, reason='1.15 cannot write StableHLO')
+def test_photographs_cannot_be_exported(digits, tmp_path):
+  (tmp_path / 'photos').mkdir()
+  (tmp_path / 'photos' / 'noise.json').write_text(json.dumps(dict(
+      dataset_name='own', photographs=True, num_classes=3)))
+  testing.assert_one_line(_export(
+      digits, tmp_path, dataset_name='own', data_dir=tmp_path / 'photos'), 2,
+      'photos holds photographs of any size')

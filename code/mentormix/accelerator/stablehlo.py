@@ -64,6 +64,9 @@ def export(config, directory):
     RunError: XLA cannot compile the step.
   """
   dataset = datasets.get(config.dataset_name, config.data_dir)
+  if dataset.photographs:
+    raise UserError(f'--data_dir={config.data_dir} holds photographs of any '
+                    'size; only sets of small images can be exported')
   network = _load_mentornet(config)
   source = finetuning.find(config)
   paths = datasets.find_files(dataset, 'train', config.data_dir)
