@@ -97,10 +97,11 @@ def _accuracy(groups, last_k):
           f'the last {last_k} checkpoints, or of all if there are fewer.')),
       Block(text=(
           'Paper and published code: ResNet-32 with 29.4 M parameters, '
-          f'200,000 steps, {noise.SYMMETRIC_OTHERS} noise. They are no '
-          'target for a smaller student or fewer steps.'))
+          f'200,000 steps, {noise.SYMMETRIC_OTHERS} noise; for '
+          'mini_imagenet_red, images of 32 x 32, run by the FaMUS paper. They '
+          'are no target for a smaller student or fewer steps.'))
   ] + [Block(text=f'{kind}: {about}.')
-       for kind, about in noise.NOISE_TYPES.items() if kind in kinds]
+       for kind, about in noise.DEFINITIONS.items() if kind in kinds]
 
 
 def _comparison(groups):

@@ -70,3 +70,9 @@ def test_only_like_is_compared(tmp_path, apart):
 def test_nothing_is_published_for_other_noise(tmp_path, noise):
   write_run(tmp_path / 'a', noise=noise)
   assert '| 80.00 | 90.00 | 80.00 | – | – |' in _page(tmp_path, last_k=1)
+
+
+def test_published_results_of_web_noise(tmp_path):
+  write_run(tmp_path / 'a', dataset_name='mini_imagenet_red',
+            noise=dict(NOISE, noise_type='red', rate_asked=0.4))
+  assert '| 80.00 | 90.00 | 80.00 | – | 47.1 |' in _page(tmp_path, last_k=1)

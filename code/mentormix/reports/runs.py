@@ -57,7 +57,7 @@ class Task(typing.NamedTuple):
 
   def published(self, level, method):
     """(paper, published code) at a noise level, percent; None if unknown."""
-    if self.noise.kind != noise_lib.SYMMETRIC_OTHERS:
+    if self.noise.kind not in (noise_lib.SYMMETRIC_OTHERS, noise_lib.RED):
       return None, None
     return presets.published_accuracy(self.dataset, level, method)
 
