@@ -64,6 +64,10 @@ class _Recipe(typing.NamedTuple):
   num_examples: typing.Optional[int] = None  # If noise.json has none.
 
 
+_WEBVISION = dict(  # What the whole set and its first 50 classes share.
+    learning_rate=0.01, learning_rate_schedule='steps',
+    learning_rate_decay_factor=0.1, weight_decay=0.00004, mixup_alpha=0.2,
+    loss_p_percentile=0.85, second_reweight=False)
 _RECIPES = {
     NCR: _Recipe(130, dict(
         batch_size=128, learning_rate=0.1, learning_rate_schedule='cosine',
@@ -73,18 +77,12 @@ _RECIPES = {
                  'at 224 and decays all parameters; the weighting is ours',
                  50000),
     MINI_WEBVISION: _Recipe(200, dict(
-        batch_size=64, learning_rate=0.01, learning_rate_schedule='steps',
-        learning_rate_decay_factor=0.1, decay_epochs='100,150',
-        weight_decay=0.00004, mixup_alpha=0.2, loss_p_percentile=0.85,
-        second_reweight=False),
+        _WEBVISION, batch_size=64, decay_epochs='100,150'),
                             'of a rerun of MentorMix by others; the epochs of '
                             'decay, and no second weighting, are ours',
                             65944),
     WEBVISION: _Recipe(60, dict(
-        batch_size=512, learning_rate=0.01, learning_rate_schedule='steps',
-        learning_rate_decay_factor=0.1, decay_epochs='30,45',
-        weight_decay=0.00004, mixup_alpha=0.2, loss_p_percentile=0.85,
-        second_reweight=False),
+        _WEBVISION, batch_size=512, decay_epochs='30,45'),
                        'of a rerun of MentorMix by others; the epochs of decay '
                        'and all of the weighting and mixing are ours',
                        2439574),
