@@ -26,7 +26,6 @@ class Recipe(typing.NamedTuple):
   A training crop is a random box of the image, resized to S; or, if `resized`
   is given, a random square of side S of the image resized to that square.
   """
-  about: str  # For --help.
   area: typing.Tuple[float, float] = (0.05, 1.0)  # Of a random box.
   aspect: typing.Tuple[float, float] = (3 / 4, 4 / 3)  # Its width / height.
   resized: typing.Optional[float] = None  # Side of the resized image, over S.
@@ -37,18 +36,15 @@ class Recipe(typing.NamedTuple):
 
 
 RECIPES = {
-    'inception': Recipe(
-        'a random box of 5 to 100% of the image, brightness and saturation; '
-        'tests: the central 87.5% (slim)', brightness=32 / 255,
-        saturation=(0.5, 1.5)),
-    'resize_crop': Recipe(
-        'the image resized to a square, 320 for a size of 299, and a random '
-        'crop of it; tests: the centre (DivideMix and others on WebVision)',
-        resized=320 / 299),
-    'ncr': Recipe(
-        'a random box of 5 to 100% of the image; tests: the short side resized '
-        'to 256 for a size of 224, and the centre (NCR, CVPR 2022)',
-        short_side=256 / 224),
+    # A random box of 5 to 100% of the image, brightness and saturation; tests:
+    # the central 87.5% (slim).
+    'inception': Recipe(brightness=32 / 255, saturation=(0.5, 1.5)),
+    # The image resized to a square, 320 for a size of 299, and a random crop of
+    # it; tests: the centre (DivideMix and others on WebVision).
+    'resize_crop': Recipe(resized=320 / 299),
+    # A random box of 5 to 100% of the image; tests: the short side resized to
+    # 256 for a size of 224, and the centre (NCR, CVPR 2022).
+    'ncr': Recipe(short_side=256 / 224),
 }
 
 
