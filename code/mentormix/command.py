@@ -19,12 +19,14 @@ from mentormix import settings as settings_lib
 flags.disclaim_key_flags()  # --help lists a script's flags as its own.
 
 
-def run(define_flags, main):
-  """Parses flags strictly, calls `main()`, turns its errors into one line.
+def run(define_flags, main, operand=''):
+  """Parses flags strictly, calls `main`, turns its errors into one line.
 
   Args:
     define_flags: defines the flags of the command.
-    main: a callable without arguments; its result, if any, is the exit code.
+    main: a callable without arguments, or one that takes the operand; its
+      result, if any, is the exit code.
+    operand: what the command needs besides flags, in a word; '' for nothing.
   """
   _open_standard_streams()
   define_flags()
@@ -35,7 +37,8 @@ def run(define_flags, main):
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
   try:
     try:
-      app.run(lambda argv: _call(main), flags_parser=_parse_flags)
+      app.run(lambda argv: _call(main, argv[1:]),
+              flags_parser=lambda argv: _parse_flags(argv, operand))
     finally:  # The command may have ended before its output was written.
       sys.stdout.flush()
   except BrokenPipeError:  # As in `| head`, which is not an error.
@@ -102,7 +105,7 @@ def train_config():
   return config
 
 
-def _parse_flags(argv):
+def _parse_flags(argv, operand):
   try:
     for text in argv + [os.getcwd()]:
       _check_encoding(text)
@@ -113,9 +116,12 @@ def _parse_flags(argv):
     rest = flags.FLAGS(argv)
   except flags.Error as error:
     _exit(f'{error}; see --help', messages.BAD_INPUT)
-  if len(rest) > 1:
-    _exit(f'unexpected argument {rest[1]!r} (flags start with --); see --help',
-          messages.BAD_INPUT)
+  expected = 2 if operand else 1
+  if len(rest) > expected:
+    _exit(f'unexpected argument {rest[expected]!r} (flags start with --); see '
+          '--help', messages.BAD_INPUT)
+  if len(rest) < expected:
+    _exit(f'{operand} is missing; see --help', messages.BAD_INPUT)
   return rest
 
 
@@ -130,9 +136,9 @@ def _check_encoding(text):
     _exit(f'{text!a} {fault}', messages.BAD_INPUT)
 
 
-def _call(main):
+def _call(main, operands):
   try:
-    return main()
+    return main(*operands)
   except messages.UserError as error:
     _exit(error, messages.BAD_INPUT)
   except messages.RunError as error:

@@ -52,8 +52,8 @@ def _main():
 def _run(*args):
   """(exit code, stdout, stderr)."""
   return testing.run_command(types.SimpleNamespace(
-      __file__='tool.py', main=_main,
-      define_flags=lambda: command.define_settings(SETTINGS)), *args)
+      __file__='tool.py', cli=lambda: command.run(
+          lambda: command.define_settings(SETTINGS), _main)), *args)
 
 
 def test_types_come_from_the_defaults():

@@ -16,7 +16,6 @@ from hypothesis import strategies
 import numpy as np
 import pytest
 
-from mentormix import command
 from mentormix.data import datasets
 from mentormix.data import png as png_lib
 from mentormix.mentornet import weights as mentornet_weights
@@ -74,7 +73,7 @@ def run_command(module, *args, cwd=None):
 def _exit_code(module):
   """Runs the command; 1 with a traceback for an unexpected error."""
   try:
-    command.run(module.define_flags, module.main)
+    module.cli()
   except SystemExit as error:
     return error.code or 0
   except Exception:

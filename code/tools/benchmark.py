@@ -190,5 +190,10 @@ def report(figures):
   return '\n'.join(lines)
 
 
-if __name__ == '__main__':
+def cli():
+  """The command; takes its arguments from the command line."""
   command.run(define_flags, main)
+
+
+if __name__ == '__main__':
+  cli()

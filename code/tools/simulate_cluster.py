@@ -296,5 +296,10 @@ def _place(op):
   return '/'.join(op.device.split('/')[:3])
 
 
-if __name__ == '__main__':
+def cli():
+  """The command; takes its arguments from the command line."""
   command.run(define_flags, main)
+
+
+if __name__ == '__main__':
+  cli()
