@@ -13,7 +13,8 @@ seconds (user + system), median and quartiles.
     step                     the training step, on a constant batch
     step + input             all of cifar_train_mentormix.py except its hooks
     published step + input   the same algorithm in the form of the published
-                             graph
+                             graph; not of photographs, whose input is timed
+                             beside tf.data
     mentor ... input         parts of the step, each alone
     matrix product           2048 x 2048, the most that the machine can do
 
@@ -57,6 +58,8 @@ def define_flags():
   flags.DEFINE_string('dataset_name', 'cifar10', 'The data set.')
   flags.DEFINE_string('studentnet', 'resnet32_thin', 'The student.')
   flags.DEFINE_integer('batch_size', 128, 'Examples per step.')
+  flags.DEFINE_integer('image_size', 0, 'Of photographs, as in training.')
+  flags.DEFINE_string('image_recipe', 'inception', 'The same.')
   flags.DEFINE_multi_enum('precision', ['float32'], ['float32', 'mixed'],
                           'Give it twice for both.')
   flags.DEFINE_multi_enum('xla', ['false'], ['false', 'true'],
@@ -75,8 +78,8 @@ def main():
   configs = [config_lib.TrainConfig(
       train_log_dir='unused', precision=precision, xla=xla == 'true',
       **{name: args[name].value for name in (
-          'data_dir', 'dataset_name', 'studentnet', 'batch_size', 'device_id',
-          'trained_mentornet_dir')})
+          'data_dir', 'dataset_name', 'studentnet', 'batch_size', 'image_size',
+          'image_recipe', 'device_id', 'trained_mentornet_dir')})
              for precision in args.precision for xla in args.xla]
   config_lib.validate(configs[0])
   students.get(args.studentnet)

@@ -18,7 +18,8 @@ from mentormix import students
 from mentormix.accelerator import flops
 from mentormix.data import datasets
 from mentormix.data import input_pipeline
-from mentormix.data import record_checks
+from mentormix.data import photo_input
+from mentormix.data import splits
 from mentormix.mentornet import loading as mentornet_loading
 from mentormix.mentornet import mentor as mentor_lib
 from mentormix.runtime import tf
@@ -39,14 +40,13 @@ def _data(config):
   """What a step is built on."""
   runtime.select_device(config.device_id)
   precision.check_precision(config.precision)
-  dataset = datasets.get(config.dataset_name, config.data_dir)
-  paths = datasets.find_files(dataset, 'train', config.data_dir)
-  shards, count = record_checks.check_files(dataset, 'train', paths)
-  train_batch = lambda pipeline, threads: pipeline.train_batch(
-      dataset, shards, count, config.batch_size, num_threads=threads)
+  split = splits.find(
+      splits.dataset(config.dataset_name, config.data_dir,
+                     students.get(config.studentnet), config.image_size),
+      'train', config.data_dir, config.image_recipe)
   return types.SimpleNamespace(
-      dataset=dataset, count=count, train_batch=train_batch,
-      has_clean_labels=datasets.has_clean_labels(shards),
+      dataset=split.dataset, count=split.count, split=split,
+      has_clean_labels=datasets.has_clean_labels(split.shards),
       network=mentornet_loading.load(config.trained_mentornet_dir,
                                      config.loss_p_percentile))
 
@@ -64,15 +64,37 @@ def _session(config):
 
 def inputs(config):
   """Both input pipelines by number of threads."""
-  data = _data(config)
+  split = _data(config).split
+  other = (('tf.data', _tf_data) if split.dataset.photographs else
+           ('published', published_graph.train_batch))
   rows = {}
   for threads in _THREADS:
-    for name, pipeline in (('ours', input_pipeline),
-                           ('published', published_graph)):
+    for name, train_batch in (('ours', splits.Split.train_batch), other):
       with tf.Graph().as_default():
-        batch = data.train_batch(pipeline, threads)
+        batch = train_batch(split, config.batch_size, num_threads=threads)
         rows[f'{name}, threads: {threads}'] = _batches(_session(config), batch)
   return rows, dict(title=f'Input, batch {config.batch_size}', operations={})
+
+
+def _tf_data(split, batch_size, num_threads):
+  """What `photo_input.train_batch` does, by tf.data; (images, labels)."""
+  kept = min(photo_input.SHUFFLED, split.count // 2)
+
+  def example(record):
+    encoded, label, _, _ = photo_input.parse(
+        record[tf.newaxis], datasets.LABEL)
+    return photo_input.train_image(
+        encoded[0], split.dataset.image_size,
+        photo_input.RECIPES[split.recipe]), label[0]
+
+  paths = [shard.path for shard in split.shards]
+  data = tf.data.Dataset.from_tensor_slices(paths).shuffle(len(paths)).repeat()
+  data = data.interleave(tf.data.TFRecordDataset, cycle_length=4,
+                         num_parallel_calls=4)
+  data = data.shuffle(kept).map(example, num_parallel_calls=num_threads)
+  data = data.batch(batch_size, drop_remainder=True).prefetch(4)
+  images, labels = tf.data.make_one_shot_iterator(data).get_next()
+  return input_pipeline.Batch(images, labels, None, None)
 
 
 def _batches(session, batch):
@@ -91,7 +113,8 @@ def steps(config):
     rows[name] = Row(functools.partial(session.run, ops, fed))
 
   with tf.Graph().as_default():
-    batch = data.train_batch(input_pipeline, config.num_preprocessing_threads)
+    batch = data.split.train_batch(
+        config.batch_size, num_threads=config.num_preprocessing_threads)
     ops = _build_step(config, data, batch)
     step_session = _session(config)
     for _ in range(_BEYOND_QUEUES):
@@ -105,14 +128,16 @@ def steps(config):
     ops = _floor(config, data)
     add('floor', _session(config), ops)
 
-  if config.precision == 'float32' and not config.xla:
+  if (config.precision == 'float32' and not config.xla
+      and not data.dataset.photographs):
     name = f'published_{config.studentnet}'
     ours = students.get(config.studentnet)
     students.STUDENTS[name] = ours._replace(network=functools.partial(
         published_graph.resnet, **ours.keywords))
     with tf.Graph().as_default():
-      ops = _build_step(config._replace(studentnet=name), data,
-                        data.train_batch(published_graph, threads=4))
+      ops = _build_step(
+          config._replace(studentnet=name), data,
+          published_graph.train_batch(data.split, config.batch_size))
       add('published step + input', _session(config), ops)
 
   with tf.Graph().as_default():

@@ -1,16 +1,23 @@
 """The benchmark: its figures, its rows, its processes."""
+import io
 import itertools
 import json
 import os
 
 import benchmark
 import benchmark_rows
+import make_photos
 import numpy as np
+from PIL import Image
+import prepare_data
 import pytest
 
 from mentormix import config as config_lib
 from mentormix import testing
+from mentormix.data import datasets
+from mentormix.data import splits
 from mentormix.messages import RunError, UserError
+from mentormix.runtime import tf
 
 
 @pytest.fixture(scope='module')
@@ -124,3 +131,63 @@ def test_rows_of_the_input(config):
                             'ours, threads: 2']
   for row in rows.values():
     assert row.run() == [None, None]  # Made, but not copied.
+
+
+def test_photographs_beside_tf_data(tmp_path):
+  code, out, err = testing.run_command(make_photos, *testing.to_flags(
+      output_dir=tmp_path / 'photos', num_images=20, width=48, height=40))
+  assert code == 0, err
+  testing.assert_one_line(testing.run_command(
+      make_photos, f'--output_dir={tmp_path}/photos'), 2, 'other files')
+  lists = {f'{split}_list': tmp_path / 'photos' / f'{name}.csv'
+           for split, name in (('image', 'train'), ('val', 'val'))}
+  code, out, err = testing.run_command(prepare_data, *testing.to_flags(
+      dataset_name='many', image_root=tmp_path / 'photos', num_workers=1,
+      output_dir=tmp_path / 'data', num_shards=2, **lists))
+  assert code == 0, err
+  config = config_lib.TrainConfig(
+      dataset_name='many', data_dir=str(tmp_path / 'data' / '0'), batch_size=4,
+      image_size=32, studentnet='resnet8_thin', device_id='',
+      trained_mentornet_dir='threshold', train_log_dir='unused')
+  rows, _ = benchmark_rows.inputs(config)
+  assert list(rows)[:2] == ['ours, threads: 1', 'tf.data, threads: 1']
+  for row in rows.values():
+    assert row.run() == [None, None]
+  rows, _ = benchmark_rows.steps(config)
+  assert 'published step + input' not in rows
+  rows['step + input'].run()
+
+
+def test_tf_data_does_the_same_work(tmp_path):
+  """Images of one colour for each class; both give them the same range."""
+  split = _one_colour_split(tmp_path)
+  for train_batch in (splits.Split.train_batch, benchmark_rows._tf_data):
+    with tf.Graph().as_default(), tf.Session() as session:
+      batch = train_batch(split, 6, num_threads=2)
+      coordinator = tf.train.Coordinator()
+      threads = tf.train.start_queue_runners(session, coordinator)
+      seen = set()
+      for _ in range(10):
+        images, labels = session.run([batch.images, batch.labels])
+        assert images.shape == (6, 24, 24, 3)
+        np.testing.assert_allclose(
+            images.mean(axis=(1, 2, 3)), 2 * (50 + 50 * labels) / 255 - 1,
+            atol=0.02)
+        seen.update(labels)
+      coordinator.request_stop()
+      session.run(tf.no_op())
+      coordinator.join(threads, ignore_live_threads=True)
+    assert seen == {0, 1, 2}
+
+
+def _one_colour_split(tmp_path):
+  """30 photographs of three grey levels."""
+  path = str(tmp_path / 'own_train-00000-of-00001')
+  with tf.python_io.TFRecordWriter(path) as writer:
+    for n in range(30):
+      stream = io.BytesIO()
+      Image.new('RGB', (40 + n, 50), 3 * (50 + 50 * (n % 3),)).save(
+          stream, 'JPEG')
+      writer.write(datasets.encode_example(stream.getvalue(), n % 3, n % 3))
+  dataset = datasets.Dataset('own', 3, 24, datasets.LABEL, photographs=True)
+  return splits.Split(dataset, 'train', [datasets.Shard(path)], 30, 'ncr')

@@ -12,6 +12,7 @@ from mentormix.data import input_pipeline
 from mentormix.runtime import slim, tf
 from mentormix.students import resnet as ours
 
+_READERS = 4  # Threads that read files.
 _PADDING = 4  # Pixels, in all: 32 -> 36, then cropped back at random.
 
 
@@ -50,19 +51,19 @@ def batch_norm(x, is_training, update_statistics, scope):
                                      ours.BATCH_NORM_EPSILON)
 
 
-def train_batch(dataset, shards, num_examples, batch_size, num_readers=4,
-                num_threads=4):
+def train_batch(split, batch_size, num_threads=4):
   """As `input_pipeline.train_batch`: records decoded and augmented one by one.
 
   Args:
-    dataset, shards, num_examples, batch_size: as there.
-    num_readers: threads that read files.
+    split: a `splits.Split`.
+    batch_size: B.
     num_threads: threads that decode and augment.
   """
   with tf.device('/cpu:0'), tf.name_scope('input'):
     provider = slim.dataset_data_provider.DatasetDataProvider(
-        decoding.slim_dataset(dataset, 'train', shards, num_examples),
-        num_readers=min(num_readers, len(shards)), shuffle=True,
+        decoding.slim_dataset(split.dataset, 'train', split.shards,
+                              split.count),
+        num_readers=min(_READERS, len(split.shards)), shuffle=True,
         common_queue_capacity=2 * batch_size, common_queue_min=batch_size)
     image, *rest = provider.get(list(datasets.ITEMS))
     return input_pipeline.Batch(*tf.train.batch(

@@ -8,6 +8,7 @@ import pytest
 from mentormix import students
 from mentormix import testing
 from mentormix.data import datasets
+from mentormix.data import splits
 from mentormix.runtime import tf
 
 OURS = students.get('resnet8_thin')
@@ -102,7 +103,8 @@ def test_input_pairs_images_with_their_labels(tmp_path):
   testing.write_records(
       path, [np.full([32, 32, 3], 40 if n % 2 else 210) for n in range(40)],
       [n % 2 for n in range(40)], [1 - n % 2 for n in range(40)])
-  batch = published_graph.train_batch(CIFAR10, [datasets.Shard(path)], 40, 8)
+  batch = published_graph.train_batch(
+      splits.Split(CIFAR10, 'train', [datasets.Shard(path)], 40, ''), 8)
   assert batch.images.shape.as_list() == [8, 32, 32, 3]
   seen = set()
   with tf.Session() as session:

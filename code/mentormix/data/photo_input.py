@@ -14,7 +14,7 @@ from mentormix.data import input_pipeline
 from mentormix.runtime import tf
 
 # A queue holds so many encoded images, or an epoch if that is smaller.
-_SHUFFLED = 4096
+SHUFFLED = 4096
 _READ_AT_ONCE = 16  # Records.
 _BATCHES_AHEAD = 4  # Decoded, in the queue before the step.
 _WHOLE = (((0.0, 0.0, 1.0, 1.0),),)  # The box that is the whole image.
@@ -69,7 +69,7 @@ def train_batch(shards, num_examples, batch_size, image_size, recipe,
       runtime.without_xla():
     files = tf.train.string_input_producer(
         [shard.path for shard in shards], shuffle=True)
-    kept = max(batch_size, min(_SHUFFLED, num_examples // 2))
+    kept = max(batch_size, min(SHUFFLED, num_examples // 2))
     records = tf.RandomShuffleQueue(kept + 2 * batch_size, kept, [tf.string],
                                     [[]])
     tf.train.add_queue_runner(tf.train.QueueRunner(records, [
@@ -77,7 +77,7 @@ def train_batch(shards, num_examples, batch_size, image_size, recipe,
             [tf.TFRecordReader().read_up_to(files, _READ_AT_ONCE)[1]])
         for _ in range(min(num_readers, len(shards)))]))
     # A thread makes a whole batch: queues of single images are slower.
-    encoded, *rest = _parse(records.dequeue_many(batch_size), datasets.LABEL)
+    encoded, *rest = parse(records.dequeue_many(batch_size), datasets.LABEL)
     images = tf.map_fn(
         lambda x: train_image(x, image_size, RECIPES[recipe]), encoded,
         dtype=tf.float32, parallel_iterations=1)
@@ -115,15 +115,23 @@ def eval_batch(dataset, split, shards, num_examples, batch_size, image_size,
     files = tf.train.string_input_producer(
         [shard.path for shard in shards], num_epochs=1, shuffle=False)
     _, record = tf.TFRecordReader().read(files)
-    encoded, *rest = _parse(record[tf.newaxis], dataset.label_key(split))
+    encoded, *rest = parse(record[tf.newaxis], dataset.label_key(split))
     image = test_image(encoded[0], image_size, RECIPES[recipe])
     return input_pipeline.Batch(*tf.train.batch(
         [image] + [x[0] for x in rest], batch_size, num_threads=num_threads,
         capacity=_BATCHES_AHEAD * batch_size, allow_smaller_final_batch=True))
 
 
-def _parse(records, label_key):
-  """(encoded images, labels, clean labels, source ids) of records, all [n]."""
+def parse(records, label_key):
+  """Parses records.
+
+  Args:
+    records: serialized examples, [n].
+    label_key: of the label, as in `datasets`.
+
+  Returns:
+    Encoded images, labels, clean labels and source ids, all [n].
+  """
   features = tf.parse_example(records, {
       datasets.IMAGE: tf.FixedLenFeature([], tf.string),
       label_key: tf.FixedLenFeature([1], tf.int64),
