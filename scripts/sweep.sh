@@ -214,7 +214,7 @@ exec scripts/sweep.sh --run=\"\$SLURM_ARRAY_TASK_ID\" --jobs=1 \\
       eval_interval_secs data_root runs_root python; do
     echo "  $(words "--$flag=${!flag}")\\"
   done
-  echo "  -- $(((!${#training[@]})) || words "${training[@]}")"
+  echo "  -- $( ((!${#training[@]})) || words "${training[@]}")"
   exit
 fi
 if [[ -z $run ]]; then

@@ -267,7 +267,7 @@ def test_an_interrupted_sweep_ends_as_an_uninterrupted_one(tmp_path):
                                    ).read_text())
   os.kill(process.pid, signal.SIGTERM)
   out, _ = process.communicate(timeout=300)
-  assert process.returncode == 143 and 'failed: ' in out, out
+  assert process.returncode == 143, out
   process = _start(*args)
   wait_for_more(2)
   children = subprocess.run(
