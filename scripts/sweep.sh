@@ -25,7 +25,7 @@
 #
 # A run that starts with a checkpoint has METHOD-from-PATH in place of METHOD,
 # with - for each / of the path. In a run, eval/results.csv has the results on
-# val; holdout/ and eval_ilsvrc12/ those on the directories LEVEL_holdout and
+# val; holdout/ and eval/ilsvrc12/ those on the directories LEVEL_holdout and
 # val_ilsvrc12 of the data set, where it has them.
 #
 # All processes of a run write to log.txt in its directory. The sweep keeps
@@ -185,7 +185,7 @@ exec </dev/null >>$log 2>&1; set --; $variables$(words "$python")\
 code/cifar_train_mentormix.py $settings--device_id=$device$start$(
       evaluations val eval
       evaluations "${level}_holdout" holdout
-      evaluations val_ilsvrc12 eval_ilsvrc12)$wait_all)"
+      evaluations val_ilsvrc12 eval/ilsvrc12)$wait_all)"
   done; done; done; done; done
 }
 

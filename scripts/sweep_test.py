@@ -193,7 +193,7 @@ def test_runs_from_checkpoints_and_other_test_sets(sweep, tmp_path):
   assert f'--checkpoint_path={tmp_path}/ckpt 1 --preset' in logs[tuned]
   for method, text in logs.items():
     for data, to in (('val', 'eval'), ('0.4_holdout', 'holdout'),
-                     ('val_ilsvrc12', 'eval_ilsvrc12')):
+                     ('val_ilsvrc12', 'eval/ilsvrc12')):
       assert (f'--data_dir={tmp_path}/data/cifar10/{data} --batch_size=100 '
               f'--checkpoint_dir={tmp_path}/runs/cifar10/0.4/{method}/seed0/'
               f'train --eval_dir={tmp_path}/runs/cifar10/0.4/{method}/seed0/'

@@ -8,8 +8,7 @@ from mentormix.reports import runs as runs_lib
 
 # Runs of one group may differ in these settings. They share the data set and
 # its noise, but not the directory of the data.
-_MAY_DIFFER = (config_lib.MAY_CHANGE - {'max_number_of_steps',
-                                        'checkpoint_path'}
+_MAY_DIFFER = (config_lib.MAY_CHANGE - {'max_number_of_steps'}
                | {'seed', 'data_dir', 'loss_csv_file'})
 
 
@@ -82,8 +81,7 @@ def _label(one, groups):
   """The method, with the settings in which its rivals differ."""
   rivals = [g for g in groups if (g.task, g.method) == (one.task, one.method)]
   differing = ', '.join(
-      f'{name} {value:g}' if isinstance(value, float)
-      else f'{name} {value or "none" if isinstance(value, str) else value}'
+      f'{name} {value:g}' if isinstance(value, float) else f'{name} {value}'
       for name, value in one.settings.items()
       if any(g.settings[name] != value for g in rivals))
   return f'{one.method} ({differing})' if differing else one.method

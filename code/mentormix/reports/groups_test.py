@@ -46,15 +46,6 @@ def test_settings_that_the_method_does_not_use(tmp_path, method, apart):
                 if found[str(tmp_path / name)] != home) == apart
 
 
-def test_what_a_run_starts_with(tmp_path):
-  write_run(tmp_path / 'scratch')
-  for seed in (0, 1):
-    write_run(tmp_path / f'tuned{seed}', checkpoint_path='runs/a', seed=seed)
-  assert [(g.label, len(g.runs)) for g in read_groups(tmp_path)] == [
-      ('mentormix (checkpoint_path none)', 1),
-      ('mentormix (checkpoint_path runs/a)', 2)]
-
-
 def test_labels_and_order(tmp_path):
   write_run(tmp_path / 'a', mixup_alpha=8.0)
   write_run(tmp_path / 'b', mixup_alpha=2.0)

@@ -1,7 +1,7 @@
 """Training runs on disk: their settings, their progress and their results.
 
     RUN/train/config.json, noise.json, checkpoint, events.out.tfevents.*
-    RUN/eval/results.csv      on the test set; other folders may have others
+    RUN/eval/results.csv
     RUN/*.txt                 logs
     RUN/scores/summary.json   how well the loss ranks the labels
 
@@ -173,11 +173,8 @@ def _read_noise(train_dir, data_dir):
 
 
 def _read_results(path):
-  """The rows of results.csv by step; of `eval`, if there is such a folder."""
-  # Other folders may have results on other sets.
-  folders = (['/eval/'] if os.path.isdir(os.path.join(path, 'eval'))
-             else ['/*/', '-eval/'])
-  paths = [file for folder in folders
+  """The rows of results.csv by step; if there are several files, of `eval`."""
+  paths = [file for folder in ('/eval/', '/*/', '-eval/')
            for file in _find(path, folder + eval_results.FILE)]
   rows = eval_results.read(paths[0]) if paths else []
   return sorted({r.step: r for r in rows}.values())
