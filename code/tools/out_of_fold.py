@@ -20,7 +20,6 @@ of the command that failed.
 import csv
 import os
 import shlex
-import subprocess
 import sys
 
 from absl import flags
@@ -98,8 +97,10 @@ def write_part(directory, paths, name, facts):
 
 def _run(script, *args):
   """Runs a command of this repository; ends this one if it fails."""
-  code = subprocess.call([sys.executable, os.path.join(CODE, script),
-                          f'--device_id={flags.FLAGS.device_id}', *args])
+  # After Ctrl-C, which it gets too, training has time to save.
+  code = os.spawnv(os.P_WAIT, sys.executable, [
+      sys.executable, os.path.join(CODE, script),
+      f'--device_id={flags.FLAGS.device_id}', *args])
   if code:
     sys.exit(code)
 
