@@ -23,7 +23,8 @@ PAGES = _files('README.md', 'code/*.md', 'scripts/*.md', 'data/*.md',
 TRAINING = ('code/cifar_train_mentormix.py', 'code/mentormix/settings.py')
 PASSED_ON = {
     'code/export_step.py': TRAINING,
-    'scripts/sweep_cifar.sh': TRAINING,
+    'code/tools/out_of_fold.py': TRAINING,
+    'scripts/sweep.sh': TRAINING,
     'scripts/mentornet_dd.sh': TRAINING,
     'scripts/local_cluster.sh': TRAINING,
     'scripts/slurm.sh': TRAINING,

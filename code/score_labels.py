@@ -13,6 +13,8 @@ disagrees with. Replaces what an earlier call wrote to --output_dir:
     scores.csv      a row per example, the most suspicious first
     summary.json    counts and, if clean labels are known, precision and recall
     suspicious.png  the most suspicious images
+    pred_probs.npy  float32 [N, K]: the probabilities of the K classes, for the
+                    examples in the order of scores.csv
 
 Data set, student and MentorNet come from the run's config.json. Exit codes:
 0 finished, 1 failed, 2 bad input.
@@ -32,7 +34,7 @@ def define_flags():
                       'The --train_log_dir of the training run.')
   flags.DEFINE_string(
       'output_dir', '',
-      'Directory for scores.csv, summary.json and suspicious.png.')
+      'Directory for the files.')
   for name in ('data_dir', 'checkpoint_dir', 'output_dir'):
     flags.register_validator(name, bool, 'must be given')
   flags.DEFINE_integer(

@@ -15,7 +15,7 @@ from mentormix import testing
 from mentormix.data import datasets
 from mentormix.runtime import tf
 
-OUTPUTS = ['scores.csv', 'summary.json', 'suspicious.png']
+OUTPUTS = ['pred_probs.npy', 'scores.csv', 'summary.json', 'suspicious.png']
 
 
 @pytest.fixture(scope='module')
@@ -87,8 +87,28 @@ def test_scores_of_a_run_with_a_mentornet(digits, scored):
   assert 0 <= summary['auc'] <= 1 and 0 <= summary['average_precision'] <= 1
   assert f'{sum(suspected)} of 1397 labels are suspected' in out
   assert f'auc {summary["auc"]:.4f}' in out and str(out_dir) in out
+  probabilities = np.load(str(out_dir / 'pred_probs.npy'))
+  assert probabilities.dtype == np.float32
+  assert probabilities.shape == (1397, 10)
+  np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+  for row, rows_probabilities in zip(rows, probabilities):
+    for name, probability in (('predicted', 'probability'),
+                              ('given', 'given_probability')):
+      assert rows_probabilities[int(row[f'{name}_label'])] == pytest.approx(
+          float(row[probability]), abs=2e-6)
   picture = matplotlib.image.imread(str(out_dir / 'suspicious.png'))
   assert min(picture.shape[:2]) > 1000
+
+
+def test_cleanlab_takes_the_probabilities(scored):
+  cleanlab_filter = pytest.importorskip('cleanlab.filter')  # Needs Python 3.8.
+  directory, _ = scored
+  rows, _ = _read(directory)
+  issues = cleanlab_filter.find_label_issues(
+      np.array([int(row['given_label']) for row in rows]),
+      np.load(str(directory / 'pred_probs.npy'), mmap_mode='r'), n_jobs=1)
+  assert issues.shape == (1397,) and issues.dtype == bool
+  assert 0 < issues.sum() < 1397
 
 
 def test_scores_of_a_run_without_one(digits, trained, tmp_path):

@@ -29,7 +29,7 @@ done
 python=$(scripts/setup_env.sh --runtime="$runtime")
 "$python" code/prepare_data.py --dataset_name=digits --noise_levels=0.4
 # Both methods run at the same time, on one core each.
-scripts/sweep_cifar.sh --run --python="$python" --datasets=digits \
+scripts/sweep.sh --run --python="$python" --datasets=digits \
   --noise_levels=0.4 --methods=cross_entropy,mentormix --seeds="$seeds" \
   --preset=none --jobs=2 --eval_interval_secs=10 --runs_root=runs/quickstart \
   -- --studentnet=resnet14_thin --max_number_of_steps=2000 --batch_size=32 \

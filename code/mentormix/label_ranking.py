@@ -2,10 +2,12 @@
 
 The higher the loss of the given label, the more suspicious it is. If the run
 has a MentorNet, labels of examples with a low weight are suspected, otherwise
-those that the student disagrees with. N is the number of examples.
+those that the student disagrees with. N is the number of examples, K that of
+classes.
 """
 import csv
 import os
+import tempfile
 import typing
 
 import numpy as np
@@ -28,6 +30,8 @@ from mentormix.messages import log, RunError, UserError
 from mentormix.runtime import tf
 
 SCORES, SUMMARY, PICTURE = 'scores.csv', 'summary.json', 'suspicious.png'
+PROBABILITIES = 'pred_probs.npy'
+_ROWS_AT_ONCE = 1024  # Of the probabilities, in memory.
 COLUMNS = ('id', 'given_label', 'predicted_label', 'probability',
            'given_probability', 'loss', 'weight', 'suspected', 'clean_label')
 
@@ -39,7 +43,8 @@ def rank(run, checkpoint_dir, data_dir, output_dir, step=None, batch_size=100,
   Args:
     run: its `config.TrainConfig`.
     checkpoint_dir, data_dir: of the run and of the training set.
-    output_dir: an existing directory for `SCORES`, `SUMMARY` and `PICTURE`.
+    output_dir: an existing directory for `SCORES`, `SUMMARY`, `PICTURE` and
+      `PROBABILITIES`.
     step: of the checkpoint; None for the last.
     batch_size: images per batch.
     num_images: how many images the picture shows.
@@ -75,8 +80,11 @@ def rank(run, checkpoint_dir, data_dir, output_dir, step=None, batch_size=100,
   data.check_images()
   log(f'TensorFlow {runtime.VERSION}: scoring the labels of {data_dir}, '
       f'{data.count} examples, with {checkpoint_dir} at step {step}')
-  scores, images = collect(run.studentnet, data, checkpoint, batch_size,
-                           num_images)
+  with tempfile.TemporaryFile(dir=output_dir) as probabilities:
+    scores, images = collect(run.studentnet, data, checkpoint, batch_size,
+                             num_images, probabilities)
+    _write_probabilities(os.path.join(output_dir, PROBABILITIES), probabilities,
+                         by_suspicion(scores.loss))
   v = None
   if network:
     v = weigh(network, scores.loss, run.loss_p_percentile, step,
@@ -93,7 +101,7 @@ def rank(run, checkpoint_dir, data_dir, output_dir, step=None, batch_size=100,
   with files.replaced(os.path.join(output_dir, PICTURE), 'wb') as f:
     _draw(scores, images, names).savefig(f, dpi=110)
   _log_summary(summary)
-  log(f'{SCORES}, {SUMMARY} and {PICTURE} are in {output_dir}')
+  log(f'{SCORES}, {SUMMARY}, {PICTURE} and {PROBABILITIES} are in {output_dir}')
 
 
 def _log_summary(summary):
@@ -117,16 +125,17 @@ class Scores(typing.NamedTuple):
   clean: np.ndarray  # int64 [N]: datasets.UNKNOWN_LABEL where not known.
 
 
-def collect(studentnet, data, prefix, batch_size, num_images):
+def collect(studentnet, data, prefix, batch_size, num_images, probabilities):
   """One pass over a training set, without augmentation.
 
-  Only the most suspicious images stay in memory.
+  Only the most suspicious images stay in memory, and no probabilities.
 
   Args:
     studentnet: name of the student.
     data: the `splits.Split` of the training set, of N records.
     prefix: of the checkpoint with the averaged weights.
     batch_size, num_images: as for `rank`.
+    probabilities: a binary file, to which the softmax goes, float32 [N, K].
 
   Returns:
     (`Scores`, uint8 [num_images, H, W, 3]): the images of the most suspicious
@@ -144,15 +153,18 @@ def collect(studentnet, data, prefix, batch_size, num_images):
     batch = data.eval_batch(batch_size)
     student = averaged_student.AveragedStudent(studentnet, data.dataset,
                                                batch.images)
+    softmax = tf.nn.softmax(student.logits)
     fetches = Scores(
         source_ids=batch.source_ids, given=batch.labels,
         predicted=tf.argmax(student.logits, 1),
-        probability=tf.reduce_max(tf.nn.softmax(student.logits), 1),
+        probability=tf.reduce_max(softmax, 1),
         loss=tf.nn.sparse_softmax_cross_entropy_with_logits(
             labels=batch.labels, logits=student.logits),
         clean=batch.clean_labels)
-    for part, images in student.one_pass(prefix, (fetches, batch.images)):
+    for part, images, rows in student.one_pass(
+        prefix, (fetches, batch.images, softmax)):
       parts.append(part)
+      probabilities.write(rows.tobytes())
       # Earlier examples come first, so they win among equal losses.
       top_loss = np.append(top_loss, part.loss)
       top = by_suspicion(top_loss)[:num_images]
@@ -164,6 +176,17 @@ def collect(studentnet, data, prefix, batch_size, num_images):
     raise RunError(f'with the checkpoint {prefix} the loss is not a number; '
                    'take an earlier --step')
   return scores, top_images
+
+
+def _write_probabilities(path, source, order):
+  """Writes an .npy file with the rows of `source` [N, K] in an order [N]."""
+  source.flush()
+  rows = np.memmap(source, np.float32, 'r').reshape(len(order), -1)
+  with files.replaced(path, 'wb') as f:
+    np.lib.format.write_array_header_1_0(f, dict(
+        descr='<f4', fortran_order=False, shape=rows.shape))
+    for start in range(0, len(order), _ROWS_AT_ONCE):
+      f.write(rows[order[start:start + _ROWS_AT_ONCE]].tobytes())
 
 
 def by_suspicion(loss):

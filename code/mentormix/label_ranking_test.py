@@ -142,7 +142,8 @@ def files(tmp_path):
 
 
 def _collect(files, prefix, **settings):
-  settings = dict(dict(batch_size=7, num_images=4), **settings)
+  settings = dict(dict(batch_size=7, num_images=4,
+                       probabilities=io.BytesIO()), **settings)
   return label_ranking.collect('nearest', _data(files), prefix, **settings)
 
 
@@ -152,7 +153,8 @@ def _data(files):
 
 
 def test_planted_mistakes_come_first(files, save):
-  scores, images = _collect(files, save())
+  probabilities = io.BytesIO()
+  scores, images = _collect(files, save(), probabilities=probabilities)
   order = label_ranking.by_suspicion(scores.loss)
   assert order[:2].tolist() == [25, 17]
   n = np.arange(COUNT)
@@ -169,6 +171,9 @@ def test_planted_mistakes_come_first(files, save):
   np.testing.assert_allclose(
       scores.loss, np.abs(n % 10 - scores.given) + log_sum, rtol=1e-4)
   np.testing.assert_allclose(scores.probability, np.exp(-log_sum), rtol=1e-4)
+  np.testing.assert_allclose(
+      np.frombuffer(probabilities.getvalue(), np.float32),
+      np.exp(-distance[n % 10] - log_sum[:, None]).ravel(), rtol=1e-4)
   # The images are those of the order, to the last bit; green holds n.
   assert images.dtype == np.uint8
   np.testing.assert_array_equal(images[:, 0, 0, 1], order[:4])
@@ -222,4 +227,5 @@ def test_an_image_that_cannot_be_decoded(files, save):
 
 def test_a_checkpoint_of_another_student(files, save):
   with pytest.raises(UserError, match='is not of --studentnet=resnet8_thin'):
-    label_ranking.collect('resnet8_thin', _data(files), save(), 7, 4)
+    label_ranking.collect('resnet8_thin', _data(files), save(), 7, 4,
+                          io.BytesIO())
