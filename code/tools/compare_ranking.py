@@ -142,5 +142,10 @@ def table(result):
       f'find_label_issues names {result["num_label_issues"]}.\n')
 
 
-if __name__ == '__main__':
+def cli():
+  """The command; takes its arguments from the command line."""
   command.run(define_flags, main)
+
+
+if __name__ == '__main__':
+  cli()

@@ -125,5 +125,10 @@ def _collect(output_dir, num_folds):
       f'{len(whole)} examples are in {output_dir}')
 
 
-if __name__ == '__main__':
+def cli():
+  """The command; takes its arguments from the command line."""
   command.run(define_flags, main)
+
+
+if __name__ == '__main__':
+  cli()
