@@ -12,6 +12,7 @@ import score_labels
 from mentormix import config as config_lib
 from mentormix import testing
 from mentormix.data import datasets
+from mentormix.data import noise
 from mentormix.evaluation import results
 from mentormix.runtime import tf
 
@@ -39,7 +40,7 @@ def photos(tmp_path_factory):
           label = (clean + 1) % 3 if split == 'train' and n < 12 else clean
           writer.write(datasets.encode_example(
               _jpeg(clean, 40 + n % 30, 60 - n % 20), label,
-              datasets.WRONG_LABEL if n == 0 else clean, source_id=f'{n}.jpg'))
+              noise.WRONG_LABEL if n == 0 else clean, source_id=f'{n}.jpg'))
     (directory / folder / 'noise.json').write_text(json.dumps(dict(
         dataset_name='own', photographs=True, num_classes=3,
         num_examples=count, class_names=['a', 'b', 'c'])))

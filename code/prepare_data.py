@@ -44,7 +44,7 @@ def define_flags():
   flags.DEFINE_string(
       'archive', None, 'A local .tar.gz archive or its URL; by default the '
       'official one is downloaded to '
-      f'{preparation_settings.DOWNLOAD_DIR}/.')
+      f'{image_set.DIRECTORY}/.')
   flags.DEFINE_string(
       'md5', None, 'The checksum that --archive must have; by default that of '
       'the official archive, which a local file may differ from.')
@@ -61,7 +61,7 @@ def define_flags():
   flags.DEFINE_list(
       'noise_levels', None, 'Shares of the training labels to corrupt, 0 to 1; '
       'each gets a directory. By default '
-      f'{",".join(map(str, preparation_settings.NOISE_LEVELS))}; with '
+      f'{",".join(map(str, noise.LEVELS))}; with '
       '--image_dir none: the labels are the folders, in a directory 0.')
   flags.DEFINE_enum(
       'noise_type', None, list(noise.NOISE_TYPES),

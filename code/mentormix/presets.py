@@ -141,7 +141,7 @@ def fill(config, preset, given):
                   trained_mentornet_dir=_mentornet_dir())
   if preset == PUBLISHED:
     settings.update(_PUBLISHED_SCHEDULE)
-    row = _published_row(config.data_dir, config.dataset_name, level, facts)
+    row = _published_row(config, level, facts)
     settings.update(row._asdict())
   elif preset in _RECIPES:
     settings.update(_recipe_settings(preset, config, level, facts, given))
@@ -205,20 +205,21 @@ def _noise_level(data_dir, facts):
   return None
 
 
-def _published_row(data_dir, dataset_name, level, facts):
-  rows = {} if level is None else _PUBLISHED_ROWS.get(dataset_name, {})
-  size = facts.get('image_size', _PUBLISHED_SIZE)
+def _published_row(config, level, facts):
+  name = config.dataset_name
+  rows = {} if level is None else _PUBLISHED_ROWS.get(name, {})
+  size = facts.get('image_size') or config.image_size or _PUBLISHED_SIZE
   if rows and size != _PUBLISHED_SIZE:
     raise UserError(
-        f'--preset={PUBLISHED} is for {dataset_name} at {_PUBLISHED_SIZE} x '
+        f'--preset={PUBLISHED} is for {name} at {_PUBLISHED_SIZE} x '
         f'{_PUBLISHED_SIZE}, not {size} x {size}; give the settings themselves '
         f'or --preset={NCR}')
   near = [row for row in rows if abs(row - level) <= _NEAR]
   if not near:
     noise = 'an unknown noise level' if level is None else f'noise {level:g}'
     raise UserError(
-        f'--preset={PUBLISHED} has nothing for {dataset_name} at {noise} '
-        f'(--data_dir={data_dir}); it has '
+        f'--preset={PUBLISHED} has nothing for {name} at {noise} '
+        f'(--data_dir={config.data_dir}); it has '
         f'{", ".join(sorted(_PUBLISHED_ROWS))} at '
         f'{", ".join(map(str, LEVELS))}; give the settings themselves')
   return rows[min(near, key=lambda row: abs(row - level))]

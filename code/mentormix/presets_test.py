@@ -178,6 +178,18 @@ def test_published_images_have_32_pixels(tmp_path):
         _fill(tmp_path)
 
 
+def test_photographs_have_the_published_size_unless_another_is_given(tmp_path):
+  (tmp_path / 'noise.json').write_text(json.dumps({
+      'dataset_name': 'mini_imagenet_red', 'rate_asked': 0.6,
+      'image_size': None, 'photographs': True}))
+  for size in (0, 32):
+    config, _ = _fill(tmp_path, image_size=size)
+    assert (config.studentnet, config.loss_p_percentile) == ('resnet32', 0.3)
+    assert not config.second_reweight
+  with pytest.raises(UserError, match='at 32 x 32, not 224 x 224'):
+    _fill(tmp_path, image_size=224)
+
+
 @pytest.mark.parametrize('preset,facts,steps,warmup,p', [
     ('ncr', {'rate_asked': 0.4}, 130 * 390, 5 * 390, 0.6),  # Red.
     ('ncr', {'rate_asked': 0.4, 'num_examples': 60000}, 130 * 468, 5 * 468,

@@ -1,6 +1,8 @@
 """What several tests share."""
 import contextlib
+import gzip
 import io
+import json
 import os
 import signal
 import subprocess
@@ -110,6 +112,15 @@ def golden():
   path = os.path.join(os.path.dirname(__file__), 'testdata', 'published.npz')
   with np.load(path) as arrays:
     return dict(arrays)
+
+
+def published_inception_resnet_v2():
+  """Name -> shape, of tf-slim's checkpoint from 2016."""
+  path = os.path.join(os.path.dirname(__file__), 'testdata',
+                      'inception_resnet_v2_variables.tsv.gz')
+  with gzip.open(path, 'rt') as f:
+    rows = [line.rstrip('\n').split('\t') for line in f]
+  return {name: json.loads(shape) for name, shape in rows}
 
 
 def run(script, cwd, *args, python=sys.executable):

@@ -44,7 +44,6 @@ SOURCE_ID = 'image/source_id'
 
 ITEMS = ('image', 'label', 'clean_label', 'source_id')  # Of a decoded record.
 UNKNOWN_LABEL = -1  # What a record without a clean label decodes to.
-WRONG_LABEL = -2  # A clean label: the given one is wrong, the right unknown.
 
 _FRAME = 16  # Bytes around a record: its length and two checksums.
 MOST_NAMED = 10  # Bad records, or missing files.
@@ -89,13 +88,16 @@ def get(name, data_dir=None):
     return DATASETS[name]
   facts = noise_facts.read_facts(data_dir) if data_dir else None
   if not facts or facts.get('dataset_name') != name:
-    known = ', '.join(sorted(DATASETS))
-    here = f', here {facts.get("dataset_name")}' if facts else ''
+    has = (f'holds {facts.get("dataset_name")}' if facts
+           else f'has no {noise_facts.FACTS_FILE}')
     raise UserError(
-        f'--dataset_name={name} is unknown; known are {known}, and custom '
-        f'sets by the name in {noise_facts.FACTS_FILE} of --data_dir{here}')
+        f'--dataset_name={name} is unknown here: --data_dir={data_dir} {has}; '
+        'name the directory of a split that code/prepare_data.py made; also '
+        f'known are {", ".join(sorted(DATASETS))}')
   try:
     photographs = facts.get('photographs') is True
+    if photographs:
+      int(facts['num_examples'])  # Nobody counts them.
     return Dataset(name, int(facts['num_classes']),
                    None if photographs else int(facts['image_size']), LABEL,
                    photographs)
@@ -141,8 +143,8 @@ def encode_example(encoded, label, clean_label=None, fine_label=None,
   Args:
     encoded: bytes of the encoded image.
     label: the label given, an int.
-    clean_label: the true label, an int, or WRONG_LABEL; None where it is not
-      known.
+    clean_label: the true label, an int, or noise.WRONG_LABEL; None where it
+      is not known.
     fine_label: for cifar100, the true fine label.
     source_id: which image this is, a string.
     image_format: b'png' or b'jpeg'.

@@ -55,7 +55,9 @@ def test_missing_and_mixed_files(tmp_path, names, odd):
 @pytest.mark.parametrize('facts, words', [
     ('{"dataset_name": "own", "image_size": 32}', "lacks 'num_classes'"),
     ('{"dataset_name": "own", "num_classes": "x"}', 'noise.json lacks'),
-    ('{"dataset_name": "other"}', 'own is unknown.*here other')])
+    ('{"dataset_name": "other"}', 'own is unknown here: .*holds other'),
+    ('{"dataset_name": "own", "num_classes": 2, "photographs": true}',
+     "lacks 'num_examples'")])
 def test_facts_of_a_custom_set(tmp_path, facts, words):
   (tmp_path / 'noise.json').write_text(facts)
   with pytest.raises(UserError, match=words):

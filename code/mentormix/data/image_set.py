@@ -5,6 +5,7 @@ import numpy as np
 
 NUM_CLASSES = {'cifar10': 10, 'cifar100': 100, 'digits': 10}  # By data set.
 IMAGE_SIZE = 32
+DIRECTORY = 'data'  # Where archives and data sets go by default.
 
 
 class ImageSet(typing.NamedTuple):

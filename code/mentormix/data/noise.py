@@ -51,6 +51,8 @@ DEFINITIONS = dict(NOISE_TYPES, **{
 _TARGETS = {'cifar10': (0, 1, 0, 5, 7, 3, 6, 7, 8, 1),
             'digits': (0, 1, 7, 8, 4, 6, 5, 1, 8, 9)}
 
+LEVELS = (0.2, 0.4, 0.6, 0.8)  # By default.
+WRONG_LABEL = -2  # A clean label: the given one is wrong, the right unknown.
 MAX_SEED = 2**32 - 1  # What numpy.random.RandomState takes.
 
 

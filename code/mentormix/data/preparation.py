@@ -11,6 +11,7 @@ from mentormix.data import cifar_archive
 from mentormix.data import digits
 from mentormix.data import download
 from mentormix.data import image_folders
+from mentormix.data import image_set
 from mentormix.data import label_checks
 from mentormix.data import label_files
 from mentormix.data import noise
@@ -62,7 +63,7 @@ def prepare(settings):
     source = image_folders.find(settings.image_dir)
   else:
     source = download.locate(settings.dataset_name, settings.archive,
-                             settings.md5, preparation_settings.DOWNLOAD_DIR)
+                             settings.md5, image_set.DIRECTORY)
   label_file = settings.noise_file and label_files.read(
       settings.noise_file, settings.noise_key, settings.noise_index)
   targets = [_target(settings, source, label_file, 'test')] + [

@@ -8,8 +8,6 @@ from mentormix.data import noise
 from mentormix.data.photos import settings as photos
 from mentormix.messages import UserError
 
-NOISE_LEVELS = (0.2, 0.4, 0.6, 0.8)
-DOWNLOAD_DIR = 'data'
 NUM_SHARDS = 10  # Fewer where a split has fewer images.
 
 
@@ -65,7 +63,7 @@ def checked(settings):
   if size % 4:  # The students halve it twice.
     raise UserError(f'--image_size={size} is not a multiple of 4')
   levels, noise_type = settings.noise_levels, settings.noise_type
-  levels = noise.parse_levels(NOISE_LEVELS if levels is None else levels)
+  levels = noise.parse_levels(noise.LEVELS if levels is None else levels)
   if settings.noise_file:
     levels, noise_type = (None,), noise.FILE
   elif settings.image_dir and (settings.noise_levels is None
@@ -77,7 +75,7 @@ def checked(settings):
   return settings._replace(
       md5=settings.md5 and settings.md5.lower(), image_size=size,
       output_dir=settings.output_dir or os.path.join(
-          DOWNLOAD_DIR, settings.dataset_name),
+          image_set.DIRECTORY, settings.dataset_name),
       noise_levels=levels, noise_type=noise_type or noise.SYMMETRIC_OTHERS)
 
 

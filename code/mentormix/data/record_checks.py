@@ -3,6 +3,7 @@ import contextlib
 
 from mentormix.data import datasets
 from mentormix.data import decoding
+from mentormix.data import noise
 from mentormix.messages import log, UserError
 from mentormix.runtime import tf
 
@@ -87,7 +88,7 @@ def _fault(dataset, split, record):
         and len(getattr(feature[key], kind).value) != 1):
       return f'does not have exactly one {key}; it is not of data set {name}'
   for key, least in ((label_key, 0),
-                     (datasets.CLEAN_LABEL, datasets.WRONG_LABEL)):
+                     (datasets.CLEAN_LABEL, noise.WRONG_LABEL)):
     for label in feature[key].int64_list.value:
       if not least <= label < dataset.num_classes:
         return (f'has {key} {label}; {name} has classes 0 to '

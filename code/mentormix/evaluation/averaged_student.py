@@ -71,8 +71,11 @@ class AveragedStudent:
           coordinator.request_stop()
           coordinator.join(threads)
     except (tf.errors.OpError, ValueError) as error:
+      hint = isinstance(error, (tf.errors.DataLossError,
+                                tf.errors.InvalidArgumentError))
       raise RunError(f'no pass with the checkpoint {prefix}: '
-                     f'{runtime.reason(error)}')
+                     f'{runtime.reason(error)}'
+                     + hint * '; check the files in --data_dir')
 
   def _restored(self, prefix):
     """Name in the checkpoint -> variable.

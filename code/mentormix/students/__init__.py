@@ -3,9 +3,10 @@
     student = students.get('resnet32')
     logits = student(images, num_classes, is_training)   # [B, K]
 
-Every student takes images in [-1, 1]. To add one, add a row to `STUDENTS`: a
-`Student` with a network of that signature and the keywords `update_statistics`
-and `dtype`. B is the batch size, K the number of classes.
+Every student takes images in [-1, 1], which a network that was trained on other
+numbers scales itself. To add one, add a row to `STUDENTS`: a `Student` with a
+network of that signature and the keywords `update_statistics` and `dtype`. B is
+the batch size, K the number of classes.
 """
 import functools
 from typing import Callable, NamedTuple, Optional, Tuple
@@ -33,16 +34,11 @@ class Student(NamedTuple):
   image_size: int = 32  # Pixels, by default.
   smallest_size: int = 4  # Pixels that it can be trained on.
   size_multiple: int = 1  # It takes multiples of this.
-  # What the first convolution sees: the network scales images that are in
-  # [-1, 1] to this itself.
-  input_range: Tuple[float, float] = (-1.0, 1.0)
   # Probability that dropout keeps a number; None if there is no dropout.
   dropout_keep: Optional[float] = None
   # Scopes that are not loaded from a pretrained checkpoint by default: those
   # whose shapes depend on the number of classes.
   excluded_scopes: Tuple[str, ...] = ()
-  # Whether class 0 of pretrained checkpoints, 1001 in all, is the background.
-  has_background: bool = False
   auxiliary_weight: float = 0.0  # Of the loss of the AUXILIARY_LOGITS.
 
   def __call__(self, images, num_classes, is_training, **keywords):
@@ -97,28 +93,24 @@ STUDENTS = {
         dropout_keep=inception_resnet_v2.DROPOUT_KEEP,
         excluded_scopes=('InceptionResnetV2/Logits',
                          'InceptionResnetV2/AuxLogits'),
-        has_background=True,
         auxiliary_weight=inception_resnet_v2.AUXILIARY_WEIGHT),
     # Weight decay is that of tf-slim's own arg_scopes.
     'inception_v3': Student(
         slim_nets.inception_v3, weight_decay=4e-5, image_size=299,
         smallest_size=107, dropout_keep=0.8,
         excluded_scopes=('InceptionV3/Logits', 'InceptionV3/AuxLogits'),
-        has_background=True, auxiliary_weight=0.4),
+        auxiliary_weight=0.4),
     'resnet_v1_50': Student(
         slim_nets.resnet_v1_50, weight_decay=1e-4, image_size=224,
-        smallest_size=32, input_range=(-123.68, 151.06),
-        excluded_scopes=('resnet_v1_50/logits',)),
+        smallest_size=32, excluded_scopes=('resnet_v1_50/logits',)),
     'resnet_v2_50': Student(
         slim_nets.resnet_v2_50, weight_decay=1e-4, image_size=224,
-        smallest_size=32, excluded_scopes=('resnet_v2_50/logits',),
-        has_background=True),
+        smallest_size=32, excluded_scopes=('resnet_v2_50/logits',)),
     'efficientnet_lite0': Student(
         efficientnet_lite0.efficientnet_lite0,
         weight_decay=efficientnet_lite0.WEIGHT_DECAY,
         decayed=('weights', 'depthwise_weights', 'biases'), image_size=224,
-        smallest_size=32, input_range=efficientnet_lite0.INPUT_RANGE,
-        dropout_keep=efficientnet_lite0.DROPOUT_KEEP,
+        smallest_size=32, dropout_keep=efficientnet_lite0.DROPOUT_KEEP,
         excluded_scopes=('EfficientnetLite0/Logits',)),
     'resnet18': Student(
         resnet18.resnet18, weight_decay=resnet18.WEIGHT_DECAY,

@@ -10,7 +10,7 @@ from mentormix.students import blocks
 
 WEIGHT_DECAY = 1e-5  # Of all but batch norm.
 DROPOUT_KEEP = 0.8
-INPUT_RANGE = (-127 / 128.0, 1.0)  # (pixel - 127) / 128.
+_INPUT_RANGE = (-127 / 128.0, 1.0)  # (pixel - 127) / 128.
 SCOPE = 'EfficientnetLite0'
 # Blocks in a stage, kernel, stride of the first block, by which factor a block
 # expands its channels, channels.
@@ -40,7 +40,7 @@ def efficientnet_lite0(images, num_classes, is_training, update_statistics=True,
   Returns:
     Logits [B, K] float32.
   """
-  low, high = INPUT_RANGE
+  low, high = _INPUT_RANGE
   x = tf.cast(images * ((high - low) / 2) + (high + low) / 2, dtype)
   with tf.variable_scope(SCOPE,
                          custom_getter=blocks.float32_variables(dtype)), \

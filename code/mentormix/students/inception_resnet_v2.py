@@ -50,7 +50,8 @@ def inception_resnet_v2(images, num_classes, is_training,
 
   Args:
     images: [B, H, W, 3] float32 in [-1, 1].
-    num_classes: K; 1001 for the published checkpoint.
+    num_classes: K; 1001 for the published checkpoint, where class 0 is the
+      background.
     is_training: whether batch norm uses the statistics of the batch, and
       dropout is on.
     update_statistics: whether a training pass adds to tf.GraphKeys.UPDATE_OPS

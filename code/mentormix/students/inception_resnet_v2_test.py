@@ -1,7 +1,5 @@
 """Inception-ResNet-v2 against the published variables and against Keras."""
-import ast
-import gzip
-import os
+import re
 import subprocess
 import sys
 
@@ -14,8 +12,6 @@ from mentormix import testing
 from mentormix.runtime import tf
 
 STUDENT = students.get('inception_resnet_v2')
-VARIABLES = os.path.join(testing.CODE, 'mentormix', 'testdata',
-                         'inception_resnet_v2_variables.tsv.gz')
 
 # Reads weights under their names here, writes the features before the last
 # layer. In a process of its own: Keras counts layers, and is eager on 2.x.
@@ -73,15 +69,8 @@ def _build(num_classes, is_training, size=299, **keywords):
     return tf.global_variables()
 
 
-@pytest.fixture(scope='module')
-def published():
-  """Name -> shape, of the checkpoint from 2016."""
-  with gzip.open(VARIABLES, 'rt') as f:
-    rows = [line.rstrip('\n').split('\t') for line in f]
-  return {name: ast.literal_eval(shape) for name, shape in rows}
-
-
-def test_variables_are_those_of_the_published_checkpoint(published):
+def test_variables_are_those_of_the_published_checkpoint():
+  published = testing.published_inception_resnet_v2()
   with tf.Graph().as_default():
     STUDENT(tf.zeros([2, 299, 299, 3]), 1001, True)
     found = {v.op.name: v.shape.as_list() for v in tf.global_variables()}
@@ -98,6 +87,20 @@ def test_variables_are_those_of_the_published_checkpoint(published):
     assert len(decayed) == 248 + 42
   assert len(published) == 908
   assert list(found) == list(published) and found == published
+  _assert_biases_where_there_is_no_batch_norm(set(found))
+
+
+def _assert_biases_where_there_is_no_batch_norm(names):
+  """Those are the last layers and what leads up to the sum of a block."""
+  assert not any(name.endswith('/gamma') for name in names)
+  layers = {name[:-len('/weights')] for name in names
+            if name.endswith('/weights')}
+  biased = {name for name in layers if name + '/biases' in names}
+  assert biased == {name for name in layers
+                    if name + '/BatchNorm/beta' not in names}
+  ups = {name for name in biased if not name.endswith('/Logits')}
+  assert len(ups) == 10 + 20 + 10 and len(biased) == 42
+  assert all(re.search('[bB]lock[0-9_]+/Conv2d_1x1$', name) for name in ups)
 
 
 def _slow(*row):

@@ -36,7 +36,10 @@ def resnet_v1_50(images, num_classes, is_training, update_statistics=True,
 
 def resnet_v2_50(images, num_classes, is_training, update_statistics=True,
                  dtype=tf.float32):
-  """Pre-activation ResNet-50 (He et al., 2016); otherwise as `resnet_v1_50`."""
+  """Pre-activation ResNet-50 (He et al., 2016); otherwise as `resnet_v1_50`.
+
+  The published checkpoint has 1001 classes; class 0 is the background.
+  """
   logits, _ = _build(nets.resnet_v2.resnet_v2_50,
                      nets.resnet_v2.resnet_arg_scope, images, num_classes,
                      is_training, update_statistics, dtype)
@@ -45,7 +48,7 @@ def resnet_v2_50(images, num_classes, is_training, update_statistics=True,
 
 def inception_v3(images, num_classes, is_training, update_statistics=True,
                  dtype=tf.float32, dropout_keep=0.8):
-  """Inception-v3 (Szegedy et al., 2015); otherwise as `resnet_v1_50`.
+  """Inception-v3 (Szegedy et al., 2015); otherwise as `resnet_v2_50`.
 
   A training pass that updates statistics also adds the logits [B, K] of the
   auxiliary classifier to `blocks.AUXILIARY_LOGITS`; others do not build it.

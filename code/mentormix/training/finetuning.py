@@ -170,8 +170,8 @@ def _check_rest(config, source, wanted):
     flags.append('--ignore_missing_vars')
   raise UserError(
       f'--checkpoint_path={config.checkpoint_path} does not fit '
-      f'--studentnet={config.studentnet} with this number of classes: '
-      f'{"; ".join(said)}; to start those with initial values, add '
+      f'--studentnet={config.studentnet} with this number of classes and image '
+      f'size: {"; ".join(said)}; to start those with initial values, add '
       f'{" ".join(flags)}')
 
 

@@ -9,8 +9,10 @@ from mentormix import checkpoints
 from mentormix import students
 from mentormix import testing
 from mentormix.evaluation import results as results_lib
+from mentormix.messages import UserError
 from mentormix.runtime import tf
 from mentormix.training import finetuning
+from mentormix.training.step_test import CONFIG
 
 HEAD = 'ResNet8/logit'
 V1, V2 = tf.train.SaverDef.V1, tf.train.SaverDef.V2
@@ -23,10 +25,10 @@ def _save(directory, version=V2, classes=10, name='resnet8_thin', left=()):
   with tf.Graph().as_default(), tf.Session() as session:
     students.get(name)(tf.zeros([2, 32, 32, 3]), classes, is_training=False)
     saved = [v for v in tf.global_variables() if v.op.name not in left]
-    session.run(tf.global_variables_initializer())
-    for v in saved:
-      v.load(rng.uniform(.1, .3, v.shape.as_list()).astype(np.float32), session)
-    values = {v.op.name: session.run(v) for v in saved}
+    values = {v.op.name: rng.uniform(.1, .3, v.shape.as_list()).astype(
+        np.float32) for v in saved}
+    session.run([v.initializer for v in saved], {  # All at once: faster.
+        v.initializer.inputs[1]: values[v.op.name] for v in saved})
     path = tf.train.Saver(saved, write_version=version).save(
         session, str(directory / 'pretrained.ckpt'))
   return path, values
@@ -134,6 +136,50 @@ def test_a_checkpoint_of_another_net(train, tmp_path, name):
       'fit; ResNet8/init/init_conv/DW [3, 3, 3, 16] here, ResNet')
 
 
+@pytest.mark.parametrize('name,num_classes', [
+    ('resnet_v1_50', 1000),
+    pytest.param('resnet_v2_50', 1001, marks=pytest.mark.slow)])
+def test_slim_has_a_class_for_the_background_or_not(tmp_path, name,
+                                                    num_classes):
+  """By default, both load without the head, for any number of classes."""
+  path, values = _save(tmp_path, classes=num_classes, name=name)
+  config = CONFIG._replace(studentnet=name, checkpoint_path=path)
+  head = [f'{name}/logits/biases', f'{name}/logits/weights']
+  assert values[head[0]].shape == (num_classes,)
+  with tf.Graph().as_default():
+    students.get(name)(tf.zeros([2, 32, 32, 3]), 7, is_training=True)
+    loaded = finetuning.read(config, finetuning.find(config))
+  assert sorted(set(values) - set(loaded)) == head
+  for each, value in loaded.items():
+    np.testing.assert_array_equal(value, values[each], each)
+
+
+def test_the_auxiliary_head_of_slim_fits_only_its_image_size(monkeypatch):
+  """1001 classes at 107 pixels, from a checkpoint of 1001 classes at 299."""
+  monkeypatch.setattr(checkpoints, 'read', lambda path, shapes, what: {
+      name: np.zeros(shape[:1], np.float32) for name, shape in shapes.items()})
+  shapes = testing.published_inception_resnet_v2()
+  source = finetuning.Source('2016.ckpt', shapes)
+  config = CONFIG._replace(studentnet='inception_resnet_v2',
+                           checkpoint_path=source.path)
+  head, auxiliary = 'InceptionResnetV2/Logits', 'InceptionResnetV2/AuxLogits'
+  kernel = f'{auxiliary}/Conv2d_2a_5x5'
+  with tf.Graph().as_default():
+    students.get(config.studentnet)(tf.zeros([2, 107, 107, 3]), 1001, True)
+    loaded = finetuning.read(config, source)
+    assert set(shapes) - set(loaded) == {
+        name for name in shapes if name.startswith((head, auxiliary))}
+    with pytest.raises(UserError) as error:
+      finetuning.read(config._replace(checkpoint_exclude_scopes=head), source)
+    assert (f'{kernel}/weights is [5, 5, 128, 768] there, [1, 1, 128, 768] '
+            'here; to start') in str(error.value)
+    flag = f' --checkpoint_exclude_scopes={head},{kernel}'
+    assert str(error.value).endswith(f'add{flag}')
+    loaded = finetuning.read(config._replace(
+        checkpoint_exclude_scopes=flag.partition('=')[2]), source)
+    assert f'{auxiliary}/Logits/weights' in loaded
+
+
 @pytest.mark.parametrize('content,words', [
     (None, 'does not exist; give the prefix of a checkpoint'),
     (b'version https://git-lfs.github.com', 'it is a Git LFS pointer'),
@@ -233,7 +279,6 @@ def test_trainable_scopes(train, digits, tmp_path):
 
 
 def test_a_student_may_name_its_head(monkeypatch):
-  from mentormix.training.step_test import CONFIG
   assert finetuning.excluded_scopes(CONFIG) == ()
   monkeypatch.setitem(students.STUDENTS, CONFIG.studentnet, students.get(
       CONFIG.studentnet)._replace(excluded_scopes=('a', 'b/c')))

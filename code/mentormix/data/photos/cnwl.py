@@ -59,9 +59,10 @@ class Annotations:
         self._files = {f'/{name}': name for name in self._zip.namelist()}
         self._open = self._zip.open
     except (OSError, zipfile.BadZipFile) as error:
-      raise UserError(f'--annotations={path} cannot be read ({error}'
-                      f'{file_kinds.explain(path)}); pass {_ZIP} of Controlled '
-                      'Noisy Web Labels, or its folder')
+      kind = file_kinds.explain(path).replace('a zip archive', 'cut off')
+      raise UserError(f'--annotations={path} cannot be read ({error}{kind}); '
+                      f'pass {_ZIP} of Controlled Noisy Web Labels, or its '
+                      'folder')
 
   def read(self, *names):
     """(name, content) of a file.
@@ -149,15 +150,16 @@ def clean_labels(annotations, images, colour, split):
   """The clean labels of a training split.
 
   Returns:
-    A tuple of ints [N]. Red: the label of an image of the set, `WRONG` for one
-    of the web. Blue: the label of the same line without noise.
+    A tuple of ints [N]. Red: the label of an image of the set,
+    `noise.WRONG_LABEL` for one of the web. Blue: the label of the same line
+    without noise.
 
   Raises:
     UserError: a line of blue has another image, or the WordNet id of an image
       is not that of its class.
   """
   if colour == 'red':
-    clean = tuple(rows.WRONG if _WEB_IMAGE.fullmatch(name) else label
+    clean = tuple(noise.WRONG_LABEL if _WEB_IMAGE.fullmatch(name) else label
                   for name, label in zip(split.names, split.labels))
   else:
     reference = read_split(annotations, images, 'blue_noise_nl_0.0')

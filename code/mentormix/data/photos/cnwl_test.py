@@ -1,18 +1,17 @@
 """Tests of Controlled Noisy Web Labels in the layouts that users have."""
-import re
 import shutil
 import zipfile
 
 import pytest
 
 from mentormix.data import datasets
+from mentormix.data import noise
 from mentormix.data.photos import cnwl
 from mentormix.data.photos import finding
-from mentormix.data.photos import rows as rows_lib
 from mentormix.data.photos import wnids
 from mentormix.data.photos.testing import (
-    facts, jpeg, mini_name, mini_rows, prepare, put, put_tar, records, red_rows,
-    val_rows, value_of, WEB, write_annotations, write_images)
+    facts, jpeg, mini_name, mini_rows, ok, prepare, put, put_tar, records,
+    red_rows, refused, val_rows, value_of, WEB, write_annotations, write_images)
 
 RED = dict(dataset_name='mini_imagenet_red', noise_levels='0.4',
            annotations='a', image_root='images')
@@ -26,17 +25,6 @@ def fixture_folder(tmp_path):
   return tmp_path
 
 
-def ok(finished):
-  assert finished.code == 0, finished.err
-  return finished.out
-
-
-def refused(finished, words):
-  assert finished.code == 2, finished.err + finished.out
-  assert finished.err.count('\n') == 1
-  assert re.search(words, finished.err), finished.err
-
-
 def check_red(out):
   """That the set of red noise is complete and right, image by image."""
   found = records(out / '0.4')
@@ -45,7 +33,7 @@ def check_red(out):
   for name, record in found.items():
     assert record[datasets.IMAGE] == jpeg(value_of(name))
     assert record[datasets.FORMAT] == b'jpeg'
-    clean = rows_lib.WRONG if name in WEB else record[datasets.LABEL]
+    clean = noise.WRONG_LABEL if name in WEB else record[datasets.LABEL]
     assert record[datasets.CLEAN_LABEL] == clean
   val = records(out / 'val')
   assert {name: record[datasets.CLEAN_LABEL]
@@ -114,19 +102,35 @@ def test_annotations_are_lists_of_one_object(tmp_path):
   assert urls == {name: f'http://x/{name}' for name in WEB}
 
 
-@pytest.mark.parametrize('layout', [
-    'all_images', 'training/red_noise_nl_0.4', 'classes'])
-def test_layouts_of_others(folder, layout):
+@pytest.mark.parametrize('train, val', [
+    ('all_images/{name}', 'validation/{label}/{name}'),  # PropMix and others.
+    ('training/red_noise_nl_0.4/{label}/{name}', 'validation/{label}/{name}'),
+    ('all_images_resampled_84/{name}', 'all_images_resampled_84/{name}'),
+    ('all_images/{name}', 'all_validation/{name}'),  # CLIPCleaner.
+    ('{label}/{name}', 'val/{label}/{name}')])  # FaMUS.
+@pytest.mark.parametrize('beside', [False, True])
+def test_layouts_of_others(folder, train, val, beside):
+  """The images may lie beside the class names and the folder of splits."""
   shutil.rmtree(str(folder / 'images'))
-  for name, label in red_rows():
-    place = '' if layout == 'all_images' else f'{label}/'
-    put(folder / 'images' / layout / place / f'{name}.jpg',
-        jpeg(value_of(name)))
-  for name, label in val_rows():
-    put(folder / 'images' / 'validation' / str(label) / f'{name}.jpg',
-        jpeg(value_of(name)))
-  ok(prepare(folder, **RED))
+  root = folder / ('a/mini-imagenet' if beside else 'images')
+  for layout, rows in ((train, red_rows()), (val, val_rows())):
+    for name, label in rows:
+      put(root / (layout.format(name=name, label=label) + '.jpg'),
+          jpeg(value_of(name)))
+  ok(prepare(folder, **dict(RED, image_root='a' if beside else 'images')))
   check_red(folder / 'out')
+
+
+def test_cars_with_a_folder_and_a_label_for_each_image(tmp_path):
+  write_annotations(tmp_path / 'a', 'stanford_cars', 'stanford_cars')
+  for split, rows in (('train', red_rows()), ('val', val_rows())):
+    for name, label in rows:
+      folder = tmp_path / 'stanford_cars_red_80' / split / name
+      put(folder / f'{name}.jpg', jpeg(value_of(name)))
+      put(folder / 'label.txt', str(label))
+  ok(prepare(tmp_path, **dict(RED, dataset_name='stanford_cars_red',
+                              image_root='stanford_cars_red_80')))
+  check_red(tmp_path / 'out')
 
 
 def train_images(rows):
@@ -271,8 +275,14 @@ def test_names_of_cars_collide_between_train_and_test(tmp_path):
     (dict(noise_levels='0.45'), '0.45 is not published.*0.8'),
     (dict(noise_levels='0.8'), 'has no .*red_noise_nl_0.8'),
     (dict(image_root='none'), '--image_root=none is not a directory'),
-    (dict(image_root='a'), 'val: none of its 12 images.*ILSVRC2012_val'),
+    (dict(image_root='a'), 'val: none of its 12 images, such as ILSVRC2012_val_'
+     '00000001, is below --image_root=a; .*as --val_root'),
     (dict(val_root='a'), 'val: none of its 12.*--val_root=a'),
+    (dict(image_root='a', val_root='images'),
+     '0.4: none of its 18.*--image_root=a; .*as --image_root'),
+    (dict(annotations='a/mini-imagenet'), 'has no mini-imagenet/split'),
+    (dict(dataset_name='stanford_cars_red'), 'has no stanford-cars/class_name'),
+    (dict(noise_levels='40'), '--noise_levels=40 must be .* from 0 to 1'),
     (dict(val_root='none'), '--val_root=none is not a directory'),
     (dict(annotations=None), 'needs --annotations'),
     (dict(image_root=None), 'needs --image_root'),
@@ -289,6 +299,29 @@ def test_bad_input_is_one_line(folder, change, words):
   flags = dict(RED, **change)
   refused(prepare(folder, **{name: value for name, value in flags.items()
                              if value is not None}), words)
+  assert not (folder / 'out').exists()
+
+
+def test_an_archive_of_annotations_that_is_cut_off(folder):
+  shutil.make_archive(str(folder / 'a'), 'zip', str(folder / 'a'))
+  with open(str(folder / 'a.zip'), 'r+b') as archive:
+    archive.truncate(1000)
+  refused(prepare(folder, **dict(RED, annotations='a.zip')),
+          'a.zip cannot be read.*it is cut off.; pass dataset_no_images.zip')
+
+
+@pytest.mark.parametrize('name', [
+    'ILSVRC2012_img_val.tar', 'ILSVRC2012_img_train.tar', 'n01704323.tar'])
+@pytest.mark.parametrize('content, words', [
+    (None, 'it is cut off'), (b'', 'it is an empty file'),
+    (b'<html>', 'it is a web page')])
+def test_bad_archives_of_images(folder, name, content, words):
+  path = folder / 'images' / name
+  if content is None:
+    put_tar(path, {'n01704323.tar': jpeg(0, (99, 99))})
+    content = path.read_bytes()[:2000]
+  put(path, content)
+  refused(prepare(folder, **RED), f'{name} cannot be read .*{words}.; get it')
   assert not (folder / 'out').exists()
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from mentormix.data.photos import fetching
 from mentormix.data.photos.testing import (
-    facts, jpeg, mini_rows, prepare, put, records, red_rows, val_rows, WEB,
-    write_annotations, write_images)
+    facts, jpeg, mini_rows, prepare, put, records, red_rows, refused, val_rows,
+    WEB, write_annotations, write_images)
 
 PLACEHOLDER = jpeg(99)
 
@@ -113,6 +113,22 @@ def test_command_makes_the_set_of_what_exists(tmp_path, server):
   assert facts(tmp_path / 'out' / '0.4')['num_missing'] == 3
   assert {name for name, _ in red_rows()} - set(
       records(tmp_path / 'out' / '0.4')) == set(WEB[:3])
+
+
+def test_nothing_is_left_after_dead_urls(tmp_path, server):
+  write_annotations(tmp_path / 'a', url=server.url)
+  put(tmp_path / 'a' / 'mini-imagenet' / 'split' / 'red_noise_nl_0.4',
+      ''.join(f'{name}.jpg {k % 6}\n' for k, name in enumerate(WEB)))
+  flags = dict(dataset_name='mini_imagenet_red', noise_levels='0.4',
+               annotations='a', image_root='images')
+  # First the test images, without which the others are of no use.
+  refused(prepare(tmp_path, '--fetch_images', **flags), 'val: none of its 12')
+  assert not server.asked
+  write_images(tmp_path / 'images', val_rows())
+  server.answers = dict.fromkeys(WEB, 'dead')
+  code, out, err = prepare(tmp_path, '--fetch_images', **flags)
+  assert code == 2 and '0 of 10 web images are there' in out
+  assert '0.4: none of its 10 images' in err and err.count('\n') == 1, err
 
 
 @pytest.mark.parametrize('text, words', [

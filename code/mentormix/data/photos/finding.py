@@ -9,6 +9,7 @@ import os
 import re
 import tarfile
 
+from mentormix import file_kinds
 from mentormix.data.photos import rows
 from mentormix.data.photos import wnids
 from mentormix.messages import UserError
@@ -78,7 +79,8 @@ class ByName:
         elif name == _VAL_TAR or name[:-4] in self._train:
           self._add_tar(path)
       except (tarfile.TarError, OSError) as error:
-        raise UserError(f'{path} cannot be read ({error}); get it again')
+        kind = file_kinds.explain(path).replace('a tar archive', 'cut off')
+        raise UserError(f'{path} cannot be read ({error}{kind}); get it again')
     elif name.lower().endswith(EXTENSIONS):
       self._add(stem(name), path)
 

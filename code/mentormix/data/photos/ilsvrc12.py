@@ -69,7 +69,7 @@ def rows_of(root, ids, num_classes, val_list=None):
     pairs = _flat(root, ids, label, val_list)
   if not pairs:
     raise UserError(f'--val_root={root} has no validation image of the '
-                    f'{num_classes} classes; {_ELSEWHERE}')
+                    f'{num_classes} classes; unpack archives, and {_ELSEWHERE}')
   if len(pairs) != _PER_CLASS * num_classes:
     log(f'--val_root={root}: {len(pairs)} images of {num_classes} classes, not '
         f'the {_PER_CLASS * num_classes} of ILSVRC12')

@@ -30,6 +30,7 @@ def prepare(settings):
   settings = settings_lib.checked(settings)
   if settings.fetch_images:
     files.writable_directory(settings.image_root[0], 'image_root')
+    _check(settings, _source(settings).splits[0])  # Test images, before hours.
     fetching.fetch(
         cnwl.urls(settings.dataset_name, settings.annotations,
                   settings.noise_levels),
@@ -72,16 +73,20 @@ def _source(settings):
 def _check(settings, split):
   """Raises UserError for a split of which nothing is left, or too little."""
   count, missing = len(split.rows), len(split.missing)
-  roots = ','.join(settings.image_root or ())
-  if split.split == 'test' and settings.val_root:
-    roots = settings.val_root
   if not count:
-    first = f', such as {split.missing[0].id}' if missing else ''
-    flag = 'val_root' if split.split == 'test' else 'image_root'
+    first = f', such as {split.missing[0].id},' if missing else ''
+    is_test = split.split == 'test'
+    if is_test and settings.val_root:
+      place = f'--val_root={settings.val_root}'
+    elif settings.image_root:
+      place = f'--image_root={",".join(settings.image_root)}'
+    else:
+      place = 'the folder of ' + (f'--val_list={settings.val_list}' if is_test
+                                  else f'--image_list={settings.image_list}')
+    flag = 'val_root' if is_test else 'image_root'
     raise UserError(
-        f'{split.name}: none of its {missing} images{first} is below '
-        f'--{flag}={roots or settings.image_list}; unpack them there, or name '
-        'their folder')
+        f'{split.name}: none of its {missing} images{first} is below {place}; '
+        f'unpack them there, or name their folder as --{flag}')
   if (settings.num_shards or 1) > count:
     raise UserError(f'--num_shards={settings.num_shards} leaves files empty: '
                     f'{split.name} has {count} images')

@@ -9,10 +9,6 @@ import typing
 
 import numpy as np
 
-NOT_KNOWN = None  # A clean label that nobody knows.
-# The clean label of an image whose label is wrong, and whose right one nobody
-# knows or is none of the set's: an image of the web. As datasets.WRONG_LABEL.
-WRONG = -2
 _NOT_KNOWN = -1  # As it is stored.
 _MOST_BYTES = 100 << 20  # Of one image.
 
@@ -21,7 +17,7 @@ class Row(typing.NamedTuple):
   """An image and its labels."""
   path: str  # Of the file, or what `in_tar` returns; '' if it is missing.
   label: int  # As given.
-  clean: typing.Optional[int]  # `WRONG`, or `NOT_KNOWN`, too.
+  clean: typing.Optional[int]  # Or noise.WRONG_LABEL; None: unknown.
   id: str  # Which image it is, wherever its file lies.
 
 
@@ -70,7 +66,7 @@ class Rows:
     return np.array(self._labels, np.int32)
 
   def clean(self):
-    """The clean labels, int32 [N], with `WRONG`; None if one is not known."""
+    """The clean labels, int32 [N]; None if one is not known."""
     clean = np.array(self._clean, np.int32)
     return None if (clean == _NOT_KNOWN).any() else clean
 

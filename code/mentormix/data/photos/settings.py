@@ -2,6 +2,7 @@
 import os
 import re
 
+from mentormix.data import image_set
 from mentormix.data import noise
 from mentormix.data.photos import cnwl
 from mentormix.data.photos import webvision
@@ -54,13 +55,15 @@ def checked(settings):
                       'directories with its images')
   if name in cnwl.NAMES and not settings.image_list:
     levels = _cnwl_levels(settings)
+  elif settings.val_list and not (settings.image_list or settings.val_root):
+    raise UserError('--val_list needs --val_root, the images that it is of')
   elif levels is not None or settings.fetch_images:
     flag = 'fetch_images' if levels is None else 'noise_levels'
     raise UserError(f'--{flag} is for {", ".join(cnwl.NAMES)}; leave it out')
   return settings._replace(
       noise_levels=levels,
       num_workers=settings.num_workers or min(_MOST_WORKERS, _num_cores()),
-      output_dir=settings.output_dir or os.path.join('data', name))
+      output_dir=settings.output_dir or os.path.join(image_set.DIRECTORY, name))
 
 
 def _check_list(settings):
@@ -87,8 +90,7 @@ def _cnwl_levels(settings):
     raise UserError('--val_list is for WebVision and --image_list; leave it '
                     'out')
   levels = noise.parse_levels(
-      (0.2, 0.4, 0.6, 0.8) if settings.noise_levels is None
-      else settings.noise_levels)
+      noise.LEVELS if settings.noise_levels is None else settings.noise_levels)
   for level in levels:
     if level not in cnwl.LEVELS:
       raise UserError(f'--noise_levels={level:g} is not published; the levels '

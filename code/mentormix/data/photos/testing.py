@@ -1,6 +1,7 @@
 """Small sets of photographs in the layouts that are published."""
 import io
 import json
+import re
 import tarfile
 
 import numpy as np
@@ -15,6 +16,10 @@ from mentormix.runtime import tf
 
 LEVEL = 0.4
 WEB = [f'{k:016x}' for k in range(10)]  # Ids of web images.
+
+# 1000 sorted ids, with those of the validation images that are known.
+IDS = sorted([f'n{k:08d}' for k in range(1000000, 1000995)] + [
+    'n01751748', 'n09193705', 'n02105855', 'n04263257', 'n03125729'])
 
 
 def jpeg(value, size=(24, 16), **kwargs):
@@ -100,10 +105,42 @@ def value_of(name):
   return sum(map(ord, name)) * 7 + int(name[-4:], 16)
 
 
+def write_webvision(web):
+  """A WebVision of few images: original files, three queries, two sites."""
+  put(web / 'info' / 'synsets.txt', ''.join(
+      f'{wnid} thing {k}, something\n' for k, wnid in enumerate(IDS)))
+  google = [('google/q0001/a.jpg', 0), ('google/q0001/b.jpg', 49),
+            ('google/q0002/a.jpg', 1), ('google/q0003/c.jpg', 50)]
+  flickr = [('flickr/q0001/a.jpg', 0), ('flickr/q0002/d.jpg', 999)]
+  for site, rows in (('google', google), ('flickr', flickr)):
+    put(web / 'info' / f'train_filelist_{site}.txt', ''.join(
+        f'{name} {label}\n' for name, label in rows))
+    for name, label in rows:
+      put(web / name, jpeg(label + ord(name[0])))
+  put(web / 'info' / 'val_filelist.txt', ''.join(
+      f'val{k:06d}.jpg {k - 1}\n' for k in range(1, 61)))
+  # Counted from 1, unlike the lists; it is not read.
+  put(web / 'info' / 'queries_synsets_map.txt', '1 1\n2 2\n3 51\n')
+  for k in range(1, 61):
+    put(web / 'val_images_256' / f'val{k:06d}.jpg', jpeg(k))
+
+
 def prepare(cwd, *args, **flags):
   """Runs prepare_data.py; `flags` as of `testing.to_flags`."""
   return testing.run_command(prepare_data, *testing.to_flags(
       **dict(dict(output_dir='out', num_workers=1), **flags)), *args, cwd=cwd)
+
+
+def ok(finished):
+  assert finished.code == 0, finished.err
+  return finished.out
+
+
+def refused(finished, words):
+  """Asserts that a command refused its input in one line with a pattern."""
+  assert finished.code == 2, finished.err + finished.out
+  assert finished.err.count('\n') == 1
+  assert re.search(words, finished.err), finished.err
 
 
 def records(directory):

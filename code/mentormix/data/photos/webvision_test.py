@@ -1,5 +1,4 @@
 """Tests of WebVision and ILSVRC12's validation images in their layouts."""
-import re
 import sys
 
 import pytest
@@ -7,12 +6,10 @@ import pytest
 from mentormix.data import datasets
 from mentormix.data.photos import ilsvrc12
 from mentormix.data.photos import webvision
-from mentormix.data.photos.testing import facts, jpeg, prepare, put, records
+from mentormix.data.photos.testing import (
+    facts, IDS, jpeg, ok, prepare, put, records, refused, write_webvision)
 from mentormix.messages import UserError
 
-# 1000 sorted ids, with those of the validation images that are known.
-IDS = sorted([f'n{k:08d}' for k in range(1000000, 1000995)] + [
-    'n01751748', 'n09193705', 'n02105855', 'n04263257', 'n03125729'])
 MINI = dict(dataset_name='mini_webvision', image_root='web')
 NUMBERS = range(1, 13)  # Of validation images.
 
@@ -30,36 +27,8 @@ def val_name(number):
 
 @pytest.fixture(name='folder')
 def fixture_folder(tmp_path):
-  """A WebVision of few images: original files, three queries, two sites."""
-  web = tmp_path / 'web'
-  put(web / 'info' / 'synsets.txt', ''.join(
-      f'{wnid} thing {k}, something\n' for k, wnid in enumerate(IDS)))
-  google = [('google/q0001/a.jpg', 0), ('google/q0001/b.jpg', 49),
-            ('google/q0002/a.jpg', 1), ('google/q0003/c.jpg', 50)]
-  flickr = [('flickr/q0001/a.jpg', 0), ('flickr/q0002/d.jpg', 999)]
-  for site, rows in (('google', google), ('flickr', flickr)):
-    put(web / 'info' / f'train_filelist_{site}.txt', ''.join(
-        f'{name} {label}\n' for name, label in rows))
-    for name, label in rows:
-      put(web / name, jpeg(label + ord(name[0])))
-  put(web / 'info' / 'val_filelist.txt', ''.join(
-      f'val{k:06d}.jpg {k - 1}\n' for k in range(1, 61)))
-  # Counted from 1, unlike the lists; it is not read.
-  put(web / 'info' / 'queries_synsets_map.txt', '1 1\n2 2\n3 51\n')
-  for k in range(1, 61):
-    put(web / 'val_images_256' / f'val{k:06d}.jpg', jpeg(k))
+  write_webvision(tmp_path / 'web')
   return tmp_path
-
-
-def ok(finished):
-  assert finished.code == 0, finished.err
-  return finished.out
-
-
-def refused(finished, words):
-  assert finished.code == 2, finished.err + finished.out
-  assert finished.err.count('\n') == 1
-  assert re.search(words, finished.err), finished.err
 
 
 def labels(directory):
@@ -108,6 +77,21 @@ def test_google_and_flickr_stay_apart(folder, layout):
   assert len(found) == 6 and len(labels(folder / 'out' / 'val')) == 60
 
 
+@pytest.mark.parametrize('val', [
+    'val_images', 'val_images_resized_256', '.'])
+def test_other_folders(folder, val):
+  """Of validation images and of resized ones."""
+  web = folder / 'web'
+  (web / 'resized_256').mkdir()
+  (web / 'google').rename(web / 'resized_256' / 'google')
+  for path in (web / 'val_images_256').iterdir():
+    put(web / val / path.name, path.read_bytes())
+    path.unlink()
+  ok(prepare(folder, **MINI))
+  assert len(labels(folder / 'out' / '0')) == 3
+  assert len(labels(folder / 'out' / 'val')) == 50
+
+
 def test_images_of_one_site_do_not_stand_for_the_other(folder):
   (folder / 'web' / 'flickr' / 'q0001' / 'a.jpg').unlink()
   out = ok(prepare(folder, **dict(MINI, dataset_name='webvision')))
@@ -143,6 +127,13 @@ def test_bad_lists_are_one_line(folder, name, content, words):
     (dict(noise_levels='0.4'), '--noise_levels is for mini_imagenet_red'),
     (dict(fetch_images=True), '--fetch_images is for mini_imagenet_red'),
     (dict(val_root='none'), '--val_root=none is not a directory'),
+    (dict(val_list='web/info/val_filelist.txt'), '--val_list needs --val_root'),
+    (dict(annotations='none'), 'none/synsets.txt cannot be read.*folder info'),
+    (dict(image_root='web/info'), 'web/info has no images of the validation'),
+    (dict(image_root='web/val_images_256', annotations='web'),
+     '0: none of its 3 images, such as google/q0001/a.jpg, is below '
+     '--image_root=web/val_images_256; .* as --image_root'),
+    (dict(val_root='web'), 'has no validation image of the 50.*unpack'),
 ])
 def test_bad_flags_are_one_line(folder, change, words):
   refused(prepare(folder, **dict(MINI, **change)), words)

@@ -11,10 +11,12 @@ import pytest
 
 import prepare_data
 from mentormix.data import datasets
+from mentormix.data import noise
 from mentormix.data.photos import pictures
 from mentormix.data.photos import rows as rows_lib
 from mentormix.data.photos import writing
-from mentormix.data.photos.testing import facts, jpeg, prepare, put, records
+from mentormix.data.photos.testing import (
+    facts, jpeg, ok, prepare, put, records, refused)
 
 OWN = dict(dataset_name='own', image_list='train.csv', val_list='val.csv',
            image_root='images')
@@ -30,18 +32,13 @@ def fixture_folder(tmp_path):
   return tmp_path
 
 
-def ok(finished):
-  assert finished.code == 0, finished.err
-  return finished.out
-
-
 def contents(directory):
   return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
 def test_rows_keep_what_they_are_given():
   given = [rows_lib.Row('a/\u00e9.jpg', 3, None, '\u00e9'),
-           rows_lib.Row('', 0, rows_lib.WRONG, 'x'),
+           rows_lib.Row('', 0, noise.WRONG_LABEL, 'x'),
            rows_lib.Row(rows_lib.in_tar('t', 512, 7), 2, 2, 'y\udcff')]
   rows = rows_lib.Rows(given)
   assert list(rows) == given and len(rows) == 3
@@ -100,9 +97,8 @@ def test_shards_of_damaged_images_only_are_left_out(folder):
 def test_nothing_can_be_read(folder):
   for k in range(COUNT):
     put(folder / 'images' / f'{k}.jpg', 'x')
-  code, _, err = prepare(folder, **OWN)
-  assert code == 2 and err.count('\n') == 1
-  assert '0: none of its 40 images can be read; the first: images/' in err
+  refused(prepare(folder, **OWN),
+          '0: none of its 40 images can be read; the first: images/')
 
 
 @pytest.mark.parametrize('exception', [KeyboardInterrupt, OSError(28, 'full')])
