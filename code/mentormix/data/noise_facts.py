@@ -9,6 +9,7 @@ from mentormix.data import noise
 from mentormix.messages import UserError
 
 FACTS_FILE = 'noise.json'  # In every data set: how it was made.
+_IF_GIVEN = ('skip_train', 'holdout')  # Absent where nothing was asked.
 
 
 def read_facts(directory):
@@ -107,9 +108,9 @@ def _difference(path, names, asked):
     found = read_facts(path) or {}
   except UserError:
     found = {}
-  for key in sorted(asked):
-    if found.get(key) != asked[key]:
-      return f'was made with {key} {found.get(key)}, not {asked[key]}'
+  for key in sorted({*asked, *_IF_GIVEN}):
+    if found.get(key) != asked.get(key):
+      return f'was made with {key} {found.get(key)}, not {asked.get(key)}'
   if found.get('sha256') != {name: files.sha256_of(os.path.join(path, name))
                              for name in names if name != FACTS_FILE}:
     return 'has files that were changed, added or removed'
