@@ -1,7 +1,8 @@
 """Pictures of training runs: plain data in, a PNG file out.
 
-A method has the same colour and marker in every picture. The colours are Okabe
-and Ito's, which the colour blind can tell apart; markers also work in grey.
+A method has the same colour and marker in every picture. The first colours are
+Okabe and Ito's, which the colour blind can tell apart; markers also work in
+grey.
 """
 import textwrap
 import typing
@@ -12,14 +13,17 @@ from matplotlib import ft2font
 from matplotlib import ticker
 import numpy as np
 
+from mentormix import config
+
 SOLID, DASHED = '-', '--'
 VARIANTS = (SOLID, '-.', ':', (0, (6, 1, 1, 1, 1, 1)))  # Of one method.
 
-_LOOKS = {'cross_entropy': dict(color='#555555', marker='o'),
-          'mixup': dict(color='#E69F00', marker='^'),
-          'mentornet': dict(color='#009E73', marker='s'),
-          'mentormix': dict(color='#0072B2', marker='D')}
+_LOOKS = [dict(color=color, marker=marker) for color, marker in (
+    ('#555555', 'o'), ('#E69F00', '^'), ('#009E73', 's'), ('#0072B2', 'D'),
+    ('#D55E00', 'v'), ('#CC79A7', 'P'), ('#56B4E9', 'X'), ('#999933', '<'),
+    ('#882255', '>'), ('#8C510A', 'p'))]
 _COLUMNS = 2
+_WIDEST = 52  # Letters in a line of a title.
 
 # Frames of images: is the label wrong -> colour, meaning.
 _FRAMES = {
@@ -31,9 +35,15 @@ _FRAMES = {
 class Curve(typing.NamedTuple):
   """What is drawn in one colour."""
   label: str  # For the legend; one label looks the same in all panels.
-  method: str  # One of config.METHODS.
+  look: object  # One of config.METHODS, or a number.
   line: object  # SOLID, DASHED or one of VARIANTS.
   points: list  # As the function that draws it requires.
+
+
+def look(of):
+  """Colour and marker of a method, or those with a number."""
+  number = config.METHODS.index(of) if isinstance(of, str) else of
+  return _LOOKS[number % len(_LOOKS)]
 
 
 def smooth(steps, values, width):
@@ -68,12 +78,12 @@ def over_training(panels, ylabel, path, ylim=(None, None)):
   fig, axes = _panels(panels, sharey=ylim != (None, None))
   for ax, (_, curves) in zip(axes, panels):
     for curve in curves:
-      look = _LOOKS[curve.method]
+      style = look(curve.look)
       for steps, values in curve.points if len(curve.points) > 1 else ():
-        ax.plot(steps, values, linestyle=curve.line, color=look['color'],
+        ax.plot(steps, values, linestyle=curve.line, color=style['color'],
                 linewidth=0.6, alpha=0.5)
       ax.plot(*_mean(curve.points), linestyle=curve.line, linewidth=1.8,
-              markevery=0.2, markersize=4, label=curve.label, **look)
+              markevery=0.2, markersize=4, label=curve.label, **style)
     ax.set_ylim(*ylim)
     ax.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
     ax.xaxis.set_major_formatter(ticker.StrMethodFormatter('{x:,.0f}'))
@@ -90,16 +100,19 @@ def _mean(points):
       [np.interp(grid, steps, values) for steps, values in points], axis=0)
 
 
-def accuracy_vs_noise(panels, path):
-  """Draws accuracy over the noise level, with error bars.
+def over_levels(panels, path, ylabel='accuracy on the clean test set, %',
+                xlabel='noise level, % of the training labels', sharey=False):
+  """Draws accuracy, or a difference, over the noise level, with error bars.
 
   Args:
     panels: a list of (title, `Curve`s); `points` of a curve is a list of
       (level, mean, standard deviation or None), in shares and percent. Dashed
       curves are figures that others measured.
     path: of the PNG.
+    ylabel, xlabel: what is drawn, with its unit.
+    sharey: whether all panels have one scale.
   """
-  fig, axes = _panels(panels, sharey=False)
+  fig, axes = _panels(panels, sharey=sharey)
   for ax, (_, curves) in zip(axes, panels):
     for curve in curves:
       levels, means, deviations = zip(*sorted(
@@ -110,10 +123,9 @@ def accuracy_vs_noise(panels, path):
           levels, means, deviations, linestyle=curve.line, capsize=3,
           markersize=5, markerfacecolor=None if measured else 'white',
           linewidth=1.8 if measured else 1.0, label=curve.label,
-          **_LOOKS[curve.method])
+          **look(curve.look))
     ax.set_xlim(0, 100)
-  _save(fig, axes, 'noise level, % of the training labels',
-        'accuracy on the clean test set, %', path)
+  _save(fig, axes, xlabel, ylabel, path)
 
 
 def _panels(panels, sharey):
@@ -126,7 +138,8 @@ def _panels(panels, sharey):
   for ax in axes[len(panels):]:
     ax.set_visible(False)
   for ax, (title, _) in zip(axes, panels):
-    ax.set_title(literal(title), fontsize=9)
+    lines = [textwrap.fill(line, _WIDEST) for line in title.split('\n')]
+    ax.set_title(literal('\n'.join(lines)), fontsize=9)
     ax.tick_params(labelsize=8)
     ax.grid(color='0.9', linewidth=0.6)
     ax.set_axisbelow(True)
