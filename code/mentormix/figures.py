@@ -4,6 +4,7 @@ A method has the same colour and marker in every picture. The first colours are
 Okabe and Ito's, which the colour blind can tell apart; markers also work in
 grey.
 """
+import math
 import textwrap
 import typing
 
@@ -23,7 +24,7 @@ _LOOKS = [dict(color=color, marker=marker) for color, marker in (
     ('#D55E00', 'v'), ('#CC79A7', 'P'), ('#56B4E9', 'X'), ('#999933', '<'),
     ('#882255', '>'), ('#8C510A', 'p'))]
 _COLUMNS = 2
-_WIDEST = 52  # Letters in a line of a title.
+_WIDTH, _LETTERS = 3.6, 52  # Of a panel in inches; of a line of its title.
 
 # Frames of images: is the label wrong -> colour, meaning.
 _FRAMES = {
@@ -101,7 +102,8 @@ def _mean(points):
 
 
 def over_levels(panels, path, ylabel='accuracy on the clean test set, %',
-                xlabel='noise level, % of the training labels', sharey=False):
+                xlabel='noise level, % of the training labels', sharey=False,
+                columns=_COLUMNS):
   """Draws accuracy, or a difference, over the noise level, with error bars.
 
   Args:
@@ -111,8 +113,9 @@ def over_levels(panels, path, ylabel='accuracy on the clean test set, %',
     path: of the PNG.
     ylabel, xlabel: what is drawn, with its unit.
     sharey: whether all panels have one scale.
+    columns: of panels; with more of them, panels are smaller.
   """
-  fig, axes = _panels(panels, sharey=sharey)
+  fig, axes = _panels(panels, sharey, columns)
   for ax, (_, curves) in zip(axes, panels):
     for curve in curves:
       levels, means, deviations = zip(*sorted(
@@ -125,20 +128,22 @@ def over_levels(panels, path, ylabel='accuracy on the clean test set, %',
           linewidth=1.8 if measured else 1.0, label=curve.label,
           **look(curve.look))
     ax.set_xlim(0, 100)
-  _save(fig, axes, xlabel, ylabel, path)
+  _save(fig, axes, xlabel, ylabel, path, columns)
 
 
-def _panels(panels, sharey):
+def _panels(panels, sharey, most_columns=_COLUMNS):
   """A figure with an `Axes` for each (title, curves): (figure, axes)."""
-  columns = min(len(panels), _COLUMNS)
+  columns = min(len(panels), most_columns)
   rows = -(-len(panels) // columns)
-  fig = figure.Figure(figsize=(0.4 + 3.6 * columns, 2.9 * rows),
-                      constrained_layout=True)
+  scale = math.sqrt(_COLUMNS / most_columns)
+  fig = figure.Figure(constrained_layout=True, figsize=(
+      0.4 + scale * _WIDTH * columns, scale * 2.9 * rows))
   axes = fig.subplots(rows, columns, squeeze=False, sharey=sharey).ravel()
   for ax in axes[len(panels):]:
     ax.set_visible(False)
   for ax, (title, _) in zip(axes, panels):
-    lines = [textwrap.fill(line, _WIDEST) for line in title.split('\n')]
+    lines = [textwrap.fill(line, int(scale * _LETTERS))
+             for line in title.split('\n')]
     ax.set_title(literal('\n'.join(lines)), fontsize=9)
     ax.tick_params(labelsize=8)
     ax.grid(color='0.9', linewidth=0.6)
@@ -171,12 +176,12 @@ def find_font(texts):
   return None
 
 
-def _save(fig, axes, xlabel, ylabel, path):
+def _save(fig, axes, xlabel, ylabel, path, columns=_COLUMNS):
   """Adds labels and one legend below, and writes the file."""
   handles = {}
   for number, ax in enumerate(axes):
     ax.set_xlabel(xlabel, fontsize=8)
-    if number % _COLUMNS == 0:
+    if number % columns == 0:
       ax.set_ylabel(ylabel, fontsize=8)
     for handle, label in zip(*ax.get_legend_handles_labels()):
       handles.setdefault(label, handle)

@@ -65,17 +65,17 @@ def section(groups, pictures):
     if paired:
       found += [
           Block(text='Final accuracy of the row minus that of the column: mean '
-                     '± standard error of n pairs of runs with the same data, '
-                     'noise level and seed. Bold: more than twice the standard '
-                     'error.'), paired]
-  for title, text, table, picture in (
+                     '± standard error of the pairs of runs with the same '
+                     'data, noise level and seed, whose number is in brackets. '
+                     'Bold: more than twice the standard error.'), paired]
+  for title, text, tables, picture in (
       ('Kinds of noise', 'The same images, student and steps, at levels that '
        'agree to the percent. In brackets: the share of wrong labels counted '
-       'in the data.', _kinds_table(groups), 'kinds_vs_noise.png'),
+       'in the data.', _kinds_tables(groups), 'kinds_vs_noise.png'),
       ('From scratch or fine-tuned', 'The same data, student and steps.',
-       _starts_table(groups), 'initialisation_vs_noise.png')):
-    if table:
-      found += [Block(subheading=title), Block(text=text), table,
+       _starts_tables(groups), 'initialisation_vs_noise.png')):
+    if tables:
+      found += [Block(subheading=title), Block(text=text), *tables,
                 Block(text=blocks.PEAK_NOTE), *draw(picture)]
   return found
 
@@ -154,9 +154,9 @@ def _paired(members):
     figure = groups_lib.Figure.of(
         [runs[one][key] - runs[other][key] for key in sorted(both, key=str)])
     if figure.error is None:
-      rows[-1].append(f'{figure.mean:+.2f} (n = 1)')
+      rows[-1].append(f'{figure.mean:+.2f} (1)')
       continue
-    cell = f'{figure.mean:+.2f} ± {figure.error:.2f} (n = {figure.n})'
+    cell = f'{figure.mean:+.2f} ± {figure.error:.2f} ({figure.n})'
     rows[-1].append(blocks.Best(cell) if abs(figure.mean) > 2 * figure.error
                     else cell)
   if len(runs) < 2:
@@ -216,43 +216,54 @@ def realised(runs):
   return None if None in rates else statistics.mean(rates)
 
 
-def _kinds_table(groups):
+def _kinds_tables(groups):
   def level_in_words(level, by_value):
     rates = {value: realised(runs) for value, runs in by_value.items()}
     known = ', '.join(f'{value} {rate:.1%}' for value, rate in rates.items()
                       if rate is not None)
     return f'{100 * level:g}%' + (f' ({known})' if known else '')
-  return _contrast_table(kinds(groups), level_in_words)
+  return _contrast_tables(kinds(groups), level_in_words)
 
 
-def _starts_table(groups):
-  return _contrast_table(starts(groups), lambda level, _: f'{100 * level:g}%')
+def _starts_tables(groups):
+  return _contrast_tables(starts(groups), lambda level, _: f'{100 * level:g}%')
 
 
-def _contrast_table(contrast, level_in_words):
-  """Final accuracy, difference to the first value, and drop of each value."""
-  if not contrast:
-    return None
+def _contrast_tables(contrast, level_in_words):
+  """A text and a table for each data set, student and number of steps."""
+  found = []
+  by_frame = lambda place: place[:2]
+  for frame, places in itertools.groupby(sorted(contrast, key=by_frame),
+                                         by_frame):
+    places = sorted(places, key=lambda place: place[3])
+    header, *rows = _contrast_rows({place: contrast[place] for place in places},
+                                   level_in_words)
+    found += [Block(text=', '.join(frame)), Block(header=header, rows=rows)]
+  return found
+
+
+def _contrast_rows(contrast, level_in_words):
+  """The header; final accuracy, its difference to the first value, and drop.
+
+  Args:
+    contrast: as from `_contrast`, of one data set and student, by level.
+    level_in_words: a function of a level and its value -> runs.
+  """
   values = values_of(contrast)
   first, *others = values
-  rows = []
-  # A block of rows has one level; its methods are compared.
-  order = sorted(contrast, key=lambda where: (*where[:2], where[3]))
-  for key, block in itertools.groupby(order, lambda w: (*w[:2], w[3])):
-    block = list(block)
+  yield ['Level', 'Method', *(f'Final, {value}' for value in values),
+         *(f'{value} minus {first}' for value in others),
+         *(f'Drop, {value}' for value in values)]
+  for level, places in itertools.groupby(contrast, lambda place: place[3]):
+    places = list(places)
     finals, drops = (
-        [[groups_lib.Figure.of([getattr(run, name) for run in contrast[w][v]])
-          if v in contrast[w] else None for w in block] for v in values]
+        [[groups_lib.Figure.of([getattr(run, name) for run in contrast[p][v]])
+          if v in contrast[p] else None for p in places] for v in values]
         for name in ('last', 'drop'))
     differences = [['–' if None in pair else
                     f'{pair[1].mean - pair[0].mean:+.2f}'
                     for pair in zip(finals[0], column)]
                    for column in finals[1:]]
-    rows += [[*key[:2], level_in_words(key[2], contrast[w]), w[2], *cells]
-             for w, *cells in zip(block, *map(mark, finals), *differences,
-                                  *(mark(column, False) for column in drops))]
-  return Block(header=[
-      'Data', 'Student, steps', 'Level', 'Method',
-      *(f'Final, {value}' for value in values),
-      *(f'{value} minus {first}' for value in others),
-      *(f'Drop, {value}' for value in values)], rows=rows)
+    for place, *cells in zip(places, *map(mark, finals), *differences,
+                             *(mark(column, False) for column in drops)):
+      yield [level_in_words(level, contrast[place]), place[2], *cells]

@@ -91,8 +91,8 @@ def test_levels(two_levels):
   # deviations sum to 102.75, so the error is sqrt(102.75 / 3 / 4) = 2.926.
   assert paired == [
       ['', 'minus cross_entropy', 'minus mixup'],
-      ['cross_entropy', '–', '-7.25 ± 2.93 (n = 4)'],
-      ['mixup', '+7.25 ± 2.93 (n = 4)', '–']]
+      ['cross_entropy', '–', '-7.25 ± 2.93 (4)'],
+      ['mixup', '+7.25 ± 2.93 (4)', '–']]
 
 
 def test_summary(two_levels):
@@ -117,7 +117,7 @@ def test_only_runs_on_the_same_data_and_seed_are_paired(
   write_run(tmp_path / 'c', method='mixup', noise=dict(NOISE, rate_asked=0.2))
   cells = [cell for blocks_ in tables(tmp_path).values() for table in blocks_
            for row in table for cell in row]
-  assert cells.count('+10.00 (n = 1)') == pairs
+  assert cells.count('+10.00 (1)') == pairs
 
 
 def test_methods_and_levels_that_are_missing(tmp_path):
@@ -139,10 +139,12 @@ def test_kinds_side_by_side(tmp_path):
               dataset_name=f'mini_imagenet_{kind}', method='mixup')
   table, = tables(tmp_path)['Kinds of noise']
   assert table == [
-      ['Data', 'Student, steps', 'Level', 'Method', 'Final, blue',
-       'Final, red', 'red minus blue', 'Drop, blue', 'Drop, red'],
-      ['mini_imagenet', 'resnet32, 100 steps', '40% (blue 24.1%, red 39.8%)',
-       'mixup', '30.00', '60.00', '+30.00', '30.00', '10.00']]
+      ['Level', 'Method', 'Final, blue', 'Final, red', 'red minus blue',
+       'Drop, blue', 'Drop, red'],
+      ['40% (blue 24.1%, red 39.8%)', 'mixup', '30.00', '60.00', '+30.00',
+       '30.00', '10.00']]
+  assert 'mini_imagenet, resnet32, 100 steps' in [
+      block.text for block in study.section(read_groups(tmp_path), [])]
   # The table of red, in the order of its levels.
   levels, = tables(tmp_path)['mini_imagenet_red, red, resnet32, 100 steps']
   assert levels[1] == ['Final', 'mixup', '80.00', '60.00', '70.00 ± 14.14']
@@ -156,10 +158,10 @@ def test_human_labels_beside_synthetic_ones(tmp_path):
               data_dir='d/worse', method=method)
     write_run(tmp_path / f's{method}', (0.1, synthetic), method=method)
   table, = tables(tmp_path)['Kinds of noise']
-  assert table[0][4:7] == ['Final, file', 'Final, symmetric_others',
+  assert table[0][2:5] == ['Final, file', 'Final, symmetric_others',
                            'symmetric_others minus file']
   level = '40% (file 40.2%, symmetric_others 40.0%)'
-  assert [row[2:7] for row in table[1:]] == [
+  assert [row[:5] for row in table[1:]] == [
       [level, 'cross_entropy', '60.00', '40.00', '-20.00'],
       [level, 'mixup', '50.00', '70.00', '+20.00']]
   assert best(tmp_path, 'Kinds of noise') == [['60.00'], ['70.00']]
@@ -175,13 +177,12 @@ def test_from_scratch_against_fine_tuned(tmp_path):
   assert [len(g.runs) for g in found] == [2, 2]
   table, = tables(tmp_path)['From scratch or fine-tuned']
   assert table == [
-      ['Data', 'Student, steps', 'Level', 'Method', 'Final, from scratch',
+      ['Level', 'Method', 'Final, from scratch',
        'Final, fine-tuned from in/net',
        'fine-tuned from in/net minus from scratch', 'Drop, from scratch',
        'Drop, fine-tuned from in/net'],
-      ['cifar10, symmetric_others', 'resnet32, 100 steps', '40%', 'mentormix',
-       '60.00 ± 0.00', '80.00 ± 0.00', '+20.00', '0.00 ± 0.00',
-       '10.00 ± 0.00']]
+      ['40%', 'mentormix', '60.00 ± 0.00', '80.00 ± 0.00', '+20.00',
+       '0.00 ± 0.00', '10.00 ± 0.00']]
 
 
 @pytest.mark.parametrize('change,expected', [

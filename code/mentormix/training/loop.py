@@ -144,6 +144,9 @@ def _save_settings(config, run):
   """Writes config.json and noise.json into the directory of the run."""
   # In whole seconds, as in results.csv, and not before a row of another run.
   started = math.ceil(time.time()) if run.started is None else run.started
+  if run.started is not None:  # What it began with counts.
+    began = config_lib.restore(config.train_log_dir)
+    config = config._replace(checkpoint_path=began.checkpoint_path)
   config_lib.save(config, config.train_log_dir, **{
       config_lib.STARTED: float(started),
       config_lib.MENTORNET_MD5: run.mentornet_md5})
