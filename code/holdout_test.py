@@ -6,6 +6,7 @@ import cifar_train_mentormix
 import prepare_data
 
 from mentormix import testing
+from mentormix.reports import runs
 
 
 def test_every_checkpoint_is_evaluated_on_both_sets(tmp_path):
@@ -34,3 +35,13 @@ def test_every_checkpoint_is_evaluated_on_both_sets(tmp_path):
     assert [int(row['step']) for row in rows] == [0, 2, 4, 6, 8, 9, 10, 12, 14,
                                                   16]
     assert {int(row['count']) for row in rows} == {count}
+  testing.assert_one_line(
+      testing.run_command(cifar_eval, *testing.to_flags(
+          checkpoint_dir='run/train', data_dir='out/0.4_holdout', once=True,
+          eval_dir='run/eval'), cwd=tmp_path), 2,
+      'run/eval has results on other data than --data_dir=out/0.4_holdout')
+  found, = runs.read([str(tmp_path / 'run')])
+  test = {r.step: 100 * r.top1 for r in found.eval_results}
+  held_out = {r.step: r.top1 for r in found.holdout_results}
+  assert found.picked in [test[step] for step in held_out
+                          if held_out[step] == max(held_out.values())]

@@ -216,6 +216,12 @@ def _read_results(path):
   paths = [file for folder in ('/eval/', '/*/', '-eval/')
            for file in _find(path, folder + eval_results.FILE)
            if _HOLDOUT not in os.path.basename(os.path.dirname(file))]
+  for file in paths[:1]:
+    if 'holdout' in (_data_of(file) or {}):
+      raise UserError(
+          f'{file} is about held-out images with noisy labels, not about a test '
+          f'set; rename its directory to {_HOLDOUT}, and evaluate on the test '
+          'set')
   return _rows(paths[:1])
 
 
@@ -223,16 +229,21 @@ def _read_holdout(path, facts):
   """The rows of the results on the held-out images, by step."""
   paths = [file for folder in (f'/{_HOLDOUT}/', f'-{_HOLDOUT}/')
            for file in _find(path, folder + eval_results.FILE)]
-  rows = _rows(paths[:1])
-  count = (facts or {}).get('num_held_out')
+  rows, facts = _rows(paths[:1]), facts or {}
   for row in rows:
-    if facts and row.count != count:
+    if row.count != facts.get('num_held_out') or noise_facts.differing(
+        facts, _data_of(paths[0]) or facts):
       raise UserError(
-          f'{paths[0]} is about {row.count} images, but {count or "none"} are '
-          f'held out according to the {noise_facts.FACTS_FILE} of the run; '
-          'evaluate on the directory *_holdout beside its training set, or '
-          'move the file away')
+          f'{paths[0]} is not about the images held out from the training set '
+          f'of the run, according to its {noise_facts.FACTS_FILE}; evaluate on '
+          'the directory *_holdout beside that set, or move the file away')
   return rows
+
+
+def _data_of(results_file):
+  """The noise.json of the data that results are about; None if unknown."""
+  return noise_facts.read_facts(os.path.dirname(results_file),
+                                eval_results.FACTS_FILE)
 
 
 def _rows(paths):

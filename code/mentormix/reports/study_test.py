@@ -1,4 +1,6 @@
 """The study, on small sets of runs whose figures are worked out by hand."""
+import json
+
 import pytest
 
 from mentormix import config as config_lib
@@ -262,11 +264,27 @@ def test_held_out_results_that_end_early_pick_nothing(tmp_path):
   assert runs.read([str(tmp_path)])[0].picked is None
 
 
-@pytest.mark.parametrize('noise,words', [
-    (of('red', 0.4), 'is about 400 images, but 140 are held out'),
-    (NOISE, 'is about 400 images, but none are held out')])
-def test_results_of_other_images(tmp_path, noise, words):
+@pytest.mark.parametrize('noise', [of('red', 0.4), NOISE, None])
+def test_held_out_results_of_other_images(tmp_path, noise):
+  """Of 400 images; 140 or none were held out."""
   write_run(tmp_path / 'a', noise=noise)
   write_results(tmp_path / 'a' / 'holdout', (0.1, 0.2))
-  with pytest.raises(UserError, match=words):
+  with pytest.raises(UserError, match='is not about the images held out'):
     runs.read([str(tmp_path)])
+
+
+@pytest.mark.parametrize('folder,data,words', [
+    ('holdout', of('red', 0.4, holdout=0.1), None),
+    ('holdout', of('red', 0.6, holdout=0.1), 'not about the images held out'),
+    ('holdout', dict(noise_type=None), 'not about the images held out'),
+    ('eval', dict(noise_type=None, rate_asked=0.0), None),
+    ('eval', of('red', 0.4, holdout=0.1), 'held-out images with noisy labels')])
+def test_which_data_results_are_about(tmp_path, folder, data, words):
+  write_run(tmp_path / 'a', (0.1, 0.3, 0.2), of('red', 0.4, holdout=0.1),
+            held_out=(0.1, 0.9, 0.8))
+  (tmp_path / 'a' / folder / 'data.json').write_text(json.dumps(data))
+  if words:
+    with pytest.raises(UserError, match=words):
+      runs.read([str(tmp_path)])
+  else:
+    assert runs.read([str(tmp_path)])[0].picked == 30
