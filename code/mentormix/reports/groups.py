@@ -74,8 +74,8 @@ def group(runs):
     runs: a list of `runs.Run`s.
 
   Returns:
-    A list of `Group`s, sorted by data set, noise, student, steps, initialisation
-    and method.
+    A list of `Group`s, sorted by data set, noise, student, steps,
+    initialisation and method.
   """
   members = collections.defaultdict(list)
   for run in runs:
@@ -107,5 +107,5 @@ def _label(one, groups):
 def _order(one):
   dataset, noise, student, steps, start = one.task
   return (dataset, noise.kind or '', -1 if noise.level is None else noise.level,
-          noise.name, student, steps, start, config_lib.METHODS.index(one.method),
-          one.label)
+          noise.name, student, steps, start,
+          config_lib.METHODS.index(one.method), one.label)

@@ -68,7 +68,8 @@ def test_runs_in_csv(written):
 
 @pytest.mark.parametrize('name,cell', [
     ('report.md', '| **80\\*** | 1 \\| 2 |'),
-    ('report.html', '<td class="text best">80*</td>\n<td class="number">1 | 2')])
+    ('report.html',
+     '<td class="text best">80*</td>\n<td class="number">1 | 2')])
 def test_marked_cells(name, cell):
   block = blocks.Block(header=['a', 'b'], rows=[[blocks.Best('80*'), '1 | 2']])
   text = rendering.render(name, 'T', [blocks.Block(subheading='<S>'), block],

@@ -7,8 +7,8 @@
     RUN/scores/summary.json   how well the loss ranks the labels
 
 A --train_log_dir with another name than train is RUN itself; its results may
-also be in RUN-eval and RUN-holdout. What a run lacks is empty here. A damaged file is an error
-that names it.
+also be in RUN-eval and RUN-holdout. What a run lacks is empty here. A damaged
+file is an error that names it.
 """
 import collections
 import glob
@@ -219,9 +219,9 @@ def _read_results(path):
   for file in paths[:1]:
     if 'holdout' in (_data_of(file) or {}):
       raise UserError(
-          f'{file} is about held-out images with noisy labels, not about a test '
-          f'set; rename its directory to {_HOLDOUT}, and evaluate on the test '
-          'set')
+          f'{file} is about held-out images with noisy labels, not about a '
+          f'test set; rename its directory to {_HOLDOUT}, and evaluate on the '
+          'test set')
   return _rows(paths[:1])
 
 

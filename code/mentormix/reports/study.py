@@ -52,7 +52,8 @@ def section(groups, pictures):
       Block(text='Top-1 accuracy on the clean test set in percent. Final: the '
                  'last checkpoint. Drop: peak minus final. ± is the sample '
                  'standard deviation, over the runs with different seeds or '
-                 'over the noise levels. The best accuracy is bold.'),
+                 'over the noise levels. n: the runs behind a cell. The best '
+                 'accuracy is bold.'),
       Block(text=blocks.PEAK_NOTE), Block(text=blocks.PICKED_NOTE),
       Block(subheading='Does early stopping matter?'), _summary(frames)]
   draw = lambda *names: [Block(picture=name, caption=CAPTIONS[name])
@@ -124,16 +125,20 @@ def _levels(members):
                 for label in labels] for level in noises]
     if not any(itertools.chain.from_iterable(columns)):
       continue
-    columns.append([None if None in cells else groups_lib.Figure.of(
-        [figure.mean for figure in cells]) for cells in zip(*columns)])
+    if len(noises) > 1:
+      columns.append([None if None in cells else groups_lib.Figure.of(
+          [figure.mean for figure in cells]) for cells in zip(*columns)])
     rows += map(list, zip(itertools.repeat(title), labels,
                           *(mark(column, name != 'drop')
                             for column in columns)))
   counts = sorted({len(g.runs) for g in members})
   runs = '–'.join(map(str, dict.fromkeys((counts[0], counts[-1]))))
-  return Block(header=[f'{runs} runs each', 'Method'] + [
+  header = [f'n = {runs}', 'Method'] + [
       level.name if level.kind == noise.FILE else f'{100 * level.level:g}%'
-      for level in noises] + [f'Mean over {len(noises)} levels'], rows=rows)
+      for level in noises]
+  if len(noises) > 1:
+    header.append(f'Mean over {len(noises)} levels')
+  return Block(header=header, rows=rows)
 
 
 def _paired(members):

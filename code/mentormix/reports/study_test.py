@@ -71,7 +71,7 @@ def test_levels(two_levels):
   heading = 'cifar10, symmetric, resnet32, 100 steps'
   levels, paired = tables(two_levels)[heading]
   assert levels == [
-      ['2 runs each', 'Method', '20%', '80%', 'Mean over 2 levels'],
+      ['n = 2', 'Method', '20%', '80%', 'Mean over 2 levels'],
       # The sample deviation of a and b is |a - b| / sqrt(2).
       ['Final', 'cross_entropy', '62.00 ± 2.83', '30.00 ± 0.00',
        '46.00 ± 22.63'],
@@ -137,7 +137,8 @@ def test_kinds_side_by_side(tmp_path):
   for kind, level, realised, accuracies in (
       ('red', 0.4, 0.398, (0.1, 0.7, 0.6)), ('blue', 0.4, 0.241, (0.6, 0.3)),
       ('blue', 0.8, 0.5, (0.1, 0.2)), ('red', 0.0, 0.0, (0.1, 0.8))):
-    write_run(tmp_path / f'{kind}{level}', accuracies, of(kind, level, realised),
+    write_run(tmp_path / f'{kind}{level}', accuracies,
+              of(kind, level, realised),
               dataset_name=f'mini_imagenet_{kind}', method='mixup')
   table, = tables(tmp_path)['Kinds of noise']
   assert table == [
@@ -167,6 +168,9 @@ def test_human_labels_beside_synthetic_ones(tmp_path):
       [level, 'cross_entropy', '60.00', '40.00', '-20.00'],
       [level, 'mixup', '50.00', '70.00', '+20.00']]
   assert best(tmp_path, 'Kinds of noise') == [['60.00'], ['70.00']]
+  levels, _ = tables(tmp_path)['cifar10, file, resnet32, 100 steps']
+  assert levels[:2] == [['n = 1', 'Method', 'worse (40.2%)'],
+                        ['Final', 'cross_entropy', '60.00']]
 
 
 def test_from_scratch_against_fine_tuned(tmp_path):

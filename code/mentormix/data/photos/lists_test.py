@@ -89,7 +89,7 @@ def test_bad_input_is_one_line(folder, train, val, change, words):
 
 
 def test_held_out(folder):
-  """Four rows, of which two are held out; one of them may have a wrong label."""
+  """Two of four rows are held out; one of the four has a wrong label."""
   out = ok(prepare(folder, holdout=0.5, **OWN))
   assert 'held-out images with --data_dir=out/0_holdout' in out
   kept, held = (records(folder / 'out' / name) for name in ('0', '0_holdout'))
