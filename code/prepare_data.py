@@ -84,14 +84,6 @@ def define_flags():
       'seed', 0, 'Seed of the noise and of the order of the records.',
       lower_bound=0, upper_bound=noise.MAX_SEED)
   flags.DEFINE_integer(
-      'num_train', None, 'Number of training images to take, the first ones; '
-      'with --image_dir evenly over the classes. All by default.',
-      lower_bound=1)
-  flags.DEFINE_integer(
-      'skip_train', 0, 'Number of training images to leave out, the first ones '
-      'in the order of --num_train, for example those of another set.',
-      lower_bound=0)
-  flags.DEFINE_integer(
       'num_shards', None, 'Number of files per directory; by default '
       f'{preparation_settings.NUM_SHARDS}, or one for each image if there are '
       'fewer.', lower_bound=1, upper_bound=99999)
@@ -101,7 +93,25 @@ def define_flags():
       'written.', lower_bound=0)
   flags.DEFINE_boolean(
       'overwrite', False, 'Replace directories that an earlier run made.')
+  _define_part_flags()
   _define_photo_flags()
+
+
+def _define_part_flags():
+  """Defines the flags that say which images are in the training set."""
+  flags.DEFINE_integer(
+      'num_train', None, 'Number of training images to take, the first ones; '
+      'with --image_dir evenly over the classes. All by default.',
+      lower_bound=1)
+  flags.DEFINE_integer(
+      'skip_train', 0, 'Number of training images to leave out, the first ones '
+      'in the order of --num_train, for example those of another set.',
+      lower_bound=0)
+  flags.DEFINE_float(
+      'holdout', 0, 'Share of the training images, at random, that are taken '
+      'out of the training set and written, with their noisy labels, to '
+      '<labels>_holdout beside it: for early stopping without clean labels. '
+      'The labels are the same as without it.')
 
 
 def _define_photo_flags():

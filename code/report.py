@@ -5,7 +5,8 @@ r"""Puts training runs into tables and pictures.
 It reads every run in and below --runs and writes report.html (one page that
 includes the pictures), report.md, report.csv (a row for each group of runs that
 differ only in their seed), runs.csv (a row for each run) and the pictures
-(PNG). It replaces what an earlier call wrote and nothing else. Exit codes:
+(PNG). Runs at several noise levels, kinds or initialisations are compared as a
+study. It replaces what an earlier call wrote and nothing else. Exit codes:
 0 written, 1 failed, 2 bad input.
 """
 import os

@@ -1,8 +1,10 @@
 """Pictures of training runs: plain data in, a PNG file out.
 
-A method has the same colour and marker in every picture. The colours are Okabe
-and Ito's, which the colour blind can tell apart; markers also work in grey.
+A method has the same colour and marker in every picture. The first colours are
+Okabe and Ito's, which the colour blind can tell apart; markers also work in
+grey.
 """
+import math
 import textwrap
 import typing
 
@@ -12,14 +14,17 @@ from matplotlib import ft2font
 from matplotlib import ticker
 import numpy as np
 
+from mentormix import config
+
 SOLID, DASHED = '-', '--'
 VARIANTS = (SOLID, '-.', ':', (0, (6, 1, 1, 1, 1, 1)))  # Of one method.
 
-_LOOKS = {'cross_entropy': dict(color='#555555', marker='o'),
-          'mixup': dict(color='#E69F00', marker='^'),
-          'mentornet': dict(color='#009E73', marker='s'),
-          'mentormix': dict(color='#0072B2', marker='D')}
+_LOOKS = [dict(color=color, marker=marker) for color, marker in (
+    ('#555555', 'o'), ('#E69F00', '^'), ('#009E73', 's'), ('#0072B2', 'D'),
+    ('#D55E00', 'v'), ('#CC79A7', 'P'), ('#56B4E9', 'X'), ('#999933', '<'),
+    ('#882255', '>'), ('#8C510A', 'p'))]
 _COLUMNS = 2
+_WIDTH, _LETTERS = 3.6, 52  # Of a panel in inches; of a line of its title.
 
 # Frames of images: is the label wrong -> colour, meaning.
 _FRAMES = {
@@ -31,9 +36,15 @@ _FRAMES = {
 class Curve(typing.NamedTuple):
   """What is drawn in one colour."""
   label: str  # For the legend; one label looks the same in all panels.
-  method: str  # One of config.METHODS.
+  look: object  # One of config.METHODS, or a number.
   line: object  # SOLID, DASHED or one of VARIANTS.
   points: list  # As the function that draws it requires.
+
+
+def look(of):
+  """Colour and marker of a method, or those with a number."""
+  number = config.METHODS.index(of) if isinstance(of, str) else of
+  return _LOOKS[number % len(_LOOKS)]
 
 
 def smooth(steps, values, width):
@@ -68,12 +79,12 @@ def over_training(panels, ylabel, path, ylim=(None, None)):
   fig, axes = _panels(panels, sharey=ylim != (None, None))
   for ax, (_, curves) in zip(axes, panels):
     for curve in curves:
-      look = _LOOKS[curve.method]
+      style = look(curve.look)
       for steps, values in curve.points if len(curve.points) > 1 else ():
-        ax.plot(steps, values, linestyle=curve.line, color=look['color'],
+        ax.plot(steps, values, linestyle=curve.line, color=style['color'],
                 linewidth=0.6, alpha=0.5)
       ax.plot(*_mean(curve.points), linestyle=curve.line, linewidth=1.8,
-              markevery=0.2, markersize=4, label=curve.label, **look)
+              markevery=0.2, markersize=4, label=curve.label, **style)
     ax.set_ylim(*ylim)
     ax.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
     ax.xaxis.set_major_formatter(ticker.StrMethodFormatter('{x:,.0f}'))
@@ -90,16 +101,21 @@ def _mean(points):
       [np.interp(grid, steps, values) for steps, values in points], axis=0)
 
 
-def accuracy_vs_noise(panels, path):
-  """Draws accuracy over the noise level, with error bars.
+def over_levels(panels, path, ylabel='accuracy on the clean test set, %',
+                xlabel='noise level, % of the training labels', sharey=False,
+                columns=_COLUMNS):
+  """Draws accuracy, or a difference, over the noise level, with error bars.
 
   Args:
     panels: a list of (title, `Curve`s); `points` of a curve is a list of
       (level, mean, standard deviation or None), in shares and percent. Dashed
       curves are figures that others measured.
     path: of the PNG.
+    ylabel, xlabel: what is drawn, with its unit.
+    sharey: whether all panels have one scale.
+    columns: of panels; with more of them, panels are smaller.
   """
-  fig, axes = _panels(panels, sharey=False)
+  fig, axes = _panels(panels, sharey, columns)
   for ax, (_, curves) in zip(axes, panels):
     for curve in curves:
       levels, means, deviations = zip(*sorted(
@@ -110,23 +126,25 @@ def accuracy_vs_noise(panels, path):
           levels, means, deviations, linestyle=curve.line, capsize=3,
           markersize=5, markerfacecolor=None if measured else 'white',
           linewidth=1.8 if measured else 1.0, label=curve.label,
-          **_LOOKS[curve.method])
+          **look(curve.look))
     ax.set_xlim(0, 100)
-  _save(fig, axes, 'noise level, % of the training labels',
-        'accuracy on the clean test set, %', path)
+  _save(fig, axes, xlabel, ylabel, path, columns)
 
 
-def _panels(panels, sharey):
+def _panels(panels, sharey, most_columns=_COLUMNS):
   """A figure with an `Axes` for each (title, curves): (figure, axes)."""
-  columns = min(len(panels), _COLUMNS)
+  columns = min(len(panels), most_columns)
   rows = -(-len(panels) // columns)
-  fig = figure.Figure(figsize=(0.4 + 3.6 * columns, 2.9 * rows),
-                      constrained_layout=True)
+  scale = math.sqrt(_COLUMNS / most_columns)
+  fig = figure.Figure(constrained_layout=True, figsize=(
+      0.4 + scale * _WIDTH * columns, scale * 2.9 * rows))
   axes = fig.subplots(rows, columns, squeeze=False, sharey=sharey).ravel()
   for ax in axes[len(panels):]:
     ax.set_visible(False)
   for ax, (title, _) in zip(axes, panels):
-    ax.set_title(literal(title), fontsize=9)
+    lines = [textwrap.fill(line, int(scale * _LETTERS))
+             for line in title.split('\n')]
+    ax.set_title(literal('\n'.join(lines)), fontsize=9)
     ax.tick_params(labelsize=8)
     ax.grid(color='0.9', linewidth=0.6)
     ax.set_axisbelow(True)
@@ -158,12 +176,12 @@ def find_font(texts):
   return None
 
 
-def _save(fig, axes, xlabel, ylabel, path):
+def _save(fig, axes, xlabel, ylabel, path, columns=_COLUMNS):
   """Adds labels and one legend below, and writes the file."""
   handles = {}
   for number, ax in enumerate(axes):
     ax.set_xlabel(xlabel, fontsize=8)
-    if number % _COLUMNS == 0:
+    if number % columns == 0:
       ax.set_ylabel(ylabel, fontsize=8)
     for handle, label in zip(*ax.get_legend_handles_labels()):
       handles.setdefault(label, handle)

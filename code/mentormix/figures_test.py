@@ -1,4 +1,7 @@
 """Running means, means of seeds, and the files that are drawn."""
+import itertools
+
+from matplotlib import colors
 import numpy as np
 import pytest
 
@@ -25,9 +28,14 @@ def test_mean_of_seeds_with_different_steps():
 
 
 def test_every_method_has_a_different_look():
-  assert sorted(figures._LOOKS) == sorted(config_lib.METHODS)
-  for name in ('color', 'marker'):
-    assert len({look[name] for look in figures._LOOKS.values()}) == 4
+  """Of ten: no two colours, nor their greys with one marker, are alike."""
+  methods = [figures.look(name) for name in config_lib.METHODS]
+  assert methods == [figures.look(k) for k in range(len(methods))]
+  looks = [figures.look(k) for k in range(10)]
+  assert len({look['marker'] for look in looks}) == 10
+  for one, other in itertools.combinations(looks, 2):
+    apart = np.subtract(*(colors.to_rgb(x['color']) for x in (one, other)))
+    assert np.linalg.norm(apart) > 0.2, (one, other)
 
 
 @pytest.mark.parametrize('count', [1, 2, 3])
@@ -39,7 +47,7 @@ def test_pictures_are_written_and_the_same_each_time(tmp_path, count):
            for k in range(count)]
   for name in ('a.png', 'b.png'):
     figures.over_training(panels, 'accuracy, %', str(tmp_path / name))
-    figures.accuracy_vs_noise(noisy, str(tmp_path / ('noise_' + name)))
+    figures.over_levels(noisy, str(tmp_path / ('noise_' + name)))
   for prefix in ('', 'noise_'):
     data = (tmp_path / (prefix + 'a.png')).read_bytes()
     assert data.startswith(b'\x89PNG')

@@ -108,6 +108,11 @@ TRAIN_SETTINGS = (
             may_change=True),
     Setting('save_interval_secs', 1200, 'Seconds between checkpoints.',
             at_least=1, may_change=True),
+    Setting('save_interval_steps', 0,
+            'Steps between checkpoints, in place of --save_interval_secs, so '
+            'that runs can be compared at the same steps. All checkpoints are '
+            'then kept. 0 saves by time and keeps the newest 5.', at_least=0,
+            may_change=True),
     # The epoch percentage depends on it, but a longer run is still this run.
     Setting('max_number_of_steps', 100000, 'Number of training steps.',
             at_least=1, may_change=True),

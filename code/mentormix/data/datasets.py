@@ -1,7 +1,8 @@
 """The data sets: their names, their files on disk and what a record holds.
 
     <data_dir>/<name>_train-*     the noisy training set
-    <data_dir>/<name>_test-*      the clean test set
+    <data_dir>/<name>_test-*      the clean test set, or held-out training
+                                  images with noisy labels
 
 Every file is a TFRecord of tf.Example (the published schema):
 
@@ -9,7 +10,9 @@ Every file is a TFRecord of tf.Example (the published schema):
                              of any size, RGB or grey
     image/format             b'png' or b'jpeg'
     image/class/label        [1] int64, the label given: noisy in a training set
-    image/class/fine_label   [1] int64, cifar100 only: the clean fine label
+    image/class/fine_label   [1] int64, cifar100 only: the clean fine label, on
+                             which test sets are scored; of held-out training
+                             images the label given
     image/class/clean_label  [1] int64, added here: the clean label; absent
                              where it is not known, as in sets prepared
                              elsewhere; -2 if the label is wrong, and what is
@@ -166,7 +169,7 @@ def encode_example(encoded, label, clean_label=None, fine_label=None,
 
 
 def write_files(prefix, num_files, order, images, labels, clean_labels, ids,
-                fine=False):
+                fine_labels=None):
   """Writes the TFRecords of one split.
 
   Args:
@@ -177,7 +180,7 @@ def write_files(prefix, num_files, order, images, labels, clean_labels, ids,
     labels: ints [N], the labels given.
     clean_labels: ints [N], the true labels; None where they are not known.
     ids: N strings, which image each is.
-    fine: whether the clean labels are also fine labels, as in cifar100.
+    fine_labels: of cifar100, ints [N]; None for others.
 
   Raises:
     OSError: a file cannot be written.
@@ -190,7 +193,8 @@ def write_files(prefix, num_files, order, images, labels, clean_labels, ids,
           clean = None if clean_labels is None else clean_labels[index]
           writer.write(encode_example(
               png.encode_png(images[index]), labels[index], clean,
-              clean if fine else None, ids[index]))
+              None if fine_labels is None else fine_labels[index],
+              ids[index]))
   except tf.errors.OpError as error:
     raise OSError(runtime.reason(error))
 

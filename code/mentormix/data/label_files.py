@@ -3,14 +3,15 @@
 Written beside every training set, in the order of its source, which is not that
 of the records:
 
-    labels.json   [6, 9, 9, 4, ...]: the noisy labels, as DivideMix writes them
-    labels.csv    index,label,clean_label,source_id: one line for each image
+    labels.json   [6, 9, 9, 4, ...]: the noisy labels, as DivideMix writes them,
+                  those of held-out images too: the position says which image
+    labels.csv    index,label,clean_label,source_id: one line for each record;
+                  the index is the position in labels.json
 
 `label_formats` says in which forms a file is read; `label_checks`, whether its
 labels fit the images.
 """
 import csv
-import itertools
 import json
 import os
 import typing
@@ -45,24 +46,29 @@ class LabelFile(typing.NamedTuple):
   tfds_index: typing.Optional[np.ndarray]
 
 
-def write(directory, given, clean, ids):
-  """Writes labels.json and labels.csv.
-
-  Args:
-    directory: where they go.
-    given: the noisy labels, int64 [N].
-    clean: the true labels, int64 [N]; None where they are not known.
-    ids: N strings, which image each is.
-  """
+def write_json(directory, given):
+  """Writes labels.json with the noisy labels, int64 [N]."""
   with open(os.path.join(directory, JSON_FILE), 'w') as stream:
     json.dump(given.tolist(), stream)
     stream.write('\n')
+
+
+def write_csv(directory, given, clean, ids, rows):
+  """Writes labels.csv.
+
+  Args:
+    directory: where it goes.
+    given: the noisy labels, int64 [N].
+    clean: the true labels, int64 [N]; None where they are not known.
+    ids: N strings, which image each is.
+    rows: which of the N it has, ints.
+  """
   with open(os.path.join(directory, CSV_FILE), 'w', encoding='utf-8',
             newline='') as stream:
-    rows = csv.writer(stream, lineterminator='\n')
-    rows.writerow(['index', 'label', 'clean_label', 'source_id'])
-    rows.writerows(zip(itertools.count(), given,
-                       itertools.repeat('') if clean is None else clean, ids))
+    table = csv.writer(stream, lineterminator='\n')
+    table.writerow(['index', 'label', 'clean_label', 'source_id'])
+    table.writerows((k, given[k], '' if clean is None else clean[k], ids[k])
+                    for k in rows)
 
 
 def read(path, key=None, index_path=None, flag='noise_file'):

@@ -67,7 +67,9 @@ def torch_legacy(value):
 @pytest.mark.parametrize('known', [True, False])
 def test_written_files_read_back(tmp_path, known):
   ids = [f'train/a,b/{i}.png' for i in range(N)]
-  label_files.write(str(tmp_path), WORSE, CLEAN if known else None, ids)
+  label_files.write_json(str(tmp_path), WORSE)
+  label_files.write_csv(str(tmp_path), WORSE, CLEAN if known else None, ids,
+                        range(N))
   assert json.loads((tmp_path / 'labels.json').read_text()) == WORSE.tolist()
   lines = (tmp_path / 'labels.csv').read_bytes().decode('ascii').split('\n')
   assert lines[0] == 'index,label,clean_label,source_id'

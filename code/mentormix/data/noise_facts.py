@@ -9,10 +9,17 @@ from mentormix.data import noise
 from mentormix.messages import UserError
 
 FACTS_FILE = 'noise.json'  # In every data set: how it was made.
+_LABELS = ('dataset_name', 'noise_type', 'rate_asked', 'noise_key', 'seed',
+           'holdout', 'num_held_out')
+_IF_GIVEN = ('skip_train', 'holdout')  # Absent where nothing was asked.
 
 
-def read_facts(directory):
+def read_facts(directory, name=FACTS_FILE):
   """Reads the noise.json of a data set.
+
+  Args:
+    directory: where it is.
+    name: of the file, if it is a copy.
 
   Returns:
     A dict; None if there is no such file.
@@ -20,8 +27,13 @@ def read_facts(directory):
   Raises:
     UserError: the file is damaged.
   """
-  return files.read_object(os.path.join(directory, FACTS_FILE),
+  return files.read_object(os.path.join(directory, name),
                            'the facts of a data set')
+
+
+def differing(one, other):
+  """What two noise.json say of labels and hold-out in which they differ."""
+  return [key for key in _LABELS if one.get(key) != other.get(key)]
 
 
 def check_same(data_dir, directory, begun_with):
@@ -107,9 +119,9 @@ def _difference(path, names, asked):
     found = read_facts(path) or {}
   except UserError:
     found = {}
-  for key in sorted(asked):
-    if found.get(key) != asked[key]:
-      return f'was made with {key} {found.get(key)}, not {asked[key]}'
+  for key in sorted({*asked, *_IF_GIVEN}):
+    if found.get(key) != asked.get(key):
+      return f'was made with {key} {found.get(key)}, not {asked.get(key)}'
   if found.get('sha256') != {name: files.sha256_of(os.path.join(path, name))
                              for name in names if name != FACTS_FILE}:
     return 'has files that were changed, added or removed'

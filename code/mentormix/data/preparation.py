@@ -10,6 +10,7 @@ from mentormix import files
 from mentormix.data import cifar_archive
 from mentormix.data import digits
 from mentormix.data import download
+from mentormix.data import holdout
 from mentormix.data import image_folders
 from mentormix.data import image_set
 from mentormix.data import label_checks
@@ -22,20 +23,21 @@ from mentormix.data.photos import settings as photos_settings
 from mentormix.messages import RunError, UserError
 
 FORMAT_VERSION = 2  # Of the directories written.
+_TRAIN, _HELD_OUT, _TEST = 'train', 'held out', 'test'
 _MOST_CLASSES = 20  # That are printed.
 
 
 class _Target(typing.NamedTuple):
   """A directory to write."""
   path: str
-  split: str  # train or test.
+  part: str  # _TRAIN, _HELD_OUT or _TEST: which images.
   rate: typing.Optional[float]  # Of the noise; None where none is asked.
   asked: dict  # The part of noise.json that the settings determine.
   keep: bool  # It is finished and was made with these settings.
 
 
 class _Split(typing.NamedTuple):
-  """What goes into a directory, in the order of the source."""
+  """Images and labels in the order of the source, for a directory."""
   images: np.ndarray  # uint8 [N, H, W, 3].
   ids: list  # N strings.
   clean: typing.Optional[np.ndarray]  # int64 [N]; None if not known.
@@ -55,6 +57,7 @@ def prepare(settings):
     UserError: an input is bad, or a directory is in the way.
     RunError: writing failed.
   """
+  holdout.check(settings.holdout)
   if photos_settings.is_asked(settings):
     photos.prepare(settings)
     return
@@ -66,9 +69,10 @@ def prepare(settings):
                              settings.md5, image_set.DIRECTORY)
   label_file = settings.noise_file and label_files.read(
       settings.noise_file, settings.noise_key, settings.noise_index)
-  targets = [_target(settings, source, label_file, 'test')] + [
-      _target(settings, source, label_file, 'train', rate)
-      for rate in settings.noise_levels]
+  parts = (_TRAIN, _HELD_OUT) if settings.holdout else (_TRAIN,)
+  targets = [_target(settings, source, label_file, _TEST)] + [
+      _target(settings, source, label_file, part, rate)
+      for rate in settings.noise_levels for part in parts]
   if not all(target.keep for target in targets):
     images, file_labels = _read(settings, source, label_file)
     splits = [_split(settings, target, images, file_labels)
@@ -81,24 +85,28 @@ def prepare(settings):
       _write(settings, target, source, images.class_names, splits[index])
   print(f'Now train with --dataset_name={settings.dataset_name} '
         f'--data_dir={shlex.quote(targets[1].path)} and evaluate with '
-        f'--data_dir={shlex.quote(targets[0].path)}')
+        f'--data_dir={shlex.quote(targets[0].path)}'
+        + holdout.hint(targets[1].path, settings.holdout))
 
 
-def _target(settings, source, label_file, split, rate=None):
-  """The `_Target` of a split; UserError if its directory cannot be written."""
+def _target(settings, source, label_file, part, rate=None):
+  """The `_Target` of a part; UserError if its directory cannot be written."""
   asked = {
       'format_version': FORMAT_VERSION, 'dataset_name': settings.dataset_name,
-      'image_size': settings.image_size, 'split': split, 'noise_type': None,
+      'image_size': settings.image_size,
+      'split': 'train' if part == _TRAIN else 'test', 'noise_type': None,
       'rate_asked': 0.0, 'seed': None, 'num_train': None,
       'archive_md5': source.md5}
   if settings.num_shards:
     asked['num_shards'] = settings.num_shards
   name = 'val'
-  if split == 'train':
+  if part != _TEST:
     asked.update(noise_type=settings.noise_type, rate_asked=rate,
                  seed=settings.seed, num_train=settings.num_train)
     if settings.skip_train:
       asked['skip_train'] = settings.skip_train
+    if settings.holdout:
+      asked['holdout'] = settings.holdout
     if settings.noise_type == noise.FOLDERS:
       asked['rate_asked'] = None
     if settings.noise_type == noise.FILE:
@@ -108,7 +116,11 @@ def _target(settings, source, label_file, split, rate=None):
     else:
       name = noise.level_name(rate)
   path = os.path.join(settings.output_dir, name)
-  return _Target(path, split, rate, asked,
+  if part == _HELD_OUT:
+    path = holdout.directory_of(path)
+  elif part == _TRAIN and not settings.holdout:
+    holdout.refuse_old(path)
+  return _Target(path, part, rate, asked,
                  noise_facts.keep(path, asked, settings.overwrite))
 
 
@@ -153,9 +165,13 @@ def _read(settings, source, label_file):
         f'the {len(usable)} training images {left} are left')
   if not num_test:
     raise UserError(f'--image_dir={settings.image_dir} has no test images')
-  if (settings.num_shards or 1) > min(num_train, num_test):
+  fewest = min(num_train, num_test)
+  if settings.holdout:
+    held = holdout.held_out(num_train, settings.holdout, settings.seed)
+    fewest = min(fewest, held.sum(), (~held).sum())
+  if (settings.num_shards or 1) > fewest:
     raise UserError(f'--num_shards={settings.num_shards} leaves files empty: a '
-                    f'split has {min(num_train, num_test)} images')
+                    f'split has {fewest} images')
   rows = usable[_part(labels[usable], settings.skip_train, num_train,
                       evenly=bool(settings.image_dir))]
   return images._replace(
@@ -191,7 +207,7 @@ def _part(labels, skipped, count, evenly):
 
 def _split(settings, target, images, file_labels):
   """What goes into the directory `target`, a `_Split`."""
-  if target.split == 'test':
+  if target.part == _TEST:
     return _Split(images.test_images, images.test_ids, images.test_labels,
                   images.test_labels)
   split = _Split(images.train_images, images.train_ids, images.train_labels,
@@ -225,31 +241,50 @@ def _write(settings, target, source, class_names, split):
   """Writes one directory atomically."""
   # TensorFlow takes seconds to load; bad input is reported before that.
   from mentormix.data import datasets
-  count, train = len(split.given), target.split == 'train'
-  order = record_order(count, settings.seed) if train else np.arange(count)
-  num_shards = settings.num_shards or min(preparation_settings.NUM_SHARDS,
-                                          count)
-  facts = noise_facts.facts(dict(target.asked, num_shards=num_shards),
-                            source.path, class_names, split)
+  rows, asked = np.arange(len(split.given)), dict(target.asked)
+  if settings.holdout and target.part != _TEST:
+    held = holdout.held_out(len(rows), settings.holdout, settings.seed)
+    rows = np.flatnonzero(held == (target.part == _HELD_OUT))
+    asked.update(holdout.facts(settings.holdout, held))
+  count, train = len(rows), target.part == _TRAIN
+  order = rows[record_order(count, settings.seed)] if train else rows
+  asked['num_shards'] = settings.num_shards or min(
+      preparation_settings.NUM_SHARDS, count)
+  facts = noise_facts.facts(asked, source.path, class_names, split._replace(
+      given=split.given[rows],
+      clean=None if split.clean is None else split.clean[rows]))
+  fine_labels = None
+  if settings.dataset_name == 'cifar100':
+    fine_labels = split.clean if train else split.given
   try:
     with files.new_directory(target.path) as directory:
       datasets.write_files(
-          os.path.join(directory, f'{settings.dataset_name}_{target.split}-'),
-          num_shards, order, split.images, split.given, split.clean,
-          split.ids, fine=settings.dataset_name == 'cifar100')
+          os.path.join(directory,
+                       f'{settings.dataset_name}_{asked["split"]}-'),
+          asked['num_shards'], order, split.images, split.given, split.clean,
+          split.ids, fine_labels)
       if train:
-        label_files.write(directory, split.given, split.clean, split.ids)
+        label_files.write_json(directory, split.given)
+      if target.part != _TEST:
+        label_files.write_csv(directory, split.given, split.clean, split.ids,
+                              rows)
       facts['sha256'] = {name: files.sha256_of(os.path.join(directory, name))
                          for name in os.listdir(directory)}
       noise_facts.write_facts(directory, facts)
   except OSError as error:
     raise RunError(f'cannot write {target.path} ({error})')
-  how = 'clean'
-  if train:
-    how = {noise.FOLDERS: 'labels as in the folders',
-           noise.FILE: f'labels of {facts.get("noise_file")}'}.get(
-               settings.noise_type,
-               f'{settings.noise_type} noise, {target.rate or 0:g} asked')
-  if train and facts['rate_realised'] is not None:
+  print(f'{target.path}: {count} examples, '
+        + _how(settings, target, facts))
+
+
+def _how(settings, target, facts):
+  """What the screen says of the labels."""
+  if target.part == _TEST:
+    return 'clean'
+  how = {noise.FOLDERS: 'labels as in the folders',
+         noise.FILE: f'labels of {facts.get("noise_file")}'}.get(
+             settings.noise_type,
+             f'{settings.noise_type} noise, {target.rate or 0:g} asked')
+  if facts['rate_realised'] is not None:
     how += f', {facts["rate_realised"]:.4f} realised'
-  print(f'{target.path}: {count} examples, {how}')
+  return how

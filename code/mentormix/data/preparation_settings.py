@@ -39,6 +39,7 @@ class Settings(typing.NamedTuple):
   seed: int = 0
   num_train: typing.Optional[int] = None
   skip_train: int = 0
+  holdout: float = 0.0  # Share of the training images.
   num_shards: typing.Optional[int] = None  # None: as many as NUM_SHARDS.
   max_bad_records: int = 0
   force_labels: bool = False

@@ -15,6 +15,7 @@ from mentormix import files as files_lib
 from mentormix import runtime
 from mentormix import students
 from mentormix import summaries
+from mentormix.data import noise_facts
 from mentormix.data import splits
 from mentormix.evaluation import averaged_student
 from mentormix.evaluation import results as eval_results
@@ -55,6 +56,7 @@ def evaluate(config):
                                                 eval_results.FILE)
   with tf.Graph().as_default(), _disk_errors_explained(path):
     evaluator = _Evaluator(filled)
+    _note_data(config)
     writer = summaries.Writer(config.eval_dir)
     while True:
       # Of the run that is in the directory now.
@@ -79,6 +81,21 @@ def evaluate(config):
   log(f'last {100 * results[last].top1:.2f}% at step {last}, '
       f'{_peak(results)}, {len(results)} checkpoints: {path}')
   return [results[step] for step in sorted(results)]
+
+
+def _note_data(config):
+  """Writes which data the results are about; UserError if they are others."""
+  facts = noise_facts.read_facts(config.data_dir) or {}
+  there = noise_facts.read_facts(config.eval_dir, eval_results.FACTS_FILE)
+  differing = noise_facts.differing(facts, there or facts)
+  if differing:
+    raise UserError(
+        f'--eval_dir={config.eval_dir} has results on other data than '
+        f'--data_dir={config.data_dir}: {eval_results.FACTS_FILE} differs in '
+        f'{", ".join(differing)}; name another --eval_dir')
+  if facts:
+    files_lib.write_json(
+        os.path.join(config.eval_dir, eval_results.FACTS_FILE), facts, indent=1)
 
 
 def _evaluate_new(config, run, evaluator, path, writer):

@@ -14,6 +14,7 @@ from mentormix import files
 from mentormix.messages import UserError
 
 FILE = 'results.csv'
+FACTS_FILE = 'data.json'  # Beside it: the noise.json of the data it is about.
 _FORMATS = {'wall_time': '.1f'}
 
 

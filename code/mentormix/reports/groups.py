@@ -1,5 +1,6 @@
 """Groups of runs that differ only in their seed, with means over them."""
 import collections
+import math
 import statistics
 import typing
 
@@ -24,6 +25,11 @@ class Figure(typing.NamedTuple):
     deviation = statistics.stdev(values) if len(values) > 1 else None
     return cls(statistics.mean(values), deviation, len(values))
 
+  @property
+  def error(self):
+    """Standard error of the mean; None for a single run."""
+    return self.deviation and self.deviation / math.sqrt(self.n)
+
   def __str__(self):
     if self.deviation is None:
       return f'{self.mean:.2f}'
@@ -47,6 +53,16 @@ class Group(typing.NamedTuple):
   def peak(self):
     return Figure.of([run.peak for run in self.runs])
 
+  @property
+  def drop(self):
+    return Figure.of([run.drop for run in self.runs])
+
+  @property
+  def picked(self):
+    """Of `Run.picked`; None if a run has none."""
+    picked = [run.picked for run in self.runs]
+    return None if None in picked else Figure.of(picked)
+
   def median(self, k):
     return Figure.of([run.median(k) for run in self.runs])
 
@@ -58,7 +74,8 @@ def group(runs):
     runs: a list of `runs.Run`s.
 
   Returns:
-    A list of `Group`s, sorted by data set, noise, student, steps and method.
+    A list of `Group`s, sorted by data set, noise, student, steps,
+    initialisation and method.
   """
   members = collections.defaultdict(list)
   for run in runs:
@@ -88,7 +105,7 @@ def _label(one, groups):
 
 
 def _order(one):
-  dataset, noise, student, steps = one.task
+  dataset, noise, student, steps, start = one.task
   return (dataset, noise.kind or '', -1 if noise.level is None else noise.level,
-          noise.name, student, steps, config_lib.METHODS.index(one.method),
-          one.label)
+          noise.name, student, steps, start,
+          config_lib.METHODS.index(one.method), one.label)

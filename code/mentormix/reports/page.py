@@ -1,17 +1,17 @@
-"""The parts of a report's page: headings, texts, tables, pictures."""
+"""The page of a report: which parts it has."""
 import collections
 import itertools
-import typing
 
 from mentormix.data import noise
+from mentormix.reports import blocks as blocks_lib
 from mentormix.reports import runs as runs_lib
+from mentormix.reports import study
+from mentormix.reports.blocks import Block, number
 
 _CAPTIONS = {
+    **study.CAPTIONS,
     'accuracy_vs_step.png':
         'Accuracy over training. Thin: single seeds; thick: their mean.',
-    'accuracy_vs_noise.png':
-        'Accuracy of the last checkpoint by noise level. Bars: standard '
-        'deviation over the seeds. Dashed, hollow: the paper, at full size.',
     'weights.png':
         'Mean weight v of the examples of a batch with a right and with a '
         'wrong label. Running mean over 5% of the training.',
@@ -20,21 +20,6 @@ _CAPTIONS = {
         'labels. Running mean over 5% of the training.',
 }
 _TASK = ['Data', 'Noise', 'Student, steps']  # Header of `runs.Task.cells`.
-
-
-class Block(typing.NamedTuple):
-  """A part of the page: a heading, a text, a table or a picture."""
-  heading: str = ''
-  text: str = ''
-  header: list = ()  # Of a table.
-  rows: list = ()  # Lists of cells; str() gives their text.
-  picture: str = ''  # Name of the file.
-  caption: str = ''
-
-
-def number(value, form, missing='–'):
-  """A number in a format; `missing` stands for None."""
-  return missing if value is None else format(value, form)
 
 
 def page(runs, groups, pictures, last_k):
@@ -49,17 +34,22 @@ def page(runs, groups, pictures, last_k):
   Returns:
     A list of `Block`s.
   """
-  blocks = [Block(text=_count(runs)), Block(heading='Accuracy')]
-  blocks += _accuracy(groups, last_k)
+  blocks = [Block(text=_count(runs))]
+  if study.is_one(groups):
+    blocks += study.section(groups, pictures)
+  blocks += [Block(heading='Accuracy')] + _accuracy(groups, last_k)
   blocks += [Block(heading='Comparison')] + _comparison(groups)
-  if pictures:
+  shown = {block.picture for block in blocks}
+  others = [name for name in pictures if name not in shown]
+  if others:
     blocks.append(Block(heading='Pictures'))
     blocks += [Block(picture=name, caption=_CAPTIONS[name])
-               for name in pictures]
+               for name in others]
   ranked = [run for run in runs if run.scores]
   if ranked:
     blocks += [Block(heading='Label ranking')] + _ranking(ranked)
-  return blocks + [Block(heading='Runs'), _runs(runs)]
+  return blocks + [Block(heading='Runs'), _runs(runs),
+                   Block(text=blocks_lib.PEAK_NOTE)]
 
 
 def _count(runs):
@@ -77,23 +67,27 @@ def _accuracy(groups, last_k):
   """The table of all groups, and what its columns mean."""
   if not groups:
     return [Block(text='No run has finished yet.')]
-  rows = []
+  rows, has_picked = [], any(g.picked for g in groups)
   for g in groups:
     published = g.task.published(g.task.noise.level, g.method)
     rows.append(g.task.cells + [
-        g.label, len(g.runs), g.left_out, g.last, g.peak, g.median(last_k)
-    ] + [number(figure, '.1f') for figure in published])
+        g.label, len(g.runs), g.left_out, g.last, g.peak,
+        *([g.picked or '–'] if has_picked else ()), g.median(last_k),
+        *(number(figure, '.1f') for figure in published)])
   kinds = {g.task.noise.kind for g in groups}
   return [
-      Block(header=_TASK + ['Method', 'Runs', 'Left out', 'Last', 'Peak',
+      Block(header=_TASK + ['Method', 'Runs', 'Left out', 'Last',
+                            blocks_lib.PEAK,
+                            *([blocks_lib.PICKED] if has_picked else ()),
                             f'Median of {last_k}', 'Paper', 'Published code'],
             rows=rows),
+      Block(text=blocks_lib.PEAK_NOTE)
+  ] + ([Block(text=blocks_lib.PICKED_NOTE)] if has_picked else []) + [
       Block(text=(
           'Top-1 accuracy on the test set in percent: mean ± sample standard '
           'deviation over runs that differ in their seed only. Left out: runs '
           'that are not finished. Last: the checkpoint of the last step; this '
-          'is the figure to compare. Peak: the best of all checkpoints on the '
-          'test set, which nobody could have picked without it. Median: of '
+          'is the figure to compare. Median: of '
           f'the last {last_k} checkpoints, or of all if there are fewer.')),
       Block(text=(
           'Paper and published code: ResNet-32 with 29.4 M parameters, '
@@ -155,4 +149,4 @@ def _runs(runs):
       f'{run.step:,} of {run.task.steps:,}', number(run.last, '.2f'),
       number(run.peak, '.2f')] for run in runs]
   return Block(header=['Run'] + _TASK + [
-      'Method', 'Seed', 'State', 'Step', 'Last', 'Peak'], rows=rows)
+      'Method', 'Seed', 'State', 'Step', 'Last', blocks_lib.PEAK], rows=rows)

@@ -1,11 +1,15 @@
 """The pictures of a report: what `figures` draws of the runs."""
+import itertools
 import os
 
 from mentormix import config
 from mentormix import figures
 from mentormix import presets
-from mentormix.reports import runs
+from mentormix.data import noise
+from mentormix.reports import groups as groups_lib
+from mentormix.reports import study
 
+_LOOKS_OF_NOISE = {noise.BLUE: 3, noise.RED: 4}  # In their colours.
 _SMOOTHED = 0.05  # Share of the training that a running mean covers.
 
 
@@ -20,12 +24,21 @@ def draw(groups, directory):
   Returns:
     The names of the files, a list.
   """
-  drawn = []
+  drawn, is_study = [], study.is_one(groups)
   for name, function, panels, options in (
+      ('drop_vs_noise.png', figures.over_levels,
+       is_study and _noise_panels(groups, 'drop'),
+       dict(ylabel='peak minus final accuracy, points', sharey=True)),
+      ('kinds_vs_noise.png', figures.over_levels,
+       _contrast_panels(study.kinds(groups), study.realised),
+       dict(xlabel='wrong labels, % of all', sharey=True, columns=3)),
+      ('initialisation_vs_noise.png', figures.over_levels,
+       _contrast_panels(study.starts(groups), lambda _: None),
+       dict(xlabel='noise level, %', sharey=True, columns=3)),
       ('accuracy_vs_step.png', figures.over_training, _step_panels(groups),
        dict(ylabel='accuracy on the test set, %')),
-      ('accuracy_vs_noise.png', figures.accuracy_vs_noise,
-       _noise_panels(groups), {}),
+      ('accuracy_vs_noise.png', figures.over_levels,
+       _noise_panels(groups, 'last'), dict(sharey=True)),
       ('weights.png', figures.over_training, _summary_panels(
           groups, {'v/clean': 'right labels', 'v/noisy': 'wrong labels'}),
        dict(ylabel='mean weight v', ylim=(0, 1.03))),
@@ -52,26 +65,47 @@ def _step_panels(groups):
   return list(panels.items())
 
 
-def _noise_panels(groups):
-  """A panel per data set, definition of noise, student and number of steps."""
+def _noise_panels(groups, measure):
+  """A panel per task but for the level; `measure` is a property of a group."""
   panels = {}
   for group in groups:
-    kind, level, _ = group.task.noise
+    level, task = group.task.noise.level, group.task.over_levels
     if level is None:
       continue
-    task = group.task._replace(noise=runs.Noise(
-        kind, None, kind or 'definition not recorded'))
     curves = panels.setdefault(task, {})
     curves.setdefault(
         (group.label, group.method, _line(group, groups)), []).append(
-            (level, group.last.mean, group.last.deviation))
+            (level, *getattr(group, measure)[:2]))
     paper = [(level, task.published(level, group.method)[0], None)
              for level in presets.LEVELS]
-    if paper[0][1] is not None:
+    if measure == 'last' and paper[0][1] is not None:
       curves[f'{group.method}, paper', group.method, figures.DASHED] = paper
   return [(_title(task, groups), [figures.Curve(*look, points)
                                   for look, points in curves.items()])
           for task, curves in panels.items()]
+
+
+def _contrast_panels(contrast, place):
+  """A panel per data set, student and method; a curve for each value.
+
+  `place` is a function of runs: where a point lies, if not at its level.
+  """
+  values = study.values_of(contrast)
+  free = (k for k in itertools.count() if k not in _LOOKS_OF_NOISE.values())
+  looks = {value: _LOOKS_OF_NOISE.get(value, next(free)) for value in values}
+  panels = {}
+  for (*where, level), by_value in contrast.items():
+    curves = panels.setdefault(tuple(where), {})
+    for value, runs in by_value.items():
+      figure = groups_lib.Figure.of([run.last for run in runs])
+      x = place(runs)
+      curves.setdefault(value, []).append(
+          (level if x is None else x, figure.mean, figure.deviation))
+  differ = len({where[:2] for where in panels}) > 1
+  return [('\n'.join(where if differ else where[2:]),
+           [figures.Curve(value, looks[value], figures.SOLID, curves[value])
+            for value in values if value in curves])
+          for where, curves in panels.items()]
 
 
 def _summary_panels(groups, about):

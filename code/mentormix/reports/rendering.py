@@ -7,6 +7,7 @@ import re
 import jinja2
 
 from mentormix import files
+from mentormix.reports import blocks as blocks_lib
 from mentormix.reports import groups as groups_lib
 from mentormix.reports import page
 from mentormix.reports import panels
@@ -60,6 +61,7 @@ def _group_rows(groups, last_k):
                          (f'median_of_{last_k}', group.median(last_k))):
       row[f'{name}_mean'] = _number(figure.mean)
       row[f'{name}_deviation'] = _number(figure.deviation)
+    row['stopped_early_mean'] = _number(group.picked and group.picked.mean)
     row['paper'], row['published_code'] = map(
         _number, group.task.published(group.task.noise.level, group.method))
     rows.append(row)
@@ -74,7 +76,7 @@ def _run_rows(runs, last_k):
            'method': run.config.method, 'seed': run.config.seed,
            'state': run.state, 'step': run.step,
            'checkpoints': len(run.eval_results), 'last': _number(run.last),
-           'peak': _number(run.peak),
+           'peak': _number(run.peak), 'stopped_early': _number(run.picked),
            f'median_of_{last_k}': _number(run.median(last_k)),
            'message': run.message}
     rows.append({**row, **run.config._asdict(), **row})
@@ -88,7 +90,7 @@ def _task_columns(task):
 
 
 def _number(value):
-  return page.number(value, '.4f', missing='')
+  return blocks_lib.number(value, '.4f', missing='')
 
 
 def render(name, title, blocks, directory):
@@ -114,6 +116,7 @@ def render(name, title, blocks, directory):
 
 
 def _plain(value):
-  """Text on one line in which Markdown sees no markup."""
-  return re.sub(r'([\\`*<>|#\[\]]|(?<!\w)_|_(?!\w))', r'\\\1',
+  """Text on one line in which Markdown sees no markup; bold if it is best."""
+  text = re.sub(r'([\\`*<>|#\[\]]|(?<!\w)_|_(?!\w))', r'\\\1',
                 ' '.join(str(value).split()))
+  return f'**{text}**' if isinstance(value, blocks_lib.Best) else text

@@ -3,8 +3,13 @@ import csv
 import os
 import re
 
-PICTURES = ['accuracy_vs_noise.png', 'accuracy_vs_step.png', 'selection.png',
-            'weights.png']
+import pytest
+
+from mentormix.reports import blocks
+from mentormix.reports import rendering
+
+PICTURES = ['accuracy_vs_noise.png', 'accuracy_vs_step.png',
+            'drop_vs_noise.png', 'selection.png', 'weights.png']
 
 
 def test_files(written):
@@ -37,6 +42,7 @@ def test_groups_in_csv(written):
   assert (row['runs'], row['left_out']) == ('3', '1')  # The broken one.
   assert (row['last_mean'], row['last_deviation']) == ('80.0000', '10.0000')
   assert (row['peak_mean'], row['peak_deviation']) == ('95.0000', '0.0000')
+  assert row['stopped_early_mean'] == ''  # Nothing was held out.
   assert row['median_of_2_mean'] == '87.5000'  # Of 82.5, 87.5 and 92.5.
   assert row['median_of_2_deviation'] == '5.0000'
   assert (row['paper'], row['published_code']) == ('94.2000', '94.4000')
@@ -58,3 +64,16 @@ def test_runs_in_csv(written):
   assert rows['stopped']['state'] == 'unfinished'
   assert rows['stopped']['last'] == ''
   assert rows['broken']['message'] == 'x.py: error: a | b <i>'
+
+
+@pytest.mark.parametrize('name,cell', [
+    ('report.md', '| **80\\*** | 1 \\| 2 |'),
+    ('report.html',
+     '<td class="text best">80*</td>\n<td class="number">1 | 2')])
+def test_marked_cells(name, cell):
+  block = blocks.Block(header=['a', 'b'], rows=[[blocks.Best('80*'), '1 | 2']])
+  text = rendering.render(name, 'T', [blocks.Block(subheading='<S>'), block],
+                          '.')
+  assert cell in text
+  assert {'report.md': '### \\<S\\>', 'report.html': '<h3>&lt;S&gt;</h3>'}[
+      name] in text

@@ -1,13 +1,14 @@
 """Training runs on disk: their settings, their progress and their results.
 
     RUN/train/config.json, noise.json, checkpoint, events.out.tfevents.*
-    RUN/eval/results.csv
+    RUN/eval/results.csv      accuracy on the test set
+    RUN/holdout/results.csv   accuracy on held-out training images, noisy labels
     RUN/*.txt                 logs
     RUN/scores/summary.json   how well the loss ranks the labels
 
 A --train_log_dir with another name than train is RUN itself; its results may
-also be in RUN-eval. What a run lacks is empty here. A damaged file is an error
-that names it.
+also be in RUN-eval and RUN-holdout. What a run lacks is empty here. A damaged
+file is an error that names it.
 """
 import collections
 import glob
@@ -29,6 +30,8 @@ from mentormix.runtime import tf
 FINISHED, FAILED = 'finished', 'failed'
 UNFINISHED, NO_RESULTS = 'unfinished', 'no results'
 
+_HOLDOUT = 'holdout'  # In the name of each folder with such results.
+
 TAGS = ('v/clean', 'v/noisy', 'v/precision', 'v/recall')  # Of the summaries.
 
 
@@ -45,10 +48,23 @@ class Task(typing.NamedTuple):
   noise: Noise
   student: str
   steps: int  # Number of steps to train.
+  start: str = ''  # The --checkpoint_path of a fine-tuned run.
+
+  @property
+  def initialisation(self):
+    return f'fine-tuned from {self.start}' if self.start else 'from scratch'
 
   @property
   def student_and_steps(self):
-    return f'{self.student}, {self.steps:,} steps'
+    return f'{self.student}, {self.steps:,} steps' + (
+        f', {self.initialisation}' if self.start else '')
+
+  @property
+  def over_levels(self):
+    """The task with a noise that has a kind, but no level."""
+    kind = self.noise.kind
+    return self._replace(
+        noise=Noise(kind, None, kind or 'definition not recorded'))
 
   @property
   def cells(self):
@@ -67,7 +83,9 @@ class Run(typing.NamedTuple):
   path: str  # Its directory.
   config: config_lib.TrainConfig
   task: Task
+  facts: dict  # The noise.json of its data; {} if there is none.
   eval_results: list  # `results.Result`s of its evaluation, by step.
+  holdout_results: list  # The same, on held-out images with noisy labels.
   series: dict  # Tag -> (steps, values), for those of TAGS that it has.
   scores: dict  # The content of summary.json; None without one.
   step: int  # The last step that is saved or evaluated.
@@ -85,6 +103,25 @@ class Run(typing.NamedTuple):
     if self.state == FINISHED:
       return 100 * max(r.top1 for r in self.eval_results)
     return None
+
+  @property
+  def drop(self):
+    """Peak minus last, in percentage points; None unless finished."""
+    return self.peak - self.last if self.state == FINISHED else None
+
+  @property
+  def picked(self):
+    """Test accuracy where that on the held-out images is best, in percent.
+
+    The first of equally good checkpoints counts. None unless the run is
+    finished, and its last checkpoint evaluated on the held-out images.
+    """
+    test = {r.step: 100 * r.top1 for r in self.eval_results}
+    held_out = [r for r in self.holdout_results if r.step in test]
+    if (self.state != FINISHED or not held_out
+        or held_out[-1].step < self.eval_results[-1].step):
+      return None
+    return test[max(held_out, key=lambda r: r.top1).step]
 
   def median(self, k):
     """Median accuracy of the last `k` checkpoints in percent, as `last`."""
@@ -130,7 +167,8 @@ def _read_run(train_dir):
   path = train_dir
   if os.path.basename(os.path.abspath(train_dir)) == 'train':
     path = os.path.normpath(os.path.join(train_dir, os.pardir))
-  results = _read_results(path)
+  facts = noise_facts.read_facts(train_dir)
+  results, holdout_results = _read_results(path), _read_holdout(path, facts)
   message = ''
   if results and results[-1].step >= config.max_number_of_steps:
     state = FINISHED
@@ -139,9 +177,11 @@ def _read_run(train_dir):
     state = FAILED if message else UNFINISHED if results else NO_RESULTS
   return Run(
       path=path, config=config,
-      task=Task(config.dataset_name, _read_noise(train_dir, config.data_dir),
-                config.studentnet, config.max_number_of_steps),
-      eval_results=results, series=_read_series(train_dir),
+      task=Task(config.dataset_name, _noise(facts, config.data_dir),
+                config.studentnet, config.max_number_of_steps,
+                config.checkpoint_path),
+      facts=facts or {}, eval_results=results, holdout_results=holdout_results,
+      series=_read_series(train_dir),
       scores=files.read_object(os.path.join(path, 'scores', 'summary.json'),
                                'a summary of label scores'),
       step=max([checkpoints.last_step(train_dir)] + [r.step for r in results]),
@@ -153,10 +193,9 @@ def _find(folder, pattern):
   return sorted(glob.glob(glob.escape(folder) + pattern))
 
 
-def _read_noise(train_dir, data_dir):
+def _noise(facts, data_dir):
   """The `Noise` from noise.json, else from the name of the data's directory."""
   name = os.path.basename(os.path.normpath(data_dir))
-  facts = noise_facts.read_facts(train_dir)
   if facts is None:
     if re.match(r'(0(\.\d+)?|1(\.0+)?)$', name):
       return Noise(None, float(name),
@@ -175,8 +214,41 @@ def _read_noise(train_dir, data_dir):
 def _read_results(path):
   """The rows of results.csv by step; if there are several files, of `eval`."""
   paths = [file for folder in ('/eval/', '/*/', '-eval/')
+           for file in _find(path, folder + eval_results.FILE)
+           if _HOLDOUT not in os.path.basename(os.path.dirname(file))]
+  for file in paths[:1]:
+    if 'holdout' in (_data_of(file) or {}):
+      raise UserError(
+          f'{file} is about held-out images with noisy labels, not about a '
+          f'test set; rename its directory to {_HOLDOUT}, and evaluate on the '
+          'test set')
+  return _rows(paths[:1])
+
+
+def _read_holdout(path, facts):
+  """The rows of the results on the held-out images, by step."""
+  paths = [file for folder in (f'/{_HOLDOUT}/', f'-{_HOLDOUT}/')
            for file in _find(path, folder + eval_results.FILE)]
-  rows = eval_results.read(paths[0]) if paths else []
+  rows, facts = _rows(paths[:1]), facts or {}
+  for row in rows:
+    if row.count != facts.get('num_held_out') or noise_facts.differing(
+        facts, _data_of(paths[0]) or facts):
+      raise UserError(
+          f'{paths[0]} is not about the images held out from the training set '
+          f'of the run, according to its {noise_facts.FACTS_FILE}; evaluate on '
+          'the directory *_holdout beside that set, or move the file away')
+  return rows
+
+
+def _data_of(results_file):
+  """The noise.json of the data that results are about; None if unknown."""
+  return noise_facts.read_facts(os.path.dirname(results_file),
+                                eval_results.FACTS_FILE)
+
+
+def _rows(paths):
+  """The rows of results files, by step."""
+  rows = [row for path in paths for row in eval_results.read(path)]
   return sorted({r.step: r for r in rows}.values())
 
 

@@ -24,7 +24,7 @@ def test_a_run_and_its_figures(tmp_path):
   assert run.path == str(tmp_path / 'a')
   assert run.config.seed == 3
   assert run.task == ('cifar10', ('symmetric_others', 0.4,
-                                  '40% symmetric_others'), 'resnet32', 100)
+                                  '40% symmetric_others'), 'resnet32', 100, '')
   assert [r.step for r in run.eval_results] == [0, 25, 50, 75, 100]
   assert (run.state, run.step, run.message) == (runs.FINISHED, 100, '')
   assert (run.last, run.peak) == (80, 90)

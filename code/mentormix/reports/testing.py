@@ -11,6 +11,7 @@ from mentormix.runtime import tf
 
 NOISE = dict(noise_type='symmetric_others', rate_asked=0.4,
              rate_realised=0.4001)
+HELD_OUT = 140  # Training images with noisy labels.
 SCORES = dict(step=100, count=1397, auc=0.9, average_precision=0.8,
               num_suspected=500, precision=0.7, recall=0.6, noise_rate=0.4)
 
@@ -19,7 +20,8 @@ WEIGHTS = {'v/clean': {10: 1, 50: 0.9}, 'v/noisy': {10: 1, 50: 0.2},
 
 
 def write_run(path, accuracies=(0.1, 0.9, 0.8), noise=NOISE, scores=None,
-              events=None, data_dir='data/cifar10/0.4', **settings):
+              events=None, data_dir='data/cifar10/0.4', held_out=(),
+              **settings):
   """Writes a run as training and evaluation leave it.
 
   Args:
@@ -27,6 +29,7 @@ def write_run(path, accuracies=(0.1, 0.9, 0.8), noise=NOISE, scores=None,
     accuracies: of evenly spaced checkpoints from step 0 to step 100.
     noise, scores: the content of noise.json and of summary.json; None for none.
     events: tag -> {step: value}.
+    held_out: accuracies on the held-out images, as `accuracies`.
     data_dir, **settings: fields of `config.TrainConfig`.
   """
   train = path / 'train'
@@ -38,6 +41,8 @@ def write_run(path, accuracies=(0.1, 0.9, 0.8), noise=NOISE, scores=None,
     (train / 'noise.json').write_text(json.dumps(noise))
   if accuracies:
     write_results(path / 'eval', accuracies)
+  if held_out:
+    write_results(path / 'holdout', held_out, HELD_OUT)
   if scores:
     (path / 'scores').mkdir()
     (path / 'scores' / 'summary.json').write_text(json.dumps(scores))
@@ -45,12 +50,12 @@ def write_run(path, accuracies=(0.1, 0.9, 0.8), noise=NOISE, scores=None,
     write_events(train, events)
 
 
-def write_results(directory, accuracies):
+def write_results(directory, accuracies, count=400):
   """Writes results.csv with evenly spaced steps from 0 to 100."""
   directory.mkdir(exist_ok=True)
   steps = np.linspace(0, 100, len(accuracies)).astype(int)
   eval_results.write(str(directory / eval_results.FILE), [
-      eval_results.Result(step, top1, 1.0, 0.5, 400, 1.0)
+      eval_results.Result(step, top1, 1.0, 0.5, count, 1.0)
       for step, top1 in zip(steps, accuracies)])
 
 

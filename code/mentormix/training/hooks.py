@@ -205,13 +205,15 @@ class CheckpointHook(tf.train.SessionRunHook):
   disk. `wait` returns when no other worker trains any more.
   """
 
-  def __init__(self, saver, directory, interval_secs, signals, trace=None,
-               wait=lambda: None):
+  def __init__(self, saver, step, directory, interval_secs, interval_steps,
+               signals, trace=None, wait=lambda: None):
     self._saver = saver
+    self._done = step.done
     self._directory = directory
     # Absolute, for a --master with another working directory.
     self._path = os.path.abspath(os.path.join(directory, checkpoints.BASENAME))
     self._interval_secs = interval_secs
+    self._interval_steps = interval_steps  # 0: by time.
     self._signals = signals
     self._trace = trace
     self._wait = wait
@@ -225,13 +227,23 @@ class CheckpointHook(tf.train.SessionRunHook):
     if self._saved not in checkpoints.find(self._directory):
       self._save(session)
 
+  def before_run(self, run_context):
+    return tf.train.SessionRunArgs(self._done) if self._interval_steps else None
+
   def after_run(self, run_context, run_values):
     if self._signals.save:
       self._signals.save = False
       self._save(run_context.session)
       log(f'SIGUSR1: checkpoint of step {self._saved} saved')
-    elif time.time() >= self._due:
+    elif self._is_due(run_values.results):
       self._save(run_context.session)
+
+  def _is_due(self, done):
+    """Whether to save after step `done`, which is None if time decides."""
+    if not self._interval_steps:
+      return time.time() >= self._due
+    # The other workers of a cluster count steps, too.
+    return done // self._interval_steps > self._saved // self._interval_steps
 
   def end(self, session):
     self._save_if_new(session)

@@ -5,7 +5,9 @@ import sys
 import numpy as np
 import pytest
 
+from mentormix import checkpoints
 from mentormix import progress
+from mentormix import signals
 from mentormix.mentornet import loss_traces
 from mentormix.messages import RunError
 from mentormix.runtime import tf
@@ -114,3 +116,17 @@ def test_progress_bar_on_a_terminal(monkeypatch):
   shown = sys.stdout.getvalue()
   assert 'loss=1.250' in shown and 'selected=50%' in shown
   assert shown.rstrip().split('\r')[-1].startswith('100%') and '6/6' in shown
+
+
+@pytest.mark.parametrize('every,by,saved', [
+    (0, 1, [4, 9]), (3, 1, [4, 6, 9]), (100, 1, [4, 9]),
+    (5, 2, [4, 6, 10, 14])])  # Another worker takes every second step.
+def test_checkpoints_every_so_many_steps(tmp_path, every, by, saved):
+  bump = tf.assign_add(_global_step(4), by)
+  hook = hooks.CheckpointHook(
+      tf.train.Saver(max_to_keep=9), partial_step(done=bump), str(tmp_path),
+      1000, every, signals.Signals())
+  with tf.train.MonitoredSession(hooks=[hook]) as session:
+    for _ in range(5):
+      session.run(bump)
+  assert sorted(checkpoints.find(str(tmp_path))) == saved

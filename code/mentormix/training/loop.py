@@ -28,7 +28,9 @@ from mentormix.training import finetuning
 from mentormix.training import hooks as hooks_lib
 from mentormix.training import step as step_lib
 
-MAX_CHECKPOINTS = 5  # Kept on disk.
+MAX_CHECKPOINTS = 5  # Kept on disk, if they are saved by time.
+# With 0, which also keeps all, the list would name only the last of them.
+_ALL_CHECKPOINTS = 2**31 - 1
 
 
 class Run(NamedTuple):
@@ -142,6 +144,9 @@ def _save_settings(config, run):
   """Writes config.json and noise.json into the directory of the run."""
   # In whole seconds, as in results.csv, and not before a row of another run.
   started = math.ceil(time.time()) if run.started is None else run.started
+  if run.started is not None:  # What it began with counts.
+    began = config_lib.restore(config.train_log_dir)
+    config = config._replace(checkpoint_path=began.checkpoint_path)
   config_lib.save(config, config.train_log_dir, **{
       config_lib.STARTED: float(started),
       config_lib.MENTORNET_MD5: run.mentornet_md5})
@@ -174,8 +179,10 @@ def _build(config, run, task):
     step_lib.summarize_separation(
         step.v, tf.equal(batch.labels, batch.clean_labels))
   with runtime.without_xla():
-    saver = tf.train.Saver(max_to_keep=MAX_CHECKPOINTS,
-                           save_relative_paths=True)
+    saver = tf.train.Saver(
+        max_to_keep=(_ALL_CHECKPOINTS if config.save_interval_steps
+                     else MAX_CHECKPOINTS),
+        save_relative_paths=True)
   hooks = _hooks(config, run, step, batch, saver, task)
   if cluster.jobs:
     hooks = task.hooks(dict(
@@ -215,8 +222,8 @@ def _hooks(config, run, step, batch, saver, task):
         config.max_number_of_steps * config.batch_size, is_new)
     hooks.append(trace)
   return hooks + [hooks_lib.CheckpointHook(
-      saver, directory, config.save_interval_secs, task.signals, trace,
-      task.wait_for_workers)]
+      saver, step, directory, config.save_interval_secs,
+      config.save_interval_steps, task.signals, trace, task.wait_for_workers)]
 
 
 def _run(step, scaffold, hooks, task):

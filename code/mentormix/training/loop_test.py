@@ -110,8 +110,11 @@ def test_which_settings_bind(run_config):
   assert loop.train(run_config) == 0
   with pytest.raises(UserError, match='--seed is 0 there, 5 here'):
     loop.train(run_config._replace(seed=5))
-  assert loop.train(run_config._replace(max_number_of_steps=2)) == 0
-  assert config_lib.load(directory)['max_number_of_steps'] == 2
+  assert loop.train(run_config._replace(
+      max_number_of_steps=2, checkpoint_path='ignored')) == 0
+  saved = config_lib.load(directory)
+  assert saved['max_number_of_steps'] == 2
+  assert saved['checkpoint_path'] == ''  # What the run began with.
 
 
 def test_other_data_or_mentornet_than_the_run_began_with(run_config, tmp_path):

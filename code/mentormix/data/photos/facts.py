@@ -24,12 +24,13 @@ def asked(settings, split):
       'format_version': FORMAT_VERSION, 'dataset_name': settings.dataset_name,
       'photographs': True, 'image_size': None, 'split': split.split,
       'noise_type': split.noise_type, 'rate_asked': split.rate_asked,
-      'seed': settings.seed if split.split == 'train' else None,
+      'seed': (settings.seed if split.split == 'train' or split.holdout
+               else None),
       'num_train': None, 'max_side': settings.max_side,
       'rows_md5': split.rows.md5(), 'num_missing': len(split.missing)}
   if settings.num_shards:
     facts['num_shards'] = settings.num_shards
-  return facts
+  return dict(facts, **split.holdout or {})
 
 
 def counted(source, split, shards):
@@ -105,13 +106,14 @@ def _write(directory, name, header, lines):
 def sentence(facts):
   """What the screen says of a set: a phrase from its noise.json."""
   words = f'{facts["num_examples"]} photographs, '
-  if facts['split'] == 'test':
+  is_clean = facts['split'] == 'test' and 'holdout' not in facts
+  if is_clean:
     words += 'clean labels'
   elif facts['rate_asked'] is None:
     words += 'labels as listed'
   else:
     words += f'{facts["noise_type"]} noise, {facts["rate_asked"]:g} asked'
-  if facts['split'] == 'train' and facts['rate_realised'] is not None:
+  if not is_clean and facts['rate_realised'] is not None:
     words += f', {facts["rate_realised"]:.4f} realised'
   lacking = [f'{facts[f"num_{what}"]} {what} ({what}.csv)'
              for what in ('missing', 'damaged') if facts[f'num_{what}']]

@@ -82,3 +82,23 @@ def test_bad_input_is_one_line(folder, train, val, change, words):
            if value is not None}
   refused(prepare(folder, **flags), words)
   assert not (folder / 'out').exists()
+
+
+def test_held_out(folder):
+  """Two of four rows are held out; one of the four has a wrong label."""
+  out = ok(prepare(folder, holdout=0.5, **OWN))
+  assert 'held-out images with --data_dir=out/0_holdout' in out
+  kept, held = (records(folder / 'out' / name) for name in ('0', '0_holdout'))
+  assert len(kept) == len(held) == 2
+  assert {name: record[datasets.LABEL] for name, record in
+          {**kept, **held}.items()} == {
+              'a/x.jpg': 0, 'b/x.jpg': 1, 'c/x.jpg': 2, 'd/x.jpg': 1}
+  for name, split, noisy in (('0', 'train', 'b/x.jpg' in kept),
+                             ('0_holdout', 'test', 'b/x.jpg' in held)):
+    found = facts(folder / 'out' / name)
+    assert [found[key] for key in (
+        'split', 'holdout', 'num_held_out', 'num_kept', 'num_examples',
+        'num_listed', 'rate_realised')] == [split, 0.5, 2, 2, 2, 2, noisy / 2]
+  assert ok(prepare(folder, holdout=0.5, **OWN)).count('kept') == 3
+  assert 'made with' in prepare(folder, holdout=0.25, **OWN).err
+  assert 'out/0_holdout holds images' in prepare(folder, **OWN).err

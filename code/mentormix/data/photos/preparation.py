@@ -4,12 +4,14 @@ import shlex
 import shutil
 
 from mentormix import files
+from mentormix.data import holdout
 from mentormix.data import noise_facts
 from mentormix.data.photos import cnwl
 from mentormix.data.photos import facts as facts_lib
 from mentormix.data.photos import fetching
 from mentormix.data.photos import lists
 from mentormix.data.photos import settings as settings_lib
+from mentormix.data.photos import sources
 from mentormix.data.photos import webvision
 from mentormix.data.photos import writing
 from mentormix.messages import RunError, UserError
@@ -38,6 +40,7 @@ def prepare(settings):
   source = _source(settings)
   for split in source.splits:
     _check(settings, split)
+  source = source._replace(splits=tuple(_held_out(settings, source.splits)))
   asked = [facts_lib.asked(settings, split) for split in source.splits]
   paths = [os.path.join(settings.output_dir, split.name)
            for split in source.splits]
@@ -53,7 +56,8 @@ def prepare(settings):
                if split.split == 'train')
   print(f'Now train with --dataset_name={settings.dataset_name} '
         f'--data_dir={shlex.quote(train)} and evaluate with '
-        f'--data_dir={shlex.quote(paths[0])}')
+        f'--data_dir={shlex.quote(paths[0])}'
+        + holdout.hint(train, settings.holdout))
 
 
 def _source(settings):
@@ -68,6 +72,19 @@ def _source(settings):
   return webvision.source(settings.dataset_name, settings.annotations,
                           settings.image_root, settings.val_root,
                           settings.val_list)
+
+
+def _held_out(settings, splits):
+  """Yields the splits, after each training split what is held out of it."""
+  for split in splits:
+    if split.split == 'train' and settings.holdout:
+      for part in sources.hold_out(split, settings.holdout, settings.seed):
+        _check(settings, part)
+        yield part
+    else:
+      if split.split == 'train':
+        holdout.refuse_old(os.path.join(settings.output_dir, split.name))
+      yield split
 
 
 def _check(settings, split):

@@ -1,6 +1,9 @@
 """What a set of photographs is made of, as every kind of set gives it."""
 import typing
 
+import numpy as np
+
+from mentormix.data import holdout
 from mentormix.data.photos import rows as rows_lib
 
 
@@ -12,6 +15,7 @@ class Split(typing.NamedTuple):
   rate_asked: typing.Optional[float]  # None where it is not known.
   rows: rows_lib.Rows  # Those whose files exist.
   missing: rows_lib.Rows  # The others.
+  holdout: typing.Optional[dict] = None  # As of `holdout.facts`.
 
 
 class Source(typing.NamedTuple):
@@ -33,3 +37,18 @@ def split(name, kind, noise_type, rate_asked, rows):
   for row in rows:
     (found if row.path else missing).append(row)
   return Split(name, kind, noise_type, rate_asked, found, missing)
+
+
+def hold_out(split, share, seed):
+  """Takes a share of the rows of a training `Split` out of it.
+
+  Returns:
+    (split, held): without those rows; and these as a test `Split`.
+  """
+  is_held = holdout.held_out(len(split.rows), share, seed)
+  kept, held = (rows_lib.Rows(split.rows[k] for k in np.flatnonzero(mask))
+                for mask in (~is_held, is_held))
+  facts = holdout.facts(share, is_held)
+  return split._replace(rows=kept, holdout=facts), split._replace(
+      name=holdout.directory_of(split.name), split='test', rows=held,
+      missing=rows_lib.Rows(), holdout=facts)
