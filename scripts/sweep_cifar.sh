@@ -10,7 +10,8 @@
 #
 #   --datasets=cifar10          names, as in DATA_ROOT/NAME/{LEVEL,val}
 #   --noise_levels=0.2,0.4,0.6,0.8   names of directories there
-#   --methods=cross_entropy,mixup,mentornet,mentormix
+#   --methods=cross_entropy,mixup,mentornet,mentormix   any that
+#                               code/cifar_train_mentormix.py --help lists
 #   --seeds=0
 #   --preset=published          see code/cifar_train_mentormix.py --help; 'none'
 #   --devices=                  GPUs, such as 0,1; empty for the CPU
@@ -66,8 +67,9 @@ jobs=${jobs:-$((${#device_of[@]} ? ${#device_of[@]} : 2))}
 name='[A-Za-z0-9_][A-Za-z0-9_.+-]*'
 check datasets "$name" 'a list of data sets such as cifar10,cifar100'
 check noise_levels "$name" 'a list of directories such as 0.2,0.4'
-check methods 'cross_entropy|mixup|mentornet|mentormix' \
-  'a list of cross_entropy, mixup, mentornet, mentormix'
+known=cross_entropy,bootstrap_soft,bootstrap_hard,s_model,gce,elr,co_teaching
+known+=,mixup,mentornet,mentormix
+check methods "${known//,/|}" "a list of ${known//,/, }"
 check seeds '0|[1-9][0-9]{0,8}' 'a list of numbers such as 0,1,2'
 [[ -z $devices ]] || check devices '[0-9]+' 'a list of GPUs such as 0,1'
 check preset 'published|cpu|none' 'published, cpu or none'

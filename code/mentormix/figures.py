@@ -1,7 +1,8 @@
 """Pictures of training runs: plain data in, a PNG file out.
 
-A method has the same colour and marker in every picture. The colours are Okabe
-and Ito's, which the colour blind can tell apart; markers also work in grey.
+A method has the same colour and marker in every picture. Most colours are
+Okabe and Ito's, which the colour blind can tell apart; markers also work in
+grey.
 """
 import textwrap
 import typing
@@ -16,6 +17,12 @@ SOLID, DASHED = '-', '--'
 VARIANTS = (SOLID, '-.', ':', (0, (6, 1, 1, 1, 1, 1)))  # Of one method.
 
 _LOOKS = {'cross_entropy': dict(color='#555555', marker='o'),
+          'bootstrap_soft': dict(color='#D55E00', marker='v'),
+          'bootstrap_hard': dict(color='#8B3A00', marker='<'),
+          's_model': dict(color='#56B4E9', marker='P'),
+          'gce': dict(color='#B8A900', marker='X'),
+          'elr': dict(color='#CC79A7', marker='p'),
+          'co_teaching': dict(color='#000000', marker='h'),
           'mixup': dict(color='#E69F00', marker='^'),
           'mentornet': dict(color='#009E73', marker='s'),
           'mentormix': dict(color='#0072B2', marker='D')}

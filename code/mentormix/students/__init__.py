@@ -4,8 +4,8 @@
     logits = student(images, num_classes, is_training)   # [B, K]
 
 Every student takes images in [-1, 1]. To add one, add a row to `STUDENTS`: a
-`Student` with a network of that signature and the keywords `update_statistics`
-and `dtype`. B is the batch size, K the number of classes.
+`Student` with a network of that signature and the keywords `update_statistics`,
+`dtype` and `dropout_keep`. B is the batch size, K the number of classes.
 """
 import functools
 from typing import Callable, NamedTuple, Optional, Tuple
@@ -25,7 +25,7 @@ AUXILIARY_LOGITS = blocks.AUXILIARY_LOGITS
 class Student(NamedTuple):
   """A row of the table; call it to add the network to the graph."""
   # (images [B, H, W, 3], num_classes, is_training, update_statistics=True,
-  # dtype=tf.float32) -> logits [B, K].
+  # dtype=tf.float32, dropout_keep=...) -> logits [B, K].
   network: Callable
   weight_decay: float = resnet.WEIGHT_DECAY  # Of half the sum of squares.
   # Last parts of the names of the variables that it is of.
@@ -36,7 +36,8 @@ class Student(NamedTuple):
   # What the first convolution sees: the network scales images that are in
   # [-1, 1] to this itself.
   input_range: Tuple[float, float] = (-1.0, 1.0)
-  # Probability that dropout keeps a number; None if there is no dropout.
+  # Probability that dropout keeps a number before the last layer, by default;
+  # None if there is no dropout.
   dropout_keep: Optional[float] = None
   # Scopes that are not loaded from a pretrained checkpoint by default: those
   # whose shapes depend on the number of classes.
