@@ -54,6 +54,21 @@ def run(exported, tmp_path_factory):
   return directory
 
 
+@pytest.mark.parametrize('settings', [
+    dict(method='s_model', noise_rate=0.4), dict(method='bootstrap_hard'),
+    dict(method='co_teaching', forget_rate=0.5, dropout=0.5)],
+                         ids=lambda settings: settings['method'])
+def test_baselines_train_from_an_export(digits, tmp_path, settings):
+  path = tmp_path / 'exported'
+  code, _, err = testing.run_command(
+      export_step, *testing.to_flags(**testing.train_settings(
+          digits, batch_size=8, output_dir=path, **settings)))
+  assert code == 0, err
+  code, out, err = _run(path, tmp_path / 'run', steps=2)
+  assert code == 0, err
+  assert 'trained to step 2' in out
+
+
 def test_a_resumed_run_is_an_uninterrupted_one(exported, run, digits, tmp_path):
   """Also if it takes several steps per call; then it is evaluated."""
   # The oldest of six was removed.

@@ -11,7 +11,7 @@ from typing import NamedTuple, Optional
 from mentormix import files
 from mentormix.messages import UserError
 from mentormix.settings import (EVAL_SETTINGS, METHOD_SETTINGS, METHODS,
-                                TRAIN_SETTINGS, WEIGHTED)
+                                SELECTIVE, TRAIN_SETTINGS, WEIGHTED)
 
 CONFIG_FILE = 'config.json'
 
@@ -70,9 +70,10 @@ def validate(config):
   if config.loss_csv_file and config.method == 'mixup':
     raise UserError(f'--loss_csv_file={config.loss_csv_file}: --method=mixup '
                     'only has losses of mixed images; use another method')
-  if -1 < config.weight_decay < 0:
-    raise UserError(f'--weight_decay={config.weight_decay} must be -1 or at '
-                    'least 0')
+  for name in ('weight_decay', 'dropout', 'bootstrap_beta'):
+    if -1 < getattr(config, name) < 0:
+      raise UserError(f'--{name}={getattr(config, name)} must be -1 or at '
+                      'least 0')
   if config.batch_size % config.microbatches:
     raise UserError(f'--microbatches={config.microbatches} must divide '
                     f'--batch_size={config.batch_size}')

@@ -40,6 +40,10 @@ def test_good_settings_pass():
 @pytest.mark.parametrize('name,value', [
     ('batch_size', 0), ('batch_size', -1), ('max_number_of_steps', 0),
     ('weight_decay', -0.5), ('weight_decay', -2.0), ('microbatches', 0),
+    ('dropout', -0.5), ('dropout', 1.0), ('bootstrap_beta', -0.1),
+    ('bootstrap_beta', 1.1), ('noise_rate', 1.0), ('noise_rate', -0.1),
+    ('gce_q', 0.0), ('gce_q', 1.1), ('elr_lambda', -1.0), ('elr_beta', 1.0),
+    ('forget_rate', 1.0), ('forget_rate', -0.1),
     ('microbatches', 3), ('learning_rate_schedule', 'linear'),
     ('num_readers', 0), ('num_preprocessing_threads', 0),
     ('save_interval_secs', 0), ('save_summaries_secs', -1),

@@ -1,6 +1,6 @@
 """Pictures of training runs: plain data in, a PNG file out.
 
-A method has the same colour and marker in every picture. The first colours are
+A method has the same colour and marker in every picture. Most colours are
 Okabe and Ito's, which the colour blind can tell apart; markers also work in
 grey.
 """
@@ -19,10 +19,11 @@ from mentormix import config
 SOLID, DASHED = '-', '--'
 VARIANTS = (SOLID, '-.', ':', (0, (6, 1, 1, 1, 1, 1)))  # Of one method.
 
+# In the order of config.METHODS.
 _LOOKS = [dict(color=color, marker=marker) for color, marker in (
-    ('#555555', 'o'), ('#E69F00', '^'), ('#009E73', 's'), ('#0072B2', 'D'),
-    ('#D55E00', 'v'), ('#CC79A7', 'P'), ('#56B4E9', 'X'), ('#999933', '<'),
-    ('#882255', '>'), ('#8C510A', 'p'))]
+    ('#555555', 'o'), ('#D55E00', 'v'), ('#8C510A', 'p'), ('#CC79A7', 'P'),
+    ('#56B4E9', 'X'), ('#999933', '<'), ('#882255', '>'), ('#E69F00', '^'),
+    ('#009E73', 's'), ('#0072B2', 'D'))]
 _COLUMNS = 2
 _WIDTH, _LETTERS = 3.6, 52  # Of a panel in inches; of a line of its title.
 

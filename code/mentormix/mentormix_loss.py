@@ -2,8 +2,8 @@
 
 `mentormix` is Algorithm 1 of "Beyond Synthetic Noise: Deep Learning on
 Controlled Noisy Labels" (ICML 2020), with the choices of the published code
-where it differs from the paper. The methods that it is compared with are its
-limits:
+where it differs from the paper. Beside it are its limits; `baselines` has other
+methods to compare it with:
 
     mentormix, no second weighting  -- v = 1      -->  mixup
     mentormix, second weighting     -- alpha 0    -->  mentornet
@@ -14,11 +14,17 @@ All of them return a `Loss`. The functions are pure: tensors and callables in,
 tensors out. B is the batch size, K the number of classes. A `student` maps
 images [B, H, W, 3] to logits [B, K]; a `mentor` maps losses [B] to weights [B].
 """
-from typing import NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional
 
 from mentormix.runtime import tf
 
 TRUSTED = 0.5  # The mentor trusts an example of at least this weight.
+
+
+def softmax_cross_entropy(labels, logits):
+  """Per-example cross-entropy [B]; labels may be soft."""
+  return tf.nn.softmax_cross_entropy_with_logits_v2(
+      labels=tf.stop_gradient(labels), logits=logits)
 
 
 class Loss(NamedTuple):
@@ -26,10 +32,11 @@ class Loss(NamedTuple):
   per_example: tf.Tensor  # [B]; training minimises its mean plus weight decay.
   v: tf.Tensor  # [B], the weight of each example before any mixing.
   unmixed: Optional[tf.Tensor]  # [B], before mixing and weighting; mixup: None.
-  # per_example is weight * cross-entropy(labels, student(images)), of:
+  # per_example is weight * criterion(labels, student(images)), of:
   images: tf.Tensor  # [B, H, W, 3], mixed.
   labels: tf.Tensor  # [B, K], mixed.
   weight: Optional[tf.Tensor]  # [B], without gradient; None stands for 1.
+  criterion: Callable = softmax_cross_entropy
 
 
 def mentormix(images, labels, student, mentor, alpha, sampler,
@@ -51,7 +58,7 @@ def mentormix(images, labels, student, mentor, alpha, sampler,
     A `Loss`.
   """
   # Step 1: weight each example i by its loss. No gradient, no statistics.
-  loss = tf.stop_gradient(_softmax_cross_entropy(
+  loss = tf.stop_gradient(softmax_cross_entropy(
       labels, student(images, update_statistics=False)))  # [B]
   v = tf.stop_gradient(mentor(loss))  # [B]
 
@@ -64,7 +71,7 @@ def mentormix(images, labels, student, mentor, alpha, sampler,
     images, labels = mix(images, j, lam), mix(labels, j, lam)
 
   # Step 4: train on the mixed examples, weighted again.
-  mixed = _softmax_cross_entropy(labels, student(images))  # [B]
+  mixed = softmax_cross_entropy(labels, student(images))  # [B]
   if second_mentor is None:
     return Loss(mixed, v, loss, images, labels, weight=None)
   weight = tf.stop_gradient(second_mentor(mixed))  # [B]
@@ -83,15 +90,15 @@ def mixup(images, labels, student, alpha, sampler):
 
 def mentornet(images, labels, student, mentor):
   """MentorNet (Jiang et al., ICML 2018): weights the loss, mixes nothing."""
-  loss = _softmax_cross_entropy(labels, student(images))  # [B]
+  loss = softmax_cross_entropy(labels, student(images))  # [B]
   v = tf.stop_gradient(mentor(loss))  # [B]
   return Loss(v * loss, v, loss, images, labels, weight=v)
 
 
-def cross_entropy(images, labels, student):
+def cross_entropy(images, labels, student, criterion=softmax_cross_entropy):
   """Plain training, which trusts every label."""
-  loss = _softmax_cross_entropy(labels, student(images))  # [B]
-  return Loss(loss, tf.ones_like(loss), loss, images, labels, weight=None)
+  loss = criterion(labels, student(images))  # [B]
+  return Loss(loss, tf.ones_like(loss), loss, images, labels, None, criterion)
 
 
 def mixing_coefficients(beta, v):
@@ -116,9 +123,3 @@ def mix(x, j, lam):
   lam = tf.reshape(lam, tf.concat(
       [tf.shape(lam), tf.ones([x.shape.ndims - 1], tf.int32)], axis=0))
   return lam * x + (1 - lam) * tf.gather(x, j)
-
-
-def _softmax_cross_entropy(labels, logits):
-  """Per-example cross-entropy [B]; labels may be soft."""
-  return tf.nn.softmax_cross_entropy_with_logits_v2(
-      labels=tf.stop_gradient(labels), logits=logits)

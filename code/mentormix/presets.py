@@ -95,6 +95,10 @@ _RECIPES = {
 }
 
 _BURN_IN_EPOCH = 10
+# lambda and beta of the published code of ELR; for other sets those of CIFAR-10.
+_ELR = {'cifar10': (3.0, 0.7), 'cifar100': (7.0, 0.9)}
+_MOST_NOISE = 0.8  # Of the noise layer of s_model.
+_MOST_FORGOTTEN = 0.5  # Of co_teaching, so that half of a batch is left.
 _MENTORNET = os.path.join('mentornet_models', 'mentornet_pd')
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
 _ROOT = os.path.dirname(os.path.dirname(_PACKAGE))
@@ -138,7 +142,8 @@ def fill(config, preset, given):
   noise = (f'an unknown noise level (assumed: {_CPU_UNKNOWN_LEVEL:g})'
            if level is None else f'noise {level:g}')
   settings = dict(burn_in_epoch=_BURN_IN_EPOCH,
-                  trained_mentornet_dir=_mentornet_dir())
+                  trained_mentornet_dir=_mentornet_dir(),
+                  **_baseline_settings(config.dataset_name, level))
   if preset == PUBLISHED:
     settings.update(_PUBLISHED_SCHEDULE)
     row = _published_row(config, level, facts)
@@ -158,6 +163,15 @@ def fill(config, preset, given):
   said = f' ({_RECIPES[preset].source})' if preset in _RECIPES else ''
   return config._replace(**settings), (
       f'--preset={preset}{said}, {config.dataset_name} at {noise}: {words}')
+
+
+def _baseline_settings(dataset_name, level):
+  """Settings of the methods of `baselines`, name -> value."""
+  level = _CPU_UNKNOWN_LEVEL if level is None else level
+  elr_lambda, elr_beta = _ELR.get(dataset_name, _ELR['cifar10'])
+  return dict(noise_rate=min(level, _MOST_NOISE),
+              forget_rate=min(level, _MOST_FORGOTTEN),
+              elr_lambda=elr_lambda, elr_beta=elr_beta)
 
 
 def _recipe_settings(preset, config, level, facts, given):

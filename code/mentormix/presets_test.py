@@ -58,7 +58,9 @@ def test_the_command_line_wins():
     ('cross_entropy', ['batch_size'], ['mixup_alpha', 'burn_in_epoch']),
     ('mixup', ['mixup_alpha'], ['loss_p_percentile', 'second_reweight']),
     ('mentornet', ['loss_p_percentile', 'trained_mentornet_dir'],
-     ['mixup_alpha', 'second_reweight'])])
+     ['mixup_alpha', 'second_reweight']),
+    ('co_teaching', ['forget_rate', 'studentnet'],
+     ['trained_mentornet_dir', 'noise_rate', 'elr_beta'])])
 def test_only_what_the_method_uses_is_filled(method, filled, left):
   config, line = _fill('data/cifar10/0.4', dataset_name='cifar10',
                        method=method)
@@ -66,6 +68,19 @@ def test_only_what_the_method_uses_is_filled(method, filled, left):
   assert not any(name in line for name in left)
   for name in left:
     assert getattr(config, name) == getattr(config_lib.TrainConfig(), name)
+
+
+@pytest.mark.parametrize('name,level,method,filled', [
+    ('cifar10', 0.4, 's_model', dict(noise_rate=0.4)),
+    ('cifar10', 0.4, 'co_teaching', dict(forget_rate=0.4)),
+    ('cifar10', 0.8, 'co_teaching', dict(forget_rate=0.5)),
+    ('cifar10', 0.4, 'elr', dict(elr_lambda=3.0, elr_beta=0.7)),
+    ('cifar100', 0.4, 'elr', dict(elr_lambda=7.0, elr_beta=0.9))])
+def test_what_the_baselines_get(name, level, method, filled):
+  config, line = _fill(f'data/{name}/{level}', dataset_name=name, method=method)
+  for setting, value in filled.items():
+    assert getattr(config, setting) == value
+    assert f'--{setting}={value}' in line
 
 
 @pytest.mark.parametrize('facts,alpha', [

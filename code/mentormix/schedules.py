@@ -9,6 +9,7 @@ from mentormix.messages import UserError
 from mentormix.runtime import tf
 
 NUM_EPOCH_PERCENTS = 100
+FORGETTING_EPOCHS = 10  # Until Co-teaching forgets its full rate.
 WEIGHT_AVERAGE_DECAY = 0.9999
 
 
@@ -118,6 +119,19 @@ def decay_epochs(text):
     raise UserError(f'--decay_epochs={text} is not ascending epochs, as in '
                     '40,100, which --learning_rate_schedule=steps needs')
   return epochs
+
+
+def forgotten_share(forget_rate, step, steps_per_epoch):
+  """R(t) of Co-teaching: forget_rate * min(epoch / 10, 1), float32 scalar.
+
+  Args:
+    forget_rate: the share of the batch that is left out from epoch 10 on.
+    step: int64 scalar, steps done before this one.
+    steps_per_epoch: a number.
+  """
+  epoch = tf.cast(step, tf.float64) / steps_per_epoch
+  return tf.cast(
+      forget_rate * tf.minimum(epoch / FORGETTING_EPOCHS, 1.0), tf.float32)
 
 
 def weight_average_decay(step):

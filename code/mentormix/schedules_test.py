@@ -170,3 +170,12 @@ def test_decay_epochs():
   for text in ('', 'x', '5,', '5,5', '9,5', '-1', '0,3', 'nan', '1,inf'):
     with pytest.raises(UserError, match=f'--decay_epochs={text} is not'):
       schedules.decay_epochs(text)
+
+
+def test_what_co_teaching_forgets():
+  """It grows to the full rate over ten epochs, here of 20 steps."""
+  step = tf.placeholder(tf.int64, [])
+  share = schedules.forgotten_share(0.4, step, 20)
+  with tf.Session() as session:
+    found = [session.run(share, {step: n}) for n in (0, 10, 100, 200, 1000)]
+  np.testing.assert_allclose(found, [0, 0.02, 0.2, 0.4, 0.4], rtol=1e-6)

@@ -14,6 +14,12 @@ _WEIGHTING = ('trained_mentornet_dir', 'loss_p_percentile', 'burn_in_epoch',
 # Method -> the settings that it uses and some other method does not.
 METHOD_SETTINGS = {
     'cross_entropy': (),
+    'bootstrap_soft': ('bootstrap_beta',),
+    'bootstrap_hard': ('bootstrap_beta',),
+    's_model': ('noise_rate',),
+    'gce': ('gce_q',),
+    'elr': ('elr_lambda', 'elr_beta'),
+    'co_teaching': ('forget_rate',),
     'mixup': ('mixup_alpha',),
     'mentornet': _WEIGHTING,
     'mentormix': _WEIGHTING + ('mixup_alpha', 'second_reweight'),
@@ -22,6 +28,8 @@ METHODS = tuple(METHOD_SETTINGS)
 PRECISIONS = ('float32', 'mixed')
 LEARNING_RATE_SCHEDULES = ('exponential', 'cosine', 'steps')
 WEIGHTED = ('mentornet', 'mentormix')  # These need a MentorNet.
+# Their v tells examples apart.
+SELECTIVE = WEIGHTED + ('co_teaching',)
 # The largest numbers, unless a setting says otherwise.
 _LARGEST = {int: 2**31 - 1, float: 1e38}
 
@@ -151,7 +159,11 @@ TRAIN_SETTINGS = (
     Setting('method', 'mentormix',
             'cross_entropy: plain training. mixup: uniform partners, no '
             'weights. mentornet: weights, no mixing. mentormix: weights and '
-            'mixing.', choices=METHODS),
+            'mixing. bootstrap_soft, bootstrap_hard: targets mixed with the '
+            'prediction. s_model: a noise layer. gce: generalised '
+            'cross-entropy. elr: early-learning regularisation. co_teaching: '
+            'the small-loss selection of Co-teaching, with one network only.',
+            choices=METHODS),
     Setting('seed', 0,
             'Seed of initial weights, order, augmentation and mixing.',
             at_least=0, at_most=2**32 - 1),
@@ -191,6 +203,30 @@ TRAIN_SETTINGS = (
             'stands for what is published: 0.0002, and none for mentormix with '
             'the second weighting. Any other number applies there, too.',
             at_least=-1),
+    Setting('dropout', -1.0,
+            'Share of the numbers that are dropped before the last layer of '
+            'the student. -1 stands for its own; 0 drops nothing.',
+            at_least=-1, at_most=0.99),
+    # Of single methods.
+    Setting('bootstrap_beta', -1.0,
+            'Share of the given label in the targets of bootstrap_soft and '
+            'bootstrap_hard; the rest is the prediction. -1 stands for 0.95 '
+            'and 0.8.', at_least=-1, at_most=1),
+    Setting('noise_rate', 0.2,
+            'Share of wrong labels with which the noise layer of s_model '
+            'starts.', at_least=0, at_most=0.99),
+    Setting('gce_q', 0.7,
+            'Exponent of gce: near 0 it is cross-entropy, at 1 the mean '
+            'absolute error.', above=0, at_most=1),
+    Setting('elr_lambda', 3.0, 'Weight of the regulariser of elr.',
+            at_least=0),
+    Setting('elr_beta', 0.7,
+            'Decay of the running means of the predictions of elr.', at_least=0,
+            at_most=0.9999),
+    Setting('forget_rate', 0.2,
+            'Share of each batch, that of the largest losses, that co_teaching '
+            'leaves out from epoch 10 on; it grows to that from 0.',
+            at_least=0, at_most=0.99),
     Setting('microbatches', 1,
             'Parts of the batch that the student sees one after another, to '
             'need the memory of one part. Their gradients are added up. '

@@ -33,11 +33,13 @@ class Batch(typing.NamedTuple):
   labels: tf.Tensor  # int64 [B], as given.
   clean_labels: tf.Tensor  # int64 [B], datasets.UNKNOWN_LABEL where not known.
   source_ids: tf.Tensor  # string [B], empty where not known.
+  # int32 [B], positions in the order of the records; only if asked for.
+  indices: typing.Optional[tf.Tensor] = None
 
 
 def train_batch(dataset, shards, num_examples, batch_size, seed=0, start=0,
                 num_readers=4, num_threads=1, worker=0, num_workers=1,
-                device='', in_memory=True):
+                device='', in_memory=True, with_indices=False):
   """An endless, shuffled, augmented stream of batches.
 
   From memory, every image comes exactly once per epoch, in a new random order
@@ -65,6 +67,8 @@ def train_batch(dataset, shards, num_examples, batch_size, seed=0, start=0,
     device: of this worker.
     in_memory: whether a set may be kept in memory; the session then must
       belong to this process.
+    with_indices: whether the batches have `indices`, for which the set must
+      fit into memory.
 
   Returns:
     A `Batch`.
@@ -76,12 +80,11 @@ def train_batch(dataset, shards, num_examples, batch_size, seed=0, start=0,
   if num_examples < num_workers:
     raise UserError(f'{num_examples} examples are too few for {num_workers} '
                     'workers')
-  image_bytes = 3 * dataset.image_size ** 2
   with tf.device(device + '/cpu:0'), tf.name_scope('input'), \
       runtime.without_xla():
-    if in_memory and num_examples * image_bytes <= MOST_IN_MEMORY:
+    if in_memory and fits_in_memory(dataset, num_examples):
       batch = _from_memory(dataset, shards, num_examples, batch_size, seed,
-                           start, worker, num_workers)
+                           start, worker, num_workers, with_indices)
     else:
       batch = _from_files(dataset, shards, num_examples, batch_size,
                           num_readers, num_threads)
@@ -89,11 +92,18 @@ def train_batch(dataset, shards, num_examples, batch_size, seed=0, start=0,
         batch.images, augmentation.draw(
             batch_size, sampling.Sampler(
                 sampling.worker_seed(seed, worker), _count(start)))))
-    queue = tf.FIFOQueue(_BATCHES_AHEAD, [x.dtype for x in batch],
-                         [x.shape for x in batch])
+    items = [x for x in batch if x is not None]
+    queue = tf.FIFOQueue(_BATCHES_AHEAD, [x.dtype for x in items],
+                         [x.shape for x in items])
     tf.train.add_queue_runner(tf.train.QueueRunner(
-        queue, [queue.enqueue(batch)] * num_threads))
+        queue, [queue.enqueue(items)] * num_threads))
     return Batch(*queue.dequeue())
+
+
+def fits_in_memory(dataset, num_examples):
+  """Whether training keeps so many images of a `datasets.Dataset` decoded."""
+  return (not dataset.photographs and
+          num_examples * 3 * dataset.image_size ** 2 <= MOST_IN_MEMORY)
 
 
 def _count(start):
@@ -108,7 +118,7 @@ def _local_variable(name, value):
 
 
 def _from_memory(dataset, shards, num_examples, batch_size, seed, start, worker,
-                 num_workers):
+                 num_workers, with_indices):
   """A `Batch` of uint8 images, taken by index from arrays decoded once."""
   arrays = decoding.decode(dataset, 'train', shards, num_examples)
   indices = _shuffled(num_examples, seed, start * batch_size, worker,
@@ -120,7 +130,8 @@ def _from_memory(dataset, shards, num_examples, batch_size, seed, start, worker,
     value = tf.py_func(lambda: array, [], tf.as_dtype(array.dtype))
     value.set_shape(array.shape)
     return tf.gather(_local_variable(item, value), indices)
-  return Batch(*map(take, datasets.ITEMS))
+  return Batch(*map(take, datasets.ITEMS),
+               indices=indices if with_indices else None)
 
 
 def _shuffled(num_examples, seed, used, worker, num_workers):

@@ -121,7 +121,7 @@ def _summary_panels(groups, about):
                                width=_SMOOTHED * group.task.steps)
                 for run in group.runs if tag in run.series]
       points = [(steps, values) for steps, values in points if len(steps)]
-      if points and group.method in config.WEIGHTED:
+      if points and group.method in config.SELECTIVE:
         curves.append(figures.Curve(f'{group.method}, {about[tag]}',
                                     group.method, line, points))
     if curves:

@@ -5,8 +5,8 @@
 
 Every student takes images in [-1, 1], which a network that was trained on other
 numbers scales itself. To add one, add a row to `STUDENTS`: a `Student` with a
-network of that signature and the keywords `update_statistics` and `dtype`. B is
-the batch size, K the number of classes.
+network of that signature and the keywords `update_statistics`, `dtype` and
+`dropout_keep`. B is the batch size, K the number of classes.
 """
 import functools
 from typing import Callable, NamedTuple, Optional, Tuple
@@ -26,7 +26,7 @@ AUXILIARY_LOGITS = blocks.AUXILIARY_LOGITS
 class Student(NamedTuple):
   """A row of the table; call it to add the network to the graph."""
   # (images [B, H, W, 3], num_classes, is_training, update_statistics=True,
-  # dtype=tf.float32) -> logits [B, K].
+  # dtype=tf.float32, dropout_keep=...) -> logits [B, K].
   network: Callable
   weight_decay: float = resnet.WEIGHT_DECAY  # Of half the sum of squares.
   # Last parts of the names of the variables that it is of.
@@ -34,7 +34,8 @@ class Student(NamedTuple):
   image_size: int = 32  # Pixels, by default.
   smallest_size: int = 4  # Pixels that it can be trained on.
   size_multiple: int = 1  # It takes multiples of this.
-  # Probability that dropout keeps a number; None if there is no dropout.
+  # Probability that dropout keeps a number before the last layer, by default;
+  # None if there is no dropout.
   dropout_keep: Optional[float] = None
   # Scopes that are not loaded from a pretrained checkpoint by default: those
   # whose shapes depend on the number of classes.

@@ -15,7 +15,7 @@ BATCH_NORM_DECAY = 0.9
 
 
 def resnet(images, num_classes, is_training, depth, widths,
-           update_statistics=True, dtype=tf.float32):
+           update_statistics=True, dtype=tf.float32, dropout_keep=1.0):
   """A residual network of `depth` = 6n + 2 layers.
 
   Args:
@@ -29,6 +29,7 @@ def resnet(images, num_classes, is_training, depth, widths,
     dtype: of the arithmetic, tf.float32 or tf.bfloat16. With bfloat16, the
       variables, the statistics and all that follows the last average pooling
       stay float32.
+    dropout_keep: probability that a number is kept before the last layer.
 
   Returns:
     Logits [B, K] float32.
@@ -46,6 +47,7 @@ def resnet(images, num_classes, is_training, depth, widths,
     with tf.variable_scope('unit_last'):
       x = _activate(batch_norm(x, scope='final_bn'))
     x = tf.reduce_mean(tf.cast(x, tf.float32), [1, 2])  # [B, C]
+    x = blocks.dropout(x, dropout_keep, is_training)
     return slim.fully_connected(x, num_classes, scope='logit')
 
 

@@ -15,7 +15,7 @@ _BATCH_NORM_EPSILON = 1e-5
 
 
 def resnet18(images, num_classes, is_training, update_statistics=True,
-             dtype=tf.float32):
+             dtype=tf.float32, dropout_keep=1.0):
   """ResNet-18 (He et al., 2015, arXiv:1512.03385), by default for 224x224.
 
   It is the network of the published results of NCR (Iscen et al., 2022) on
@@ -30,6 +30,7 @@ def resnet18(images, num_classes, is_training, update_statistics=True,
     dtype: of the arithmetic, tf.float32 or tf.bfloat16. With bfloat16, the
       variables, the statistics and all that follows the last average pooling
       stay float32.
+    dropout_keep: probability that a number is kept before the last layer.
 
   Returns:
     Logits [B, K] float32.
@@ -38,11 +39,11 @@ def resnet18(images, num_classes, is_training, update_statistics=True,
     x = slim.conv2d(tf.cast(images, dtype), 64, 7, stride=2, scope='Stem')
     x = slim.max_pool2d(x, 3, stride=2, padding='SAME')
     x = _stages(x, _unit)
-    return blocks.logits(x, num_classes, 1, is_training)
+    return blocks.logits(x, num_classes, dropout_keep, is_training)
 
 
 def preact_resnet18(images, num_classes, is_training, update_statistics=True,
-                    dtype=tf.float32):
+                    dtype=tf.float32, dropout_keep=1.0):
   """PreAct ResNet-18 (He et al., 2016, arXiv:1603.05027), for 32x32 pixels.
 
   It has the form of the code of DivideMix (Li et al., 2020), which most later
@@ -53,7 +54,7 @@ def preact_resnet18(images, num_classes, is_training, update_statistics=True,
   with _scopes('PreActResNet18', is_training, update_statistics, dtype):
     x = slim.conv2d(tf.cast(images, dtype), 64, 3, scope='Stem')
     x = _stages(x, _preact_unit)
-    return blocks.logits(x, num_classes, 1, is_training)
+    return blocks.logits(x, num_classes, dropout_keep, is_training)
 
 
 def _scopes(name, is_training, update_statistics, dtype):

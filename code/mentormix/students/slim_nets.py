@@ -3,6 +3,8 @@
 Each is built by tf-slim with its own arg_scope, so that the checkpoints of
 tensorflow/models load. B is the batch size, K the number of classes.
 """
+from typing import NamedTuple
+
 from mentormix.runtime import slim, slim_nets as nets, tf
 from mentormix.students import blocks
 
@@ -12,7 +14,7 @@ _MEANS = (123.68, 116.78, 103.94)
 
 
 def resnet_v1_50(images, num_classes, is_training, update_statistics=True,
-                 dtype=tf.float32):
+                 dtype=tf.float32, dropout_keep=1.0):
   """ResNet-50 (He et al., 2015, arXiv:1512.03385); images minus their mean.
 
   Args:
@@ -23,6 +25,7 @@ def resnet_v1_50(images, num_classes, is_training, update_statistics=True,
       the updates of the moving statistics.
     dtype: of the arithmetic, tf.float32 or tf.bfloat16; the variables and the
       logits are float32.
+    dropout_keep: probability that a number is kept before the last layer.
 
   Returns:
     Logits [B, K] float32.
@@ -30,19 +33,21 @@ def resnet_v1_50(images, num_classes, is_training, update_statistics=True,
   logits, _ = _build(nets.resnet_v1.resnet_v1_50,
                      nets.resnet_v1.resnet_arg_scope,
                      images * 127.5 + 127.5 - tf.constant(_MEANS), num_classes,
-                     is_training, update_statistics, dtype)
+                     is_training, update_statistics, dtype,
+                     _Head('resnet_v1_50', dropout_keep))
   return logits
 
 
 def resnet_v2_50(images, num_classes, is_training, update_statistics=True,
-                 dtype=tf.float32):
+                 dtype=tf.float32, dropout_keep=1.0):
   """Pre-activation ResNet-50 (He et al., 2016); otherwise as `resnet_v1_50`.
 
   The published checkpoint has 1001 classes; class 0 is the background.
   """
   logits, _ = _build(nets.resnet_v2.resnet_v2_50,
                      nets.resnet_v2.resnet_arg_scope, images, num_classes,
-                     is_training, update_statistics, dtype)
+                     is_training, update_statistics, dtype,
+                     _Head('resnet_v2_50', dropout_keep))
   return logits
 
 
@@ -70,8 +75,14 @@ def inception_v3(images, num_classes, is_training, update_statistics=True,
   return logits
 
 
+class _Head(NamedTuple):
+  """A last layer as tf-slim builds it, after dropout, which it lacks."""
+  scope: str  # Of the network.
+  dropout_keep: float
+
+
 def _build(network, arg_scope, images, num_classes, is_training,
-           update_statistics, dtype, **options):
+           update_statistics, dtype, head=None, **options):
   """Builds a network of tf-slim in its own arg_scope, up to two changes.
 
   The updates of statistics go where `update_statistics` says, and there are no
@@ -89,8 +100,14 @@ def _build(network, arg_scope, images, num_classes, is_training,
       slim.arg_scope(scope), \
       slim.arg_scope([slim.conv2d], normalizer_params=batch_norm), \
       slim.arg_scope([slim.batch_norm], updates_collections=updates):
-    logits, points = network(tf.cast(images, dtype), num_classes,
+    logits, points = network(tf.cast(images, dtype),
+                             None if head else num_classes,
                              is_training=is_training, **options)
+    if head:
+      with tf.variable_scope(head.scope):
+        logits = slim.conv2d(
+            blocks.dropout(logits, head.dropout_keep, is_training), num_classes,
+            1, activation_fn=None, normalizer_fn=None, scope='logits')
   return _averaged(logits), points
 
 

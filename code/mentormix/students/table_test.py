@@ -139,3 +139,19 @@ def test_dropout_is_off_outside_of_training():
     x = tf.ones([2, 3])
     assert blocks.dropout(x, 0.8, False) is x
     assert blocks.dropout(x, 1, True) is x
+
+
+@pytest.mark.parametrize('name', [
+    'resnet8_thin', 'resnet18', 'preact_resnet18', 'resnet_v1_50',
+    'resnet_v2_50', 'efficientnet_lite0'])
+def test_every_student_can_drop_before_its_last_layer(name):
+  """Once a pass, only in training; the variables stay the same."""
+  names = []
+  for is_training, keep in ((True, 1.0), (True, 0.5), (False, 0.5)):
+    with tf.Graph().as_default() as graph:
+      students.get(name)(tf.zeros([2, 32, 32, 3]), 10, is_training,
+                         dropout_keep=keep)
+      assert len(graph.get_collection('dropout_calls')) == (
+          is_training and keep < 1)
+      names.append({v.op.name for v in tf.trainable_variables()})
+  assert names[0] == names[1] == names[2]

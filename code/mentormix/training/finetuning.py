@@ -18,6 +18,7 @@ from mentormix import file_kinds
 from mentormix import students
 from mentormix.messages import log, UserError
 from mentormix.runtime import tf
+from mentormix.training import methods
 
 _MOST_NAMED = 5  # Variables in a message.
 _LEAST_FITTING = 0.1  # Below this share, the checkpoint is of another net.
@@ -132,7 +133,8 @@ def _variables():
   """Weights and moving statistics of the student."""
   found = {v.op.name: v for v in tf.model_variables()
            + tf.trainable_variables()}
-  return [found[name] for name in sorted(found)]
+  return [found[name] for name in sorted(found)
+          if not name.startswith(methods.STATE)]
 
 
 def _example(shapes):

@@ -18,6 +18,7 @@ from mentormix.cluster import roles
 from mentormix.cluster import servers
 from mentormix.cluster import task as task_lib
 from mentormix.data import datasets
+from mentormix.data import input_pipeline
 from mentormix.data import noise_facts
 from mentormix.data import splits
 from mentormix.mentornet import loading
@@ -90,6 +91,10 @@ def _load(config, task):
     raise UserError('--sync_replicas with --precision=mixed needs TensorFlow '
                     f'2.x: TensorFlow {runtime.VERSION} scales the loss for '
                     'one worker only')
+  if config.method == 'elr' and (task.cluster.jobs or config.master):
+    raise UserError('--method=elr remembers the examples by their position in '
+                    '--data_dir, so it trains in one process; leave out the '
+                    'cluster or --master, or use another --method')
   network, md5 = None, ''
   if config.method in config_lib.WEIGHTED:
     network = loading.load(config.trained_mentornet_dir,
@@ -105,6 +110,11 @@ def _load(config, task):
   task.start()  # Before reading, so that the others see this task soon.
   data = splits.find(dataset, 'train', config.data_dir, config.image_recipe,
                      config.max_bad_records)
+  if config.method == 'elr' and not input_pipeline.fits_in_memory(
+      data.dataset, data.count):
+    raise UserError('--method=elr remembers the examples by their position, but'
+                    f' --data_dir={config.data_dir} holds photographs or more '
+                    'than fits into memory; use another --method')
   run = Run(data, datasets.has_clean_labels(data.shards), network, md5, start,
             started, source)
   if config.loss_csv_file and not run.has_clean_labels:
@@ -167,12 +177,13 @@ def _build(config, run, task):
   used = tf.train.get_or_create_global_step()  # Batches that this worker used.
   if cluster.num_workers > 1 and not config.sync_replicas:
     used = used // cluster.num_workers
+  options = dict(with_indices=True) if config.method == 'elr' else {}
   batch = run.data.train_batch(
       config.batch_size, seed=config.seed, start=used,
       num_readers=config.num_readers,
       num_threads=config.num_preprocessing_threads, worker=cluster.worker,
       num_workers=cluster.num_workers, device=task.device,
-      in_memory=not config.master)
+      in_memory=not config.master, **options)
   step = step_lib.build_step(config, run.data.dataset, run.data.count, batch,
                              run.network, cluster=cluster)
   if run.has_clean_labels:

@@ -34,7 +34,9 @@ def records(tmp_path_factory):
   return str(directory)
 
 
-def test_a_run_cut_and_resumed_is_the_run_uncut(records, tmp_path, monkeypatch):
+@pytest.mark.parametrize('method', ['mentormix', 'elr', 's_model'])
+def test_a_run_cut_and_resumed_is_the_run_uncut(records, tmp_path, monkeypatch,
+                                                method):
   """In its numbers, too: what comes next follows from seed and step alone."""
   class Cut(hooks.SignalHook):
     """As if a signal came after some steps of a session."""
@@ -51,7 +53,8 @@ def test_a_run_cut_and_resumed_is_the_run_uncut(records, tmp_path, monkeypatch):
     config = CONFIG._replace(
         data_dir=records, train_log_dir=str(tmp_path / name), learning_rate=.01,
         max_number_of_steps=12, trained_mentornet_dir=loading.THRESHOLD,
-        example_dropout_rates='0.2,100', save_summaries_secs=0, device_id='')
+        example_dropout_rates='0.2,100', save_summaries_secs=0, device_id='',
+        method=method)
     os.mkdir(config.train_log_dir)
     cuts = len(steps)
     codes = [loop.train(config) for _ in range(cuts + 1)]

@@ -20,16 +20,15 @@ from mentormix.runtime import tf
 _UPDATES = tf.GraphKeys.UPDATE_OPS
 
 
-def auxiliary_losses(labels, weight):
+def auxiliary_losses(labels, weight, criterion):
   """Losses [B] of the auxiliary logits, which it takes out of the collection.
 
   Args:
-    labels: [B, K], as of the student's own loss.
-    weight: [B], or None.
+    labels, weight, criterion: as of the student's own loss, a
+      `mentormix_loss.Loss`.
   """
   logits = tf.get_collection_ref(students.AUXILIARY_LOGITS)
-  loss = tf.add_n([tf.nn.softmax_cross_entropy_with_logits_v2(
-      labels=tf.stop_gradient(labels), logits=x) for x in logits])
+  loss = tf.add_n([criterion(labels, x) for x in logits])
   del logits[:]
   return loss if weight is None else loss * weight
 
@@ -100,10 +99,11 @@ class Parts:
         images = tf.identity(images)
       seen = len(tf.get_collection(_UPDATES))
       loss = mentormix_loss.cross_entropy(
-          images, labels, self._student).per_example
+          images, labels, self._student, result.criterion).per_example
       loss = loss if weight is None else loss * weight
       if self._auxiliary_weight:
-        loss += self._auxiliary_weight * auxiliary_losses(labels, weight)
+        loss += self._auxiliary_weight * auxiliary_losses(
+            labels, weight, result.criterion)
       losses.append(loss)
       objective = tf.reduce_mean(losses[-1]) / self._count
       if decay is not None and len(losses) == 1:

@@ -1,6 +1,6 @@
 """The graph of one training step.
 
-    batch -> method (mentormix_loss) -> mean + decay -> momentum -> averages
+    batch -> method (methods) -> mean + decay -> momentum -> averages
 
 A step changes each state once: weights, their averages, moving statistics, the
 mentors' loss averages, the global step. In a cluster, every worker builds this
@@ -17,9 +17,9 @@ from mentormix import schedules
 from mentormix import students
 from mentormix.cluster import roles
 from mentormix.cluster import sync_hook as sync_lib
-from mentormix.mentornet import mentor as mentor_lib
 from mentormix.runtime import tf
 from mentormix.training import finetuning
+from mentormix.training import methods
 from mentormix.training import microbatches
 
 MOMENTUM = 0.9
@@ -66,13 +66,14 @@ def build_step(config, dataset, num_examples, batch, network=None,
 
   sampler = sampler or sampling.Sampler(
       sampling.worker_seed(config.seed, cluster.worker), step, _FIRST_STREAM)
-  result = _apply_method(
-      config, network, epoch_percent, batch.images, labels,
+  # Number of gradients averaged into one step.
+  num_replicas = cluster.num_workers if config.sync_replicas else 1
+  result = methods.apply(
+      config, network, methods.Progress(
+          step, epoch_percent, num_examples, num_replicas), batch, labels,
       student if config.microbatches == 1 else parts.forward, sampler)
   finetuning.train_only(config.trainable_scopes)
 
-  # Number of gradients averaged into one step.
-  num_replicas = cluster.num_workers if config.sync_replicas else 1
   rate = schedules.configured_rate(config, step, num_examples, num_replicas)
   optimizer = _optimizer(rate, step, config.precision)
   sync_hook = None
@@ -83,7 +84,7 @@ def build_step(config, dataset, num_examples, batch, network=None,
     losses, gradients = parts.gradients(result, optimizer, decay)
   elif auxiliary_weight:
     losses += auxiliary_weight * microbatches.auxiliary_losses(
-        result.labels, result.weight)
+        result.labels, result.weight, result.criterion)
   loss = tf.reduce_mean(losses)
   if decay is not None:
     loss += decay
@@ -107,36 +108,6 @@ def build_step(config, dataset, num_examples, batch, network=None,
               epoch_percent, weights_l2, sync_hook)
 
 
-def _apply_method(config, network, epoch_percent, images, labels, student,
-                  sampler):
-  """Returns the `mentormix_loss.Loss` of the configured method."""
-  if config.method == 'cross_entropy':
-    return mentormix_loss.cross_entropy(images, labels, student)
-  if config.method == 'mixup':
-    return mentormix_loss.mixup(images, labels, student, config.mixup_alpha,
-                                sampler)
-
-  def new_mentor(name):
-    return mentor_lib.Mentor(
-        network, epoch_percent, config.loss_p_percentile, config.burn_in_epoch,
-        schedules.dropout_table(config.example_dropout_rates), name,
-        sampler.uniform)
-
-  mentor, second_mentor = new_mentor('mentor'), None
-  if config.method == 'mentornet':
-    result = mentormix_loss.mentornet(images, labels, student, mentor)
-  else:
-    if config.second_reweight:
-      second_mentor = new_mentor('second_mentor')
-    result = mentormix_loss.mentormix(
-        images, labels, student, mentor, config.mixup_alpha, sampler,
-        second_mentor)
-  tf.summary.scalar('loss_average', mentor.average)
-  if second_mentor:
-    tf.summary.scalar('second_loss_average', second_mentor.average)
-  return result
-
-
 def _weight_decay(config):
   """The term that it adds to the loss, a scalar; None for no term."""
   student = students.get(config.studentnet)
@@ -151,7 +122,9 @@ def _weight_decay(config):
 def _student(config, num_classes, cluster):
   """Returns the student in training mode; all calls share its variables."""
   network = students.get(config.studentnet)
-  dtype = precision.arithmetic(config.precision)
+  options = dict(dtype=precision.arithmetic(config.precision))
+  if config.dropout >= 0:
+    options['dropout_keep'] = 1 - config.dropout
 
   # Fetch each weight from its server once per step, not once per use.
   cache = cluster.device or None
@@ -162,7 +135,7 @@ def _student(config, num_classes, cluster):
     with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE,
                            caching_device=cache):
       return network(images, num_classes, is_training=True,
-                     update_statistics=update_statistics, dtype=dtype)
+                     update_statistics=update_statistics, **options)
   return student
 
 

@@ -5,6 +5,7 @@ import pytest
 from mentormix import config as config_lib
 from mentormix import precision as precision_lib
 from mentormix import runtime
+from mentormix import schedules
 from mentormix import students
 from mentormix.data import datasets
 from mentormix.data import input_pipeline
@@ -35,7 +36,8 @@ def batch():
   return input_pipeline.Batch(
       tf.constant(rng.uniform(-1, 1, [B, 32, 32, 3]).astype(np.float32)),
       tf.constant(rng.randint(10, size=B)),
-      tf.constant(rng.randint(10, size=B)), tf.constant([''] * B))
+      tf.constant(rng.randint(10, size=B)), tf.constant([''] * B),
+      tf.range(B))
 
 
 def _build(**kwargs):
@@ -175,6 +177,15 @@ def _loss_weight(features):
     (dict(method='cross_entropy'),
      dict(method='mentormix', mixup_alpha=0.0, second_reweight=False)),
     (dict(method='mentornet'), dict(method='mentormix', mixup_alpha=0.0)),
+    (dict(method='cross_entropy'),
+     dict(method='bootstrap_soft', bootstrap_beta=1.0)),
+    (dict(method='cross_entropy'),
+     dict(method='bootstrap_hard', bootstrap_beta=1.0)),
+    (dict(method='cross_entropy'), dict(method='s_model', noise_rate=0.0)),
+    (dict(method='cross_entropy'), dict(method='gce', gce_q=1e-5)),
+    (dict(method='cross_entropy'), dict(method='elr', elr_lambda=0.0)),
+    (dict(method='cross_entropy'), dict(method='co_teaching', forget_rate=0.0)),
+    (dict(method='cross_entropy'), dict(method='cross_entropy', dropout=0.0)),
 ])
 def test_methods_agree_in_their_limits(monkeypatch, one, other):
   """Over steps: gradients, averages of the loss and moving statistics, too."""
@@ -187,6 +198,8 @@ def test_methods_agree_in_their_limits(monkeypatch, one, other):
 
 @pytest.mark.parametrize('method,passes,mentors', [
     ('cross_entropy', 1, []), ('mixup', 1, []), ('mentornet', 1, ['mentor']),
+    ('bootstrap_soft', 1, []), ('s_model', 1, []), ('elr', 1, []),
+    ('co_teaching', 1, []),
     ('mentormix', 2, ['mentor', 'second_mentor'])])
 def test_each_method_has_the_passes_and_mentors_it_needs(method, passes,
                                                          mentors):
@@ -251,7 +264,8 @@ def test_separation_by_hand():
   np.testing.assert_allclose(recall, 2 / 3.0, rtol=1e-6)
 
 
-@pytest.mark.parametrize('method', ['cross_entropy', 'mentornet', 'mentormix'])
+@pytest.mark.parametrize('method', [
+    m for m in config_lib.METHODS if m != 'mixup'])
 def test_the_unmixed_loss_is_that_of_the_labels_given(method):
   """At weights of 0 it is log K, and what a mentor gets, mixed or not."""
   step = _build(method=method)
@@ -266,3 +280,57 @@ def test_the_unmixed_loss_is_that_of_the_labels_given(method):
     loss, labels = session.run([step.unmixed, batch().labels])
   expected = np.log(np.exp(np.arange(10)).sum()) - labels
   np.testing.assert_allclose(loss, expected, rtol=1e-4)
+
+
+def test_the_noise_layer_trains_beside_the_student():
+  step = _build(method='s_model', noise_rate=0.3)
+  name = 'method_state/noise_logits'
+  noise = [v for v in tf.trainable_variables() if v.op.name == name][0]
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    before = session.run(noise)
+    session.run(step.train_op)
+    after = session.run(noise)
+  np.testing.assert_allclose(np.exp(before),
+                             np.full([10, 10], 0.3 / 9) + (0.7 - 0.3 / 9)
+                             * np.eye(10), rtol=1e-5)
+  assert np.abs(after - before).max() > 1e-4
+
+
+def test_elr_remembers_the_examples_of_the_batch():
+  """From t = 0 on; only the rows of the batch move, and once a step."""
+  step = _build(method='elr', elr_beta=0.6, learning_rate=1e-9)
+  memory = [v for v in tf.global_variables()
+            if v.op.name == 'method_state/targets'][0]
+  assert memory not in tf.trainable_variables()
+  assert memory.shape.as_list() == [1000, 10]
+  sums = []
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    for _ in range(3):
+      session.run(step.loss)  # This changes nothing.
+      session.run(step.train_op)
+      sums.append(session.run(memory).sum(axis=1))
+  for found, expected in zip(sums, (0.4, 0.64, 0.784)):
+    np.testing.assert_allclose(found[:B], np.full(B, expected), rtol=1e-5)
+    assert not found[B:].any()
+
+
+def test_co_teaching_forgets_more_and_more(monkeypatch):
+  """v has what was kept; a step is 8 of 1000 examples."""
+  monkeypatch.setattr(schedules, 'FORGETTING_EPOCHS', 0.016)  # Two steps.
+  step = _build(method='co_teaching', forget_rate=0.5)
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    kept = []
+    for _ in range(4):
+      v, losses, _ = session.run([step.v, step.unmixed, step.train_op])
+      kept.append(int(v.sum()))
+      assert losses[v == 1].max() < losses[v == 0].min(initial=1e9)
+  assert kept == [8, 6, 4, 4]
+
+
+def test_dropout_is_that_of_the_settings():
+  """Of a student that has none itself: training is another, and finite."""
+  plain, dropped = _losses(2), _losses(2, dropout=0.5)
+  assert plain[0] != dropped[0] and np.isfinite(dropped).all()
