@@ -98,7 +98,7 @@ def test_a_printed_line_is_a_command(sweep, tmp_path):
 
 @pytest.mark.parametrize('flags,message', [
     (['--methods=magic', '--python=' + sys.executable],
-     '--methods=magic: magic is not one of cross_entropy, mixup'),
+     '--methods=magic: magic is not one of cross_entropy, boot'),
     (['--methods=mixup,mixup'], 'names one twice'),
     (['--methods='], '--methods= is not'),
     (['--noise_levels=0.4,,0.6'], '--noise_levels=0.4,,0.6 is not a list'),
