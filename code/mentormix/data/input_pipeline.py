@@ -33,8 +33,8 @@ class Batch(typing.NamedTuple):
   labels: tf.Tensor  # int64 [B], as given.
   clean_labels: tf.Tensor  # int64 [B], datasets.UNKNOWN_LABEL where not known.
   source_ids: tf.Tensor  # string [B], empty where not known.
-  # int32 [B], positions in the order of the records; only if asked for.
-  indices: typing.Optional[tf.Tensor] = None
+  # int32 [B], positions in the order of the records; () unless asked for.
+  indices: typing.Any = ()
 
 
 def train_batch(dataset, shards, num_examples, batch_size, seed=0, start=0,
@@ -92,7 +92,7 @@ def train_batch(dataset, shards, num_examples, batch_size, seed=0, start=0,
         batch.images, augmentation.draw(
             batch_size, sampling.Sampler(
                 sampling.worker_seed(seed, worker), _count(start)))))
-    items = [x for x in batch if x is not None]
+    items = batch if with_indices else batch[:-1]
     queue = tf.FIFOQueue(_BATCHES_AHEAD, [x.dtype for x in items],
                          [x.shape for x in items])
     tf.train.add_queue_runner(tf.train.QueueRunner(
@@ -131,7 +131,7 @@ def _from_memory(dataset, shards, num_examples, batch_size, seed, start, worker,
     value.set_shape(array.shape)
     return tf.gather(_local_variable(item, value), indices)
   return Batch(*map(take, datasets.ITEMS),
-               indices=indices if with_indices else None)
+               indices=indices if with_indices else ())
 
 
 def _shuffled(num_examples, seed, used, worker, num_workers):

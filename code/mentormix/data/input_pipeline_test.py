@@ -123,6 +123,17 @@ def _stream(shards, count, **settings):
       CIFAR10, shards, 103, 16, **settings), count)
 
 
+def test_indices_are_positions_in_the_records(shards, monkeypatch):
+  """An index is the same image in every epoch and with several threads."""
+  monkeypatch.setattr(augmentation, 'augment_in_parts',
+                      lambda images, draws: images)
+  batches = _stream(shards, 20, with_indices=True, num_threads=2)
+  indices = np.concatenate([b.indices for b in batches])
+  assert set(indices) == set(range(103))
+  assert len(set(zip(indices, _levels(batches)))) == 103
+  assert _stream(shards, 1)[0].indices == ()
+
+
 def test_the_seed_fixes_the_stream(shards):
   images = lambda seed: np.concatenate(
       [b.images for b in _stream(shards, 8, seed=seed)])
