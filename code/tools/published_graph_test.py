@@ -111,7 +111,7 @@ def test_input_pairs_images_with_their_labels(tmp_path):
     coordinator = tf.train.Coordinator()
     threads = tf.train.start_queue_runners(session, coordinator)
     for _ in range(15):
-      images, labels, clean_labels, source_ids = session.run(batch)
+      images, labels, clean_labels, source_ids, _ = session.run(batch)
       assert images.min() >= -1 and images.max() <= 1
       np.testing.assert_array_equal(
           images[:, 8:24, 8:24].mean(axis=(1, 2, 3)) < 0, labels == 1)
