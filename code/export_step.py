@@ -47,8 +47,8 @@ def main():
     raise UserError('--sync_replicas: an exported step runs in one process; '
                     'remove this flag')
   if config.method == 'elr':
-    raise UserError('--method=elr: an exported step does not know which example '
-                    'is which; use another method')
+    raise UserError('--method=elr: an exported step does not know which '
+                    'example is which; use another method')
   # TensorFlow starts once the flags are valid.
   from mentormix import runtime
   from mentormix.accelerator import stablehlo

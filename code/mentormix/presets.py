@@ -95,7 +95,7 @@ _RECIPES = {
 }
 
 _BURN_IN_EPOCH = 10
-# lambda and beta of the published code of ELR; for other sets those of CIFAR-10.
+# lambda and beta of ELR as published; other sets get those of CIFAR-10.
 _ELR = {'cifar10': (3.0, 0.7), 'cifar100': (7.0, 0.9)}
 _MOST_NOISE = 0.8  # Of the noise layer of s_model.
 _MOST_FORGOTTEN = 0.5  # Of co_teaching, so that half of a batch is left.
