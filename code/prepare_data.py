@@ -78,8 +78,8 @@ def define_flags():
       'noise_index', None, 'The .npy file that maps the order of --noise_file '
       'to that of the archive, such as image_order_c10.npy.')
   flags.DEFINE_boolean(
-      'force_labels', False, 'Take --noise_file even if its labels seem to have '
-      'nothing to do with the images, or their classes seem renumbered.')
+      'force_labels', False, 'Take --noise_file even if its labels seem to '
+      'have nothing to do with the images, or their classes seem renumbered.')
   flags.DEFINE_integer(
       'seed', 0, 'Seed of the noise and of the order of the records.',
       lower_bound=0, upper_bound=noise.MAX_SEED)

@@ -80,9 +80,9 @@ _IMAGE_RECIPE = Setting(
     'image_recipe', 'inception', 'For photographs, how they are cropped. '
     'inception: a random box of 5 to 100% of the image, brightness and '
     'saturation; tests: the central 87.5%. resize_crop: resized to a square, '
-    '320 for a size of 299, and a random crop; tests: the centre. ncr: a random '
-    'box; tests: the short side resized to 256 for a size of 224, and the '
-    'centre.', choices=('inception', 'resize_crop', 'ncr'))
+    '320 for a size of 299, and a random crop; tests: the centre. ncr: a '
+    'random box; tests: the short side resized to 256 for a size of 224, and '
+    'the centre.', choices=('inception', 'resize_crop', 'ncr'))
 
 TRAIN_SETTINGS = (
     # Of the published code.
