@@ -29,6 +29,31 @@ class Damaged(RunError):
   """A checkpoint that cannot be read."""
 
 
+def write(arrays, prefix):
+  """Writes arrays as the variables of one of TensorFlow's checkpoints.
+
+  The list beside it names it without a directory, so that the directory can be
+  moved.
+
+  Args:
+    arrays: name -> array.
+    prefix: path of the checkpoint, in an existing directory.
+
+  Raises:
+    RunError: it cannot be written.
+  """
+  with tf.Graph().as_default():
+    variables = [tf.get_variable(name, initializer=tf.constant(array))
+                 for name, array in arrays.items()]
+    saver = tf.train.Saver(variables, save_relative_paths=True)
+    with tf.Session(config=runtime.session_config()) as session:
+      session.run(tf.global_variables_initializer())
+      try:
+        saver.save(session, prefix, write_meta_graph=False)
+      except tf.errors.OpError as error:
+        raise RunError(f'{prefix} cannot be written: {runtime.reason(error)}')
+
+
 def find(directory):
   """Finds the checkpoints that training has finished writing.
 

@@ -6,9 +6,7 @@ those of the published checkpoints and the published code.
 import numpy as np
 
 from mentormix import checkpoints
-from mentormix import runtime
-from mentormix.messages import RunError, UserError
-from mentormix.runtime import tf
+from mentormix.messages import UserError
 
 
 def lstm_name(direction, kind):
@@ -116,9 +114,6 @@ def read_checkpoint(prefix):
 def write_checkpoint(weights, prefix):
   """Writes a checkpoint that the published code restores.
 
-  The `checkpoint` file beside it names it without a directory, so that the
-  directory can be moved.
-
   Args:
     weights: name -> array.
     prefix: path of the checkpoint, in an existing directory.
@@ -126,13 +121,4 @@ def write_checkpoint(weights, prefix):
   Raises:
     RunError: it cannot be written.
   """
-  with tf.Graph().as_default():
-    variables = [tf.get_variable(name, initializer=tf.constant(weights[name]))
-                 for name, _ in SHAPES]
-    saver = tf.train.Saver(variables, save_relative_paths=True)
-    with tf.Session(config=runtime.session_config()) as session:
-      session.run(tf.global_variables_initializer())
-      try:
-        saver.save(session, prefix, write_meta_graph=False)
-      except tf.errors.OpError as error:
-        raise RunError(f'{prefix} cannot be written: {error.message}')
+  checkpoints.write({name: weights[name] for name, _ in SHAPES}, prefix)

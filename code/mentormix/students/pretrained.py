@@ -16,9 +16,8 @@ import numpy as np
 from mentormix import checkpoints
 from mentormix import file_kinds
 from mentormix import files
-from mentormix import runtime
 from mentormix import students
-from mentormix.messages import RunError, UserError
+from mentormix.messages import UserError
 from mentormix.runtime import tf
 from mentormix.students import efficientnet_lite0
 from mentormix.students import torch_file
@@ -64,7 +63,8 @@ def fetch(model, archive, directory):
   """
   with tempfile.TemporaryDirectory() as temporary:
     values = read(model, archive or download(model, temporary))
-  _write(model, values, os.path.join(directory, checkpoints.BASENAME))
+  _check(model, values)
+  checkpoints.write(values, os.path.join(directory, checkpoints.BASENAME))
   return len(values)
 
 
@@ -165,27 +165,12 @@ def convert_lite0(tensors):
 _CONVERT = {'efficientnet_lite0': convert_lite0}
 
 
-def _write(model, values, prefix):
-  """Writes a checkpoint of the student with these values.
-
-  Raises:
-    UserError: they are not those of the student.
-    RunError: it cannot be written.
-  """
+def _check(model, values):
+  """Raises UserError unless the values are those of the student."""
   student = students.get(model)
   with tf.Graph().as_default():
     student(tf.zeros([1, student.image_size, student.image_size, 3]),
             PACKAGES[model].num_classes, False)
-    variables = {v.op.name: v for v in tf.model_variables()}
-    shapes = {name: tuple(v.shape.as_list()) for name, v in variables.items()}
-    if shapes != {name: value.shape for name, value in values.items()}:
-      raise UserError(f'the weights are not those of {model}')
-    saver = tf.train.Saver(variables, save_relative_paths=True)
-    with tf.Session(config=runtime.session_config()) as session:
-      initializers = {name: v.initializer for name, v in variables.items()}
-      session.run(initializers, {op.inputs[1]: values[name]
-                                 for name, op in initializers.items()})
-      try:
-        saver.save(session, prefix, write_meta_graph=False)
-      except tf.errors.OpError as error:
-        raise RunError(f'{prefix} cannot be written: {runtime.reason(error)}')
+    shapes = {v.op.name: tuple(v.shape.as_list()) for v in tf.model_variables()}
+  if shapes != {name: value.shape for name, value in values.items()}:
+    raise UserError(f'the weights are not those of {model}')
