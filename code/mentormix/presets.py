@@ -36,7 +36,8 @@ _PUBLISHED_ROWS = {
                  0.4: _Row(8.0, 0.5, False),
                  0.6: _Row(4.0, 0.3, True),
                  0.8: _Row(8.0, 0.1, True)},
-    # At 32 x 32, by a co-author's repository (youjiangxu/FaMUS).
+    # At 32 x 32: of the published code run by others, with a co-author of the
+    # paper (youjiangxu/FaMUS).
     'mini_imagenet_red': {0.2: _Row(2.0, 0.7, False),
                           0.4: _Row(8.0, 0.5, False),
                           0.6: _Row(4.0, 0.3, False),
@@ -114,7 +115,7 @@ _ACCURACY = {
     ('cifar100', 'mentornet'): ((73.5, 68.5, 61.2, 35.5), None),
     ('cifar10', 'mixup'): ((94.0, 91.5, 86.8, 76.9), None),
     ('cifar100', 'mixup'): ((73.9, 66.8, 58.8, 40.1), None),
-    # A run of the published code, at 32 x 32, in the FaMUS paper (CVPR 2021).
+    # A run of the published code by others, at 32 x 32 (FaMUS, CVPR 2021).
     ('mini_imagenet_red', 'mentormix'): (None, (51.02, 47.14, 43.80, 33.46)),
 }
 
@@ -148,6 +149,8 @@ def fill(config, preset, given):
     settings.update(_PUBLISHED_SCHEDULE)
     row = _published_row(config, level, facts)
     settings.update(row._asdict())
+    if facts.get('photographs'):
+      settings['image_recipe'] = 'cifar'
   elif preset in _RECIPES:
     settings.update(_recipe_settings(preset, config, level, facts, given))
   else:

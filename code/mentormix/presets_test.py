@@ -200,7 +200,9 @@ def test_photographs_have_the_published_size_unless_another_is_given(tmp_path):
   for size in (0, 32):
     config, _ = _fill(tmp_path, image_size=size)
     assert (config.studentnet, config.loss_p_percentile) == ('resnet32', 0.3)
-    assert not config.second_reweight
+    assert not config.second_reweight and config.image_recipe == 'cifar'
+  config, _ = _fill(tmp_path, image_recipe='ncr')
+  assert config.image_recipe == 'ncr'
   with pytest.raises(UserError, match='at 32 x 32, not 224 x 224'):
     _fill(tmp_path, image_size=224)
 

@@ -82,7 +82,9 @@ _IMAGE_RECIPE = Setting(
     'saturation; tests: the central 87.5%. resize_crop: resized to a square, '
     '320 for a size of 299, and a random crop; tests: the centre. ncr: a '
     'random box; tests: the short side resized to 256 for a size of 224, and '
-    'the centre.', choices=('inception', 'resize_crop', 'ncr'))
+    'the centre. cifar: the whole image, small, with the published '
+    'augmentation of CIFAR; tests: the whole image.',
+    choices=('inception', 'resize_crop', 'ncr', 'cifar'))
 
 TRAIN_SETTINGS = (
     # Of the published code.

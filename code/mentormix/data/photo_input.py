@@ -9,11 +9,12 @@ and distortions of a publication. B is the batch size, S the image size.
 import typing
 
 from mentormix import runtime
+from mentormix.data import augmentation
 from mentormix.data import datasets
 from mentormix.data import input_pipeline
 from mentormix.runtime import tf
 
-# A queue holds so many encoded images, or an epoch if that is smaller.
+# A queue holds so many encoded images, or half an epoch if that is smaller.
 SHUFFLED = 4096
 _READ_AT_ONCE = 16  # Records.
 _BATCHES_AHEAD = 4  # Decoded, in the queue before the step.
@@ -33,12 +34,16 @@ class Recipe(typing.NamedTuple):
   saturation: typing.Tuple[float, float] = (1.0, 1.0)  # Range of the factor.
   central: float = 0.875  # Side of the test crop, over that of the image.
   short_side: typing.Optional[float] = None  # Resized to, over S, for tests.
+  small: bool = False  # The whole image as a small one; the above is not used.
 
 
 RECIPES = {
     # A random box of 5 to 100% of the image, brightness and saturation; tests:
-    # the central 87.5% (slim).
+    # the central 87.5% (slim, but not hue and contrast, and in one order).
     'inception': Recipe(brightness=32 / 255, saturation=(0.5, 1.5)),
+    # The whole image resized to a square (bicubic, with antialiasing), then what
+    # the published code does to CIFAR; tests: the whole image.
+    'cifar': Recipe(small=True),
     # The image resized to a square, 320 for a size of 299, and a random crop of
     # it; tests: the centre (DivideMix and others on WebVision).
     'resize_crop': Recipe(resized=320 / 299),
@@ -153,6 +158,9 @@ def train_image(encoded, image_size, recipe):
   Returns:
     float32 [S, S, 3] in [-1, 1].
   """
+  if recipe.small:
+    return augmentation.augment(_small(encoded, image_size),
+                                augmentation.draw(1, _Random))[0]
   shape = tf.image.extract_jpeg_shape(encoded)
   if recipe.resized:
     side = int(round(recipe.resized * image_size))
@@ -178,6 +186,8 @@ def train_image(encoded, image_size, recipe):
 
 def test_image(encoded, image_size, recipe):
   """Decodes the test crop of an image; arguments as for `train_image`."""
+  if recipe.small:
+    return 2.0 * tf.cast(_small(encoded, image_size)[0], tf.float32) / 255 - 1.0
   shape = tf.image.extract_jpeg_shape(encoded)[:2]
   sides = tf.cast(shape, tf.float32)
   if recipe.resized:  # The centre of the image resized to a square.
@@ -189,6 +199,29 @@ def test_image(encoded, image_size, recipe):
   size = tf.maximum(tf.cast(tf.round(size), tf.int32), 1)
   image = _decode(encoded, (shape - size) // 2, size, image_size)
   return 2.0 * image - 1.0
+
+
+class _Random:
+  """What `augmentation.draw` draws from: numbers of the graph's seed."""
+
+  @staticmethod
+  def uniform(shape, low, high):
+    return tf.random.uniform(shape, low, high)
+
+  @staticmethod
+  def integers(shape, low, high):
+    return tf.random.uniform(shape, low, high + 1, tf.int32)
+
+
+def _small(encoded, image_size):
+  """A whole JPEG, resized to uint8 [1, S, S, 3]."""
+  image = tf.cast(tf.image.decode_jpeg(
+      encoded, channels=3, dct_method='INTEGER_ACCURATE'), tf.float32)
+  scale = image_size / tf.cast(tf.shape(image)[:2], tf.float32)
+  image = tf.raw_ops.ScaleAndTranslate(  # As Pillow does, to a grey level.
+      images=image[tf.newaxis], size=2 * [image_size], scale=scale,
+      translation=[0.0, 0.0], kernel_type='keyscubic', antialias=True)
+  return tf.saturate_cast(tf.round(image), tf.uint8)
 
 
 def _decode(encoded, begin, size, image_size):
