@@ -70,7 +70,8 @@ _MAX_BAD_RECORDS = Setting(
     'Number of bad records of --data_dir to skip: not an example of the data '
     'set, a label out of range, or an image that cannot be decoded. If there '
     'are more, nothing starts. A file that is damaged or truncated is always '
-    'an error, because what follows the damage cannot be read.', at_least=0,
+    'an error, because what follows the damage cannot be read. Photographs '
+    'are checked when they are prepared, not here.', at_least=0,
     may_change=True)
 
 _IMAGE_SIZE = Setting(
@@ -100,7 +101,8 @@ TRAIN_SETTINGS = (
             'Directory for checkpoints, summaries and config.json.',
             may_change=True),
     Setting('dataset_name', 'cifar100',
-            'cifar10, cifar100, digits, or the name of your own data set.'),
+            'cifar10, cifar100, digits, mini_imagenet_red and other sets of '
+            'photographs, or the name of your own data set.'),
     Setting('studentnet', 'resnet32',
             'The student, a name in mentormix/students/__init__.py: resnet32 '
             'is the published, wide network, resnet32_thin the classic thin '
@@ -170,12 +172,13 @@ TRAIN_SETTINGS = (
             'Seed of initial weights, order, augmentation and mixing.',
             at_least=0, at_most=2**32 - 1),
     Setting('num_readers', 4,
-            'Threads that read the files of a data set too large for memory '
-            '(more than 2 GiB decoded).', at_least=1, may_change=True),
+            'Threads that read the files of photographs, or of a data set too '
+            'large for memory (more than 2 GiB decoded).',
+            at_least=1, may_change=True),
     Setting('num_preprocessing_threads', 1,
-            'Threads that augment images and, for such a large data set, '
-            'decode them. With 1, and with 1 reader for such a data set, the '
-            'seed fixes the order of the images.', at_least=1, may_change=True),
+            'Threads that augment images and, of photographs and such a large '
+            'data set, decode them. With 1, and there with 1 reader, the seed '
+            'fixes the order of the images.', at_least=1, may_change=True),
     Setting('loss_csv_file', '',
             'CSV file for the losses of the examples, from which '
             'train_mentornet.py learns a data-driven MentorNet. It gets up to '
@@ -201,9 +204,10 @@ TRAIN_SETTINGS = (
             'Epochs at which --learning_rate_schedule=steps multiplies the '
             'learning rate by --learning_rate_decay_factor, as in 40,100.'),
     Setting('weight_decay', -1.0,
-            'Coefficient of half the sum of squared kernels in the loss. -1 '
-            'stands for what is published: 0.0002, and none for mentormix with '
-            'the second weighting. Any other number applies there, too.',
+            'Coefficient of half the sum of squares of the weights that the '
+            'student decays. -1 stands for that of the student (0.0002 for '
+            'resnet32), and for none with mentormix and the second weighting, '
+            'as published. Any other number applies there, too.',
             at_least=-1),
     Setting('dropout', -1.0,
             'Share of the numbers that are dropped before the last layer of '

@@ -2,9 +2,9 @@
 
 The network that the paper trains on web noise. Variables have the names and
 shapes of the checkpoint that tensorflow/models published in 2016. The paper
-of the network does not describe what differs there: where convolutions have
-biases instead of batch norm, and the scales of the residuals. B is the batch
-size, K the number of classes.
+of the network does not fix where convolutions have biases instead of batch
+norm, nor the scale of each kind of block. B is the batch size, K the number of
+classes.
 """
 from mentormix.runtime import slim, tf
 from mentormix.students import blocks

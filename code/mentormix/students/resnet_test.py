@@ -12,7 +12,7 @@ NET = 'net_w16_32_64_c10/'
 
 
 def _fill(golden):
-  """Name -> value for every variable, as golden/README says."""
+  """Name -> value for every variable, as the published network had them."""
   rng = np.random.RandomState(int(golden[NET + 'seed']))
   values = {}
   for name, shape in zip(golden[NET + 'var_names'], golden[NET + 'var_shapes']):

@@ -6,7 +6,8 @@
 
 The loaded values take the place of initial ones, so a variable never has
 another. Averages start with the weight that they average, momentum with 0. The
-flags are those of slim's train_image_classifier.py, with the same meaning.
+flags are those of slim's train_image_classifier.py, with the same meaning,
+except that the head of the student is excluded by default.
 """
 import os
 from typing import Dict, List, NamedTuple

@@ -28,6 +28,7 @@ COLOURS = ('red', 'blue')
 NAMES = tuple(f'{images}_{colour}' for images in NUM_CLASSES
               for colour in COLOURS)
 VALIDATION = 'clean_validation'
+# Of Mini-ImageNet; assumed of Stanford Cars, whose lists were not at hand.
 _WEB_IMAGE = re.compile(r'[0-9a-f]{16}')
 _MINI_IMAGE = re.compile(r'(n\d{8})\d{8}')
 _ZIP = 'dataset_no_images.zip'
