@@ -87,7 +87,7 @@ def test_errors_are_one_line(settings, named, digits, tmp_path):
 def test_photographs_cannot_be_exported(digits, tmp_path):
   (tmp_path / 'photos').mkdir()
   (tmp_path / 'photos' / 'noise.json').write_text(json.dumps(dict(
-      dataset_name='own', photographs=True, num_classes=3)))
+      dataset_name='own', photographs=True, num_classes=3, num_examples=9)))
   testing.assert_one_line(_export(
       digits, tmp_path, dataset_name='own', data_dir=tmp_path / 'photos'), 2,
       'photos holds photographs of any size')
