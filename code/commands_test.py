@@ -99,6 +99,7 @@ def test_mixed_precision(train, tmp_path):
                           '--precision is mixed there, float32 here')
 
 
+@pytest.mark.slow
 def test_xla_compiles_the_step(digits, tmp_path, monkeypatch):
   monkeypatch.setenv('TF_CPP_MIN_LOG_LEVEL', '0')  # Native code says so.
   code, out, err = testing.run(

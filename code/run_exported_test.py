@@ -69,6 +69,7 @@ def test_baselines_train_from_an_export(digits, tmp_path, settings):
   assert 'trained to step 2' in out
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_an_uninterrupted_one(exported, run, digits, tmp_path):
   """Also if it takes several steps per call; then it is evaluated."""
   # The oldest of six was removed.

@@ -5,8 +5,8 @@
 # Usage: scripts/test.sh [--runtime=all|auto|tf1|tf2] [--slow] [pytest flags]
 #
 #   --runtime  one runtime only; 'auto' takes what scripts/setup_env.sh takes.
-#   --slow     also runs the tests marked slow, which kill processes, fill disks
-#              or start clusters.
+#   --slow     also runs the tests marked slow, which kill processes, fill disks,
+#              start clusters, or take long.
 #
 # Paths among pytest's arguments are relative to the top of the repository. With
 # both runtimes, each run finds the other Python in MENTORMIX_OTHER_PYTHON.

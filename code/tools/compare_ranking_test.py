@@ -43,6 +43,7 @@ def folds(digits, tmp_path_factory):
   return directory
 
 
+@pytest.mark.slow
 def test_every_example_is_scored_by_a_student_that_never_saw_it(folds, digits):
   files = [os.path.realpath(str(folds / f'fold{k}' / part / name))
            for k in (0, 1) for part in ('data', 'held')
@@ -67,6 +68,7 @@ def test_every_example_is_scored_by_a_student_that_never_saw_it(folds, digits):
   assert sum(counts) == 1397
 
 
+@pytest.mark.slow
 def test_the_table(folds, digits, train, tmp_path):
   pytest.importorskip('cleanlab')  # Needs Python 3.8.
   for method in ('mentormix', 'cross_entropy'):
@@ -106,6 +108,7 @@ def _compare(output_dir, **directories):
       output_dir=output_dir, **directories))
 
 
+@pytest.mark.slow
 def test_inputs_that_do_not_belong_together(folds, tmp_path):
   pytest.importorskip('cleanlab')
   ways = dict.fromkeys(compare_ranking.INPUTS, folds)

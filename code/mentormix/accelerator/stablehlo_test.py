@@ -158,6 +158,7 @@ def test_augmentation(exported):
   np.testing.assert_allclose(outputs, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_bfloat16(digits, tmp_path):
   config, directory, description, state = _export(
       digits, tmp_path, precision='mixed', learning_rate=0.01)

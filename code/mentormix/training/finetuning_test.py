@@ -226,6 +226,7 @@ def test_a_run_that_resumes_is_not_loaded_again(train, tmp_path):
             != values.get(name, 0)).all()
 
 
+@pytest.mark.slow
 def test_a_start_that_was_killed_loads_again(train, tmp_path):
   path, values = _save(tmp_path)
   run = tmp_path / 'run'

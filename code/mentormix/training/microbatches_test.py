@@ -171,6 +171,7 @@ def _memory(count):
   return float(done.stdout.split('MiB')[1])
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_a_part():
   """24 layers of 54 MiB, or of 7 MiB; with both mentors."""
   whole, eighth = _memory(1), _memory(8)

@@ -146,6 +146,7 @@ def test_shards_of_other_settings_are_not_kept(folder, monkeypatch):
   assert len(records(folder / 'out' / 'val')) == 4
 
 
+@pytest.mark.slow
 def test_killed_run_leaves_no_process_and_resumes(folder):
   """Neither do the processes that write outlive a parent that is killed."""
   for k in range(COUNT):  # Slow to check.
