@@ -87,15 +87,15 @@ def _slow(*row):
 
 @pytest.mark.parametrize('name,make,num_train,num_classes,tests', [
     ('mini_imagenet_red', _cnwl, 16, 100, {'val': 12}),
-    ('mini_imagenet_blue', _cnwl, 16, 100, {'val': 12}),
+    _slow('mini_imagenet_blue', _cnwl, 16, 100, {'val': 12}),
     ('stanford_cars_red', lambda folder: _cnwl(folder, 'stanford-cars'), 16,
      196, {'val': 12}),
     _slow('stanford_cars_blue', lambda folder: _cnwl(folder, 'stanford-cars'),
           16, 196, {'val': 12}),
     ('mini_webvision', _mini_webvision, 21, 50,
      {'val': 50, 'val_ilsvrc12': 50}),
-    ('webvision', _webvision, 24, 1000, {'val': 60}),
-    ('spaces', _list, 18, 3, {'val': 8}),
+    _slow('webvision', _webvision, 24, 1000, {'val': 60}),
+    _slow('spaces', _list, 18, 3, {'val': 8}),
     _slow('tabs', lambda folder: _list(
         folder, 'file\tnoisy\n', '{path}\t{label}\n'), 18, 3, {'val': 8}),
     ('csv', lambda folder: _list(
