@@ -28,6 +28,7 @@ from mentormix.training import step as step_lib
 _THREADS = (1, 2, 4)  # Of an input pipeline.
 _PRODUCT = 2048  # Rows and columns of the matrix product.
 _BEYOND_QUEUES = 6  # Batches; input pipelines are 4 ahead.
+_MANY = 40  # Batches of a sample of the input: few of them were waiting.
 
 
 class Row(NamedTuple):
@@ -99,7 +100,7 @@ def _tf_data(split, batch_size, num_threads):
 
 def _batches(session, batch):
   ops = [batch.images.op, batch.labels.op]
-  return Row(functools.partial(session.run, ops), _BEYOND_QUEUES)
+  return Row(functools.partial(session.run, ops), _MANY)
 
 
 def steps(config):
