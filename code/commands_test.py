@@ -162,6 +162,7 @@ def test_a_loss_that_is_not_finite(train, tmp_path, settings):
   assert np.isfinite(weights).all()  # The checkpoint is from before.
 
 
+@pytest.mark.slow
 def test_from_a_trace_to_a_data_driven_mentornet(digits, train, tmp_path):
   trace = tmp_path / 'losses.csv'
   code, out, err = train(train_log_dir=tmp_path / 'train', batch_size=20,

@@ -88,8 +88,8 @@ def _slow(*row):
 @pytest.mark.parametrize('name,make,num_train,num_classes,tests', [
     ('mini_imagenet_red', _cnwl, 16, 100, {'val': 12}),
     _slow('mini_imagenet_blue', _cnwl, 16, 100, {'val': 12}),
-    ('stanford_cars_red', lambda folder: _cnwl(folder, 'stanford-cars'), 16,
-     196, {'val': 12}),
+    _slow('stanford_cars_red', lambda folder: _cnwl(folder, 'stanford-cars'),
+          16, 196, {'val': 12}),
     _slow('stanford_cars_blue', lambda folder: _cnwl(folder, 'stanford-cars'),
           16, 196, {'val': 12}),
     ('mini_webvision', _mini_webvision, 21, 50,

@@ -35,7 +35,8 @@ def records(tmp_path_factory):
 
 
 @pytest.mark.parametrize('method', [
-    'mentormix', 'elr', pytest.param('s_model', marks=pytest.mark.slow)])
+    'mentormix', pytest.param('elr', marks=pytest.mark.slow),
+    pytest.param('s_model', marks=pytest.mark.slow)])
 def test_a_run_cut_and_resumed_is_the_run_uncut(records, tmp_path, monkeypatch,
                                                 method):
   """In its numbers, too: what comes next follows from seed and step alone."""

@@ -92,7 +92,7 @@ def test_equal_without_batch_statistics(monkeypatch, settings, count):
   _assert_close(_run(3, microbatches=count, **settings), whole)
 
 
-@pytest.mark.parametrize('settings', PUBLISHED, ids=str)
+@pytest.mark.parametrize('settings', PUBLISHED[2:], ids=str)
 def test_batch_norm_by_part(settings):
   """Of two equal halves, the statistics are those of the whole batch."""
   run = lambda count: _run(
@@ -120,7 +120,9 @@ def test_moving_statistics_go_to_the_mean_of_the_parts():
 def test_a_pass_forward_only_where_a_weight_needs_it():
   """Counts the convolutions that a step of two parts runs."""
   calls = []
-  for settings in ALL_METHODS[:-1]:
+  for settings in PUBLISHED + [
+      dict(method='s_model'), dict(method='elr'),
+      dict(method='co_teaching', forget_rate=0.5)]:
     tf.reset_default_graph()
     step = step_lib.build_step(
         step_test.CONFIG._replace(microbatches=2, **settings), step_test.DIGITS,
@@ -131,7 +133,7 @@ def test_a_pass_forward_only_where_a_weight_needs_it():
     kinds = [node.op for node in graph.node]
     assert kinds.count('Conv2DBackpropFilter') == 2 * 7
     calls.append(kinds.count('Conv2D') // 14)
-  assert calls == [1, 1, 2, 2, 3, 1, 1, 1, 1, 2, 2]
+  assert calls == [1, 1, 2, 2, 3, 1, 2, 2]
 
 
 _MEMORY = """
