@@ -45,11 +45,17 @@ def what(data):
   return None
 
 
-def explain(path):
-  """Words for an error message: ', it is a web page', or '' if not known."""
+def explain(path, expected=None):
+  """Words for an error message: ', it is a web page', or '' if not known.
+
+  A file of the `expected` kind, as `what` names it, that could not be read to
+  its end is cut off.
+  """
   try:
     with open(path, 'rb') as f:
       kind = what(f.read(_READ))
   except OSError:
     return ''
-  return f', it is {kind}' if kind else ''
+  if not kind:
+    return ''
+  return f', it is {"cut off" if kind == expected else kind}'

@@ -95,10 +95,10 @@ def mentornet(images, labels, student, mentor):
   return Loss(v * loss, v, loss, images, labels, weight=v)
 
 
-def cross_entropy(images, labels, student, criterion=softmax_cross_entropy):
+def cross_entropy(images, labels, student):
   """Plain training, which trusts every label."""
-  loss = criterion(labels, student(images))  # [B]
-  return Loss(loss, tf.ones_like(loss), loss, images, labels, None, criterion)
+  loss = softmax_cross_entropy(labels, student(images))  # [B]
+  return Loss(loss, tf.ones_like(loss), loss, images, labels, weight=None)
 
 
 def mixing_coefficients(beta, v):

@@ -54,7 +54,7 @@ _PUBLISHED_SCHEDULE = dict(
 _CPU_SETTINGS = dict(
     studentnet='resnet14_thin', batch_size=64, max_number_of_steps=6000,
     num_epochs_per_decay=5.0, mixup_alpha=1.0, second_reweight=False)
-_CPU_UNKNOWN_LEVEL = 0.4  # What is assumed where the level is not known.
+_UNKNOWN_LEVEL = 0.4  # What is assumed where the level is not known.
 
 
 class _Recipe(typing.NamedTuple):
@@ -140,11 +140,12 @@ def fill(config, preset, given):
       and isinstance(facts.get('dataset_name'), str)):
     config = config._replace(dataset_name=facts['dataset_name'])
   level = _noise_level(config.data_dir, facts)
-  noise = (f'an unknown noise level (assumed: {_CPU_UNKNOWN_LEVEL:g})'
+  noise = (f'an unknown noise level (assumed: {_UNKNOWN_LEVEL:g})'
            if level is None else f'noise {level:g}')
+  assumed = _UNKNOWN_LEVEL if level is None else level
   settings = dict(burn_in_epoch=_BURN_IN_EPOCH,
                   trained_mentornet_dir=_mentornet_dir(),
-                  **_baseline_settings(config.dataset_name, level))
+                  **_baseline_settings(config.dataset_name, assumed))
   if preset == PUBLISHED:
     settings.update(_PUBLISHED_SCHEDULE)
     row = _published_row(config, level, facts)
@@ -152,11 +153,9 @@ def fill(config, preset, given):
     if facts.get('photographs'):
       settings['image_recipe'] = 'cifar'
   elif preset in _RECIPES:
-    settings.update(_recipe_settings(preset, config, level, facts, given))
+    settings.update(_recipe_settings(preset, config, assumed, facts, given))
   else:
-    if level is None:
-      level = _CPU_UNKNOWN_LEVEL
-    settings.update(_CPU_SETTINGS, loss_p_percentile=_share_of_clean(level))
+    settings.update(_CPU_SETTINGS, loss_p_percentile=_share_of_clean(assumed))
   unused = config_lib.unused_settings(config.method)
   settings = {name: value for name, value in settings.items()
               if name not in given and name not in unused}
@@ -170,7 +169,6 @@ def fill(config, preset, given):
 
 def _baseline_settings(dataset_name, level):
   """Settings of the methods of `baselines`, name -> value."""
-  level = _CPU_UNKNOWN_LEVEL if level is None else level
   elr_lambda, elr_beta = _ELR.get(dataset_name, _ELR['cifar10'])
   return dict(noise_rate=min(level, _MOST_NOISE),
               forget_rate=min(level, _MOST_FORGOTTEN),
@@ -180,8 +178,7 @@ def _baseline_settings(dataset_name, level):
 def _recipe_settings(preset, config, level, facts, given):
   """The settings of a recipe, with its epochs in steps; name -> value."""
   recipe = _RECIPES[preset]
-  settings = dict(loss_p_percentile=_share_of_clean(
-      _CPU_UNKNOWN_LEVEL if level is None else level))
+  settings = dict(loss_p_percentile=_share_of_clean(level))
   settings.update(recipe.settings)
   count = facts.get('num_examples')
   if not isinstance(count, int) or count <= 0:

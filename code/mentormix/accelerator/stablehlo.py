@@ -24,7 +24,7 @@ from mentormix.data import datasets
 from mentormix.data import decoding
 from mentormix.data import input_pipeline
 from mentormix.data import noise_facts
-from mentormix.data import record_checks
+from mentormix.data import splits
 from mentormix.mentornet import loading as mentornet_loading
 from mentormix.messages import log, RunError, UserError
 from mentormix.runtime import tf
@@ -69,9 +69,9 @@ def export(config, directory):
                     'size; only sets of small images can be exported')
   network = _load_mentornet(config)
   source = finetuning.find(config)
-  paths = datasets.find_files(dataset, 'train', config.data_dir)
-  shards, count = record_checks.check_files(dataset, 'train', paths,
-                                            config.max_bad_records)
+  data = splits.find(dataset, 'train', config.data_dir, config.image_recipe,
+                     config.max_bad_records)
+  count = data.count
   if count < config.batch_size:
     raise UserError(f'--batch_size={config.batch_size}: --data_dir='
                     f'{config.data_dir} has only {count} examples')
@@ -95,7 +95,7 @@ def export(config, directory):
       tensorflow=runtime.VERSION,
       flops_per_step=flops.count([x.op for x in step.outputs.values()]))
   files.write_json(os.path.join(directory, DESCRIPTION), description)
-  records = decoding.decode(dataset, 'train', shards, count)
+  records = decoding.decode(dataset, 'train', data.shards, count)
   # Uncompressed, because reading must be fast.
   np.savez(os.path.join(directory, DATA), images=records['image'],
            labels=records['label'], clean_labels=records['clean_label'])

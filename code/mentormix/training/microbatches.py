@@ -13,7 +13,6 @@ What a student does with a batch, it does with each part: batch norm uses the
 statistics of the part. Its moving statistics move once in a step, to the mean
 of where each part alone would have moved them. B is the batch size.
 """
-from mentormix import mentormix_loss
 from mentormix import students
 from mentormix.runtime import tf
 
@@ -98,8 +97,7 @@ class Parts:
       with tf.control_dependencies(ready):  # Only then does the part begin.
         images = tf.identity(images)
       seen = len(tf.get_collection(_UPDATES))
-      loss = mentormix_loss.cross_entropy(
-          images, labels, self._student, result.criterion).per_example
+      loss = result.criterion(labels, self._student(images))
       loss = loss if weight is None else loss * weight
       if self._auxiliary_weight:
         loss += self._auxiliary_weight * auxiliary_losses(

@@ -60,7 +60,7 @@ class Annotations:
         self._files = {f'/{name}': name for name in self._zip.namelist()}
         self._open = self._zip.open
     except (OSError, zipfile.BadZipFile) as error:
-      kind = file_kinds.explain(path).replace('a zip archive', 'cut off')
+      kind = file_kinds.explain(path, 'a zip archive')
       raise UserError(f'--annotations={path} cannot be read ({error}{kind}); '
                       f'pass {_ZIP} of Controlled Noisy Web Labels, or its '
                       'folder')

@@ -79,7 +79,7 @@ class ByName:
         elif name == _VAL_TAR or name[:-4] in self._train:
           self._add_tar(path)
       except (tarfile.TarError, OSError) as error:
-        kind = file_kinds.explain(path).replace('a tar archive', 'cut off')
+        kind = file_kinds.explain(path, 'a tar archive')
         raise UserError(f'{path} cannot be read ({error}{kind}); get it again')
     elif name.lower().endswith(EXTENSIONS):
       self._add(stem(name), path)
