@@ -91,8 +91,7 @@ _RECIPES = {
         batch_size=64, learning_rate=0.01, learning_rate_schedule='cosine',
         warmup_steps=1, weight_decay=0.00004, mixup_alpha=0.4,
         second_reweight=False),
-                      'our settings, untested at full size; give '
-                      '--checkpoint_path'),
+                      'our settings, untested at full size'),
 }
 
 _BURN_IN_EPOCH = 10
@@ -163,6 +162,8 @@ def fill(config, preset, given):
   words = ' '.join(shlex.quote(f'--{name}={value}')
                    for name, value in sorted(settings.items()))
   said = f' ({_RECIPES[preset].source})' if preset in _RECIPES else ''
+  if preset == FINETUNE and not config.checkpoint_path:
+    said += ' without --checkpoint_path, so from scratch'
   return config._replace(**settings), (
       f'--preset={preset}{said}, {config.dataset_name} at {noise}: {words}')
 

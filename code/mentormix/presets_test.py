@@ -235,6 +235,9 @@ def test_recipes(tmp_path, preset, facts, steps, warmup, p):
 def test_fine_tuning_has_to_know_how_long_it_is(tmp_path):
   with pytest.raises(UserError, match='give --max_number_of_steps'):
     _fill(tmp_path / '0.4', 'finetune', dataset_name='cifar10')
-  config, _ = _fill(tmp_path / '0.4', 'finetune', dataset_name='cifar10',
-                    max_number_of_steps=9)
+  settings = dict(dataset_name='cifar10', max_number_of_steps=9)
+  config, line = _fill(tmp_path / '0.4', 'finetune', **settings)
   assert (config.max_number_of_steps, config.learning_rate) == (9, 0.01)
+  assert 'without --checkpoint_path, so from scratch' in line
+  _, line = _fill(tmp_path / '0.4', 'finetune', checkpoint_path='x', **settings)
+  assert 'scratch' not in line

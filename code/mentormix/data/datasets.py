@@ -95,8 +95,8 @@ def get(name, data_dir=None):
            else f'has no {noise_facts.FACTS_FILE}')
     raise UserError(
         f'--dataset_name={name} is unknown here: --data_dir={data_dir} {has}; '
-        'name the directory of a split that code/prepare_data.py made; also '
-        f'known are {", ".join(sorted(DATASETS))}')
+        'name the directory of a split that code/prepare_data.py made'
+        f'{_such_as(data_dir)}; also known are {", ".join(sorted(DATASETS))}')
   try:
     photographs = facts.get('photographs') is True
     if photographs:
@@ -107,6 +107,14 @@ def get(name, data_dir=None):
   except (KeyError, TypeError, ValueError) as error:
     raise UserError(f'{os.path.join(data_dir, noise_facts.FACTS_FILE)} lacks '
                     f'{error}; make the data set again')
+
+
+def _such_as(data_dir):
+  """The splits below a directory, in words; '' if there are none."""
+  names = sorted(os.listdir(data_dir)) if os.path.isdir(data_dir or '') else []
+  below = [path for path in (os.path.join(data_dir, n) for n in names)
+           if os.path.exists(os.path.join(path, noise_facts.FACTS_FILE))]
+  return f': {", ".join(below[:MOST_NAMED])}' if below else ''
 
 
 def find_files(dataset, split, data_dir):
@@ -123,10 +131,16 @@ def find_files(dataset, split, data_dir):
   names = sorted(n for n in os.listdir(data_dir) if not n.startswith('.'))
   found = [n for n in names if n.startswith(prefix)]
   if not found:
+    has = f'--data_dir={data_dir} has no file {prefix}*'
+    if any(n.startswith(f'{dataset.name}_') for n in names):
+      wanted, other = ('training', 'test')[::1 if split == 'train' else -1]
+      raise UserError(f'{has}: it is a {other} set; name a {wanted} set')
+    below = _such_as(data_dir)
+    if below:
+      raise UserError(f'{has}; name the directory of a split{below}')
     raise UserError(
-        f'--data_dir={data_dir} has no file {prefix}*; it holds '
-        f'{", ".join(names[:3]) or "nothing"}; check --data_dir, and the '
-        '--dataset_name of the training')
+        f'{has}; it holds {", ".join(names[:3]) or "nothing"}; check '
+        '--data_dir, and the --dataset_name of the training')
   totals = re.findall(r'-of-(\d{5})$', '\n'.join(found), re.MULTILINE)
   if totals:
     odd = {f'{prefix}{n:05d}-of-{totals[0]}' for n in range(int(totals[0]))

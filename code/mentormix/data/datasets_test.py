@@ -64,6 +64,21 @@ def test_facts_of_a_custom_set(tmp_path, facts, words):
     datasets.get('own', str(tmp_path))
 
 
+def test_a_wrong_directory_names_the_right_ones(tmp_path):
+  for name in ('0', 'val'):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / 'noise.json').write_text('{"dataset_name": "own"}')
+  (tmp_path / 'notes').mkdir()
+  with pytest.raises(UserError, match=f'prepare_data.py made: {tmp_path}/0, '
+                     f'{tmp_path}/val; also known'):
+    datasets.get('own', str(tmp_path))
+  with pytest.raises(UserError, match=f'directory of a split: {tmp_path}/0'):
+    datasets.find_files(datasets.get('digits'), 'train', str(tmp_path))
+  (tmp_path / 'val' / 'digits_test-00000-of-00001').write_bytes(b'')
+  with pytest.raises(UserError, match='is a test set; name a training set'):
+    datasets.find_files(datasets.get('digits'), 'train', str(tmp_path / 'val'))
+
+
 def test_complete_files(tmp_path):
   for name in ('cifar10_train-00000-of-00002', 'cifar10_train-00001-of-00002',
                'cifar10_test-00000-of-00001'):

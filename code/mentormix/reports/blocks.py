@@ -6,8 +6,8 @@ PEAK_NOTE = ('* Peak: the best of all checkpoints on the test set. It is not '
              'to be had without a clean test set.')
 PICKED = 'Stopped early'
 PICKED_NOTE = (f'{PICKED}: test accuracy of the checkpoint that is best on '
-               'held-out training images with noisy labels. No clean label is '
-               'needed to find it.')
+               'held-out training images with noisy labels, the first of '
+               'equals. No clean label is needed to find it.')
 
 
 class Block(typing.NamedTuple):

@@ -7,10 +7,10 @@ import typing
 from mentormix import config as config_lib
 from mentormix.reports import runs as runs_lib
 
-# Runs of one group may differ in these settings. They share the data set and
-# its noise, but not the directory of the data.
+# Runs of one group may differ in these settings. Their task says which data
+# set, noise and initialisation they share, however the paths are written.
 _MAY_DIFFER = (config_lib.MAY_CHANGE - {'max_number_of_steps'}
-               | {'seed', 'data_dir', 'loss_csv_file'})
+               | {'seed', 'data_dir', 'checkpoint_path', 'loss_csv_file'})
 
 
 class Figure(typing.NamedTuple):

@@ -179,13 +179,18 @@ def _read_run(train_dir):
       path=path, config=config,
       task=Task(config.dataset_name, _noise(facts, config.data_dir),
                 config.studentnet, config.max_number_of_steps,
-                config.checkpoint_path),
+                _start(config.checkpoint_path)),
       facts=facts or {}, eval_results=results, holdout_results=holdout_results,
       series=_read_series(train_dir),
       scores=files.read_object(os.path.join(path, 'scores', 'summary.json'),
                                'a summary of label scores'),
       step=max([checkpoints.last_step(train_dir)] + [r.step for r in results]),
       state=state, message=message)
+
+
+def _start(path):
+  """A --checkpoint_path, the same for all ways to write it; '' stays."""
+  return path and os.path.relpath(path)
 
 
 def _find(folder, pattern):

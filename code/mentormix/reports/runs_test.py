@@ -7,6 +7,7 @@ import pytest
 
 from mentormix.messages import UserError
 from mentormix.reports import runs
+from mentormix.reports.testing import read_groups
 from mentormix.reports.testing import SCORES
 from mentormix.reports.testing import write_events
 from mentormix.reports.testing import write_results
@@ -49,6 +50,15 @@ def test_relative_paths(tmp_path, monkeypatch):
   assert read_one('a/train').path == 'a'
   monkeypatch.chdir(tmp_path / 'a' / 'train')
   assert read_one('.').path == '..'
+
+
+def test_one_start_however_it_is_written(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  for n, path in enumerate(['nets/a', './nets/a/', str(tmp_path / 'nets/a')]):
+    write_run(tmp_path / 'runs' / str(n), checkpoint_path=path, seed=n)
+  write_run(tmp_path / 'runs' / 'scratch')
+  assert [(group.task.start, len(group.runs))
+          for group in read_groups('runs')] == [('', 1), ('nets/a', 3)]
 
 
 def test_of_several_results_that_of_eval_counts(tmp_path):

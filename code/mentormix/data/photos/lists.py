@@ -55,6 +55,9 @@ def source(image_list, val_list, image_roots, val_root, key):
                       f'--image_list are 0 to {num_classes - 1}')
   empty = np.setdiff1d(np.arange(num_classes), train.labels)
   if empty.size:
+    if not empty[0] and val.labels.min() > 0:
+      raise UserError(f'--image_list={image_list} and --val_list={val_list} '
+                      'have no label 0; labels are classes, counted from 0')
     log(f'{empty.size} of {num_classes} classes have no training image, the '
         f'first is {empty[0]}; classes count from 0')
   roots = image_roots or [os.path.dirname(os.path.abspath(image_list))]

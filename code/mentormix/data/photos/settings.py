@@ -68,10 +68,11 @@ def checked(settings):
 
 def _check_list(settings):
   name = settings.dataset_name or ''
-  if not re.fullmatch(r'[A-Za-z0-9_-]+', name) or name in NAMES:
+  taken = (*image_set.NUM_CLASSES, *NAMES)
+  if not re.fullmatch(r'[A-Za-z0-9_-]+', name) or name in taken:
     raise UserError(f'--dataset_name={settings.dataset_name} does not fit '
                     '--image_list; use a name of letters, digits, _ and - '
-                    f'other than {", ".join(NAMES)}')
+                    f'other than {", ".join(taken)}')
   if settings.annotations:
     raise UserError('--annotations and --image_list exclude each other; leave '
                     'one of them out')
