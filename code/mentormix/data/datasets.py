@@ -132,9 +132,11 @@ def find_files(dataset, split, data_dir):
   found = [n for n in names if n.startswith(prefix)]
   if not found:
     has = f'--data_dir={data_dir} has no file {prefix}*'
-    if any(n.startswith(f'{dataset.name}_') for n in names):
-      wanted, other = ('training', 'test')[::1 if split == 'train' else -1]
-      raise UserError(f'{has}: it is a {other} set; name a {wanted} set')
+    other = 'train' if split == 'test' else 'test'
+    if any(n.startswith(f'{dataset.name}_{other}-') for n in names):
+      kind = {'train': 'training'}
+      raise UserError(f'{has}: it is a {kind.get(other, other)} set; name a '
+                      f'{kind.get(split, split)} set')
     below = _such_as(data_dir)
     if below:
       raise UserError(f'{has}; name the directory of a split{below}')

@@ -147,7 +147,7 @@ def test_kept_and_refused(tmp_path, capsys):
   for path in (tmp_path / 'out' / '0.4_holdout').iterdir():
     path.unlink()
   (tmp_path / 'out' / '0.4_holdout').rmdir()
-  with pytest.raises(UserError, match='made with holdout 0.2, not None'):
+  with pytest.raises(UserError, match='made with holdout 0.2, not none'):
     preparation.prepare(values._replace(holdout=0))
 
 

@@ -121,7 +121,9 @@ def _difference(path, names, asked):
     found = {}
   for key in sorted({*asked, *_IF_GIVEN}):
     if found.get(key) != asked.get(key):
-      return f'was made with {key} {found.get(key)}, not {asked.get(key)}'
+      was, wanted = ('none' if facts.get(key) is None else facts[key]
+                     for facts in (found, asked))
+      return f'was made with {key} {was}, not {wanted}'
   if found.get('sha256') != {name: files.sha256_of(os.path.join(path, name))
                              for name in names if name != FACTS_FILE}:
     return 'has files that were changed, added or removed'

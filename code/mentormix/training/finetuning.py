@@ -115,7 +115,7 @@ def read(config, source):
     raise UserError(
         f'{flag} is of another net than --studentnet={config.studentnet}: of '
         f'{len(wanted)} variables, {len(fitting)} fit; {_example(wanted)} '
-        f'here, {_example(source.shapes)} there')
+        f'here, {_example(source.shapes)} there; give its --studentnet')
   _check_rest(config, source, wanted)
   try:
     values = checkpoints.read(source.path, fitting, config.studentnet)
