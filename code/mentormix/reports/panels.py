@@ -78,7 +78,8 @@ def _noise_panels(groups, measure):
             (level, *getattr(group, measure)[:2]))
     paper = [(level, task.published(level, group.method)[0], None)
              for level in presets.LEVELS]
-    if measure == 'last' and paper[0][1] is not None:
+    if (measure == 'last' and paper[0][1] is not None
+        and task.student == config.TrainConfig().studentnet):
       curves[f'{group.method}, paper', group.method, figures.DASHED] = paper
   return [(_title(task, groups), [figures.Curve(*look, points)
                                   for look, points in curves.items()])

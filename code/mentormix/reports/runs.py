@@ -41,6 +41,12 @@ class Noise(typing.NamedTuple):
   level: float  # The rate asked for, else the rate realised; None if unknown.
   name: str  # Kind and level in words.
 
+  @property
+  def kind_name(self):
+    """The kind in words."""
+    return ('label file' if self.kind == noise_lib.FILE
+            else self.kind or 'definition not recorded')
+
 
 class Task(typing.NamedTuple):
   """What runs must share for their figures to be comparable."""
@@ -62,9 +68,8 @@ class Task(typing.NamedTuple):
   @property
   def over_levels(self):
     """The task with a noise that has a kind, but no level."""
-    kind = self.noise.kind
     return self._replace(
-        noise=Noise(kind, None, kind or 'definition not recorded'))
+        noise=Noise(self.noise.kind, None, self.noise.kind_name))
 
   @property
   def cells(self):

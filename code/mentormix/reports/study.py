@@ -18,7 +18,8 @@ from mentormix.reports.blocks import Block, mark
 CAPTIONS = {
     'accuracy_vs_noise.png':
         'Accuracy of the last checkpoint by noise level. Bars: standard '
-        'deviation over the seeds. Dashed, hollow: the paper, at full size.',
+        'deviation over the seeds. Dashed, hollow: the paper, beside runs of '
+        'its student.',
     'drop_vs_noise.png':
         'Drop, peak minus final accuracy, by noise level: what ideal early '
         'stopping would gain. ' + blocks.PEAK_NOTE[2:],
@@ -114,11 +115,14 @@ def _summary(frames):
 
 
 def _levels(members):
-  """A row for each measure and method, a column for each level."""
+  """A row for each measure and method, a column for each level.
+
+  With one level, there is a row for each method, a column for each measure.
+  """
   noises = sorted({g.task.noise for g in members}, key=lambda n: n.level)
   by_place = {(g.label, g.task.noise): g for g in members}
   labels = list(dict.fromkeys(g.label for g in members))
-  rows = []
+  measures = {}  # Title -> a column of cells for each level, and their mean.
   for title, name in (('Final', 'last'), (blocks.PEAK, 'peak'),
                       ('Drop', 'drop'), (blocks.PICKED, 'picked')):
     columns = [[getattr(by_place.get((label, level)), name, None)
@@ -128,17 +132,20 @@ def _levels(members):
     if len(noises) > 1:
       columns.append([None if None in cells else groups_lib.Figure.of(
           [figure.mean for figure in cells]) for cells in zip(*columns)])
-    rows += map(list, zip(itertools.repeat(title), labels,
-                          *(mark(column, name != 'drop')
-                            for column in columns)))
+    measures[title] = [mark(column, name != 'drop') for column in columns]
   counts = sorted({len(g.runs) for g in members})
   runs = '–'.join(map(str, dict.fromkeys((counts[0], counts[-1]))))
-  header = [f'n = {runs}', 'Method'] + [
-      level.name if level.kind == noise.FILE else f'{100 * level.level:g}%'
-      for level in noises]
-  if len(noises) > 1:
-    header.append(f'Mean over {len(noises)} levels')
-  return Block(header=header, rows=rows)
+  header = [level.name if level.kind == noise.FILE else f'{100 * level.level:g}%'
+            for level in noises]
+  if len(noises) == 1:
+    return Block(header=[f'{header[0]}, n = {runs}', *measures], rows=[
+        list(row) for row in zip(labels, *(column for column,
+                                           in measures.values()))])
+  rows = [[title if label == labels[0] else '', label, *cells]
+          for title, columns in measures.items()
+          for label, *cells in zip(labels, *columns)]
+  return Block(header=[f'n = {runs}', 'Method', *header,
+                       f'Mean over {len(noises)} levels'], rows=rows)
 
 
 def _paired(members):
@@ -180,7 +187,7 @@ def kinds(groups):
       name = name[:-len(kind) - 1]  # They have the same images.
     return (name, g.task.student_and_steps, g.label,
             round(g.task.noise.level, 2))
-  return _contrast(groups, place, lambda g: g.task.noise.kind or 'not recorded')
+  return _contrast(groups, place, lambda g: g.task.noise.kind_name)
 
 
 def starts(groups):

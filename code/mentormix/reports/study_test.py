@@ -75,17 +75,17 @@ def test_levels(two_levels):
       # The sample deviation of a and b is |a - b| / sqrt(2).
       ['Final', 'cross_entropy', '62.00 ± 2.83', '30.00 ± 0.00',
        '46.00 ± 22.63'],
-      ['Final', 'mixup', '64.50 ± 0.71', '42.00 ± 2.83', '53.25 ± 15.91'],
+      ['', 'mixup', '64.50 ± 0.71', '42.00 ± 2.83', '53.25 ± 15.91'],
       ['Peak*', 'cross_entropy', '71.00 ± 1.41', '55.00 ± 7.07',
        '63.00 ± 11.31'],
-      ['Peak*', 'mixup', '64.50 ± 0.71', '42.00 ± 2.83', '53.25 ± 15.91'],
+      ['', 'mixup', '64.50 ± 0.71', '42.00 ± 2.83', '53.25 ± 15.91'],
       ['Drop', 'cross_entropy', '9.00 ± 1.41', '25.00 ± 7.07',
        '17.00 ± 11.31'],
-      ['Drop', 'mixup', '0.00 ± 0.00', '0.00 ± 0.00', '0.00 ± 0.00'],
+      ['', 'mixup', '0.00 ± 0.00', '0.00 ± 0.00', '0.00 ± 0.00'],
       # Seed 0 stops at the second checkpoint, seed 1 at the third.
       ['Stopped early', 'cross_entropy', '67.00 ± 4.24', '40.00 ± 14.14',
        '53.50 ± 19.09'],
-      ['Stopped early', 'mixup', '–', '–', '–']]
+      ['', 'mixup', '–', '–', '–']]
   assert best(two_levels, heading) == [
       [], ['64.50 ± 0.71', '42.00 ± 2.83', '53.25 ± 15.91'],
       ['71.00 ± 1.41', '55.00 ± 7.07', '63.00 ± 11.31'], [], [], [], [], []]
@@ -129,7 +129,7 @@ def test_methods_and_levels_that_are_missing(tmp_path):
   levels, _ = tables(tmp_path)['cifar10, symmetric_others, resnet32, 100 steps']
   assert levels[0][2:] == ['20%', '40%', 'Mean over 2 levels']
   assert levels[1] == ['Final', 'cross_entropy', '–', '90.00', '–']
-  assert levels[2] == ['Final', 'mixup', '80.00', '80.00', '80.00 ± 0.00']
+  assert levels[2] == ['', 'mixup', '80.00', '80.00', '80.00 ± 0.00']
 
 
 def test_kinds_side_by_side(tmp_path):
@@ -161,16 +161,17 @@ def test_human_labels_beside_synthetic_ones(tmp_path):
               data_dir='d/worse', method=method)
     write_run(tmp_path / f's{method}', (0.1, synthetic), method=method)
   table, = tables(tmp_path)['Kinds of noise']
-  assert table[0][2:5] == ['Final, file', 'Final, symmetric_others',
-                           'symmetric_others minus file']
-  level = '40% (file 40.2%, symmetric_others 40.0%)'
+  assert table[0][2:5] == ['Final, label file', 'Final, symmetric_others',
+                           'symmetric_others minus label file']
+  level = '40% (label file 40.2%, symmetric_others 40.0%)'
   assert [row[:5] for row in table[1:]] == [
       [level, 'cross_entropy', '60.00', '40.00', '-20.00'],
       [level, 'mixup', '50.00', '70.00', '+20.00']]
   assert best(tmp_path, 'Kinds of noise') == [['60.00'], ['70.00']]
-  levels, _ = tables(tmp_path)['cifar10, file, resnet32, 100 steps']
-  assert levels[:2] == [['n = 1', 'Method', 'worse (40.2%)'],
-                        ['Final', 'cross_entropy', '60.00']]
+  levels, _ = tables(tmp_path)['cifar10, label file, resnet32, 100 steps']
+  assert levels == [['worse (40.2%), n = 1', 'Final', 'Peak*', 'Drop'],
+                    ['cross_entropy', '60.00', '60.00', '0.00'],
+                    ['mixup', '50.00', '50.00', '0.00']]
 
 
 def test_from_scratch_against_fine_tuned(tmp_path):
