@@ -309,6 +309,15 @@ EVAL_SETTINGS = (
     Setting('timeout', 0,
             'Seconds without a new checkpoint after which evaluation gives up; '
             '0 waits for ever.', at_least=0),
+    Setting('statistics', 'moving',
+            'Of batch norm. moving: those in the checkpoint, which belong to '
+            'the weights before averaging (published); recomputed: in a second '
+            'pass, those of up to 10,000 training images with the averaged '
+            'weights, for the column top1_recomputed of results.csv.',
+            choices=('moving', 'recomputed')),
+    Setting('train_data_dir', '',
+            'The training set for --statistics=recomputed; by default that of '
+            'the run.'),
     _MAX_BAD_RECORDS,
     _IMAGE_SIZE._replace(
         help='For photographs: height and width; 0 takes those of the run.'),

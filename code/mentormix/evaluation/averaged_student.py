@@ -1,6 +1,8 @@
 """The student with its averaged weights, as evaluation uses it."""
 import contextlib
 
+import numpy as np
+
 from mentormix import checkpoints
 from mentormix import runtime
 from mentormix import schedules
@@ -8,15 +10,22 @@ from mentormix import students
 from mentormix.messages import RunError
 from mentormix.runtime import tf
 
+# Training images that statistics are recomputed from, at most, to the batch.
+NUM_IMAGES = 10000
+
 
 class AveragedStudent:
-  """A student in evaluation mode, with averaged weights and raw statistics.
+  """A student in evaluation mode, with averaged weights.
+
+  Batch norm uses the moving statistics in the checkpoint, which are those of
+  the weights that were not averaged (published code), or statistics that are
+  recomputed with the averaged weights.
 
   Attributes:
     logits: [B, K].
   """
 
-  def __init__(self, studentnet, dataset, images, master=''):
+  def __init__(self, studentnet, dataset, images, master='', training=None):
     """Adds the student to the graph.
 
     Args:
@@ -24,24 +33,37 @@ class AveragedStudent:
       dataset: a `datasets.Dataset`.
       images: [B, H, W, 3], from `input_pipeline.eval_batch`.
       master: TensorFlow master to use.
+      training: training images from there, of another batch size, if
+        statistics are to be recomputed.
     """
     self._what = f'--studentnet={studentnet} on --dataset_name={dataset.name}'
     self._master = master
-    self.logits = students.get(studentnet)(
-        images, dataset.num_classes, is_training=False)
+    student = students.get(studentnet)
+    with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
+      self.logits = student(images, dataset.num_classes, is_training=False)
     average = tf.train.ExponentialMovingAverage(schedules.WEIGHT_AVERAGE_DECAY)
     self._averages = {v.op.name: average.average_name(v)
                       for v in tf.trainable_variables()}
     variables = tf.model_variables() + tf.trainable_variables()
     self._variables = {v.op.name: v for v in variables}
-    self._initialize = tf.local_variables_initializer()
+    if training is not None:
+      with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
+        student(training, dataset.num_classes, is_training=True,
+                update_statistics=students.REPLACED)
+      self._batch_size = tf.shape(training)[0]
+      self._replace = tf.group(*tf.get_collection(tf.GraphKeys.UPDATE_OPS))
+    # Training mode may have variables that evaluation does not read.
+    self._initialize = tf.group(
+        tf.local_variables_initializer(),
+        *[] if training is None else [tf.global_variables_initializer()])
 
-  def one_pass(self, prefix, fetches):
+  def one_pass(self, prefix, fetches, recomputed=False):
     """Yields the values of `fetches` for every batch of one pass.
 
     Args:
       prefix: path of the checkpoint that the weights come from.
       fetches: tensors, as for session.run.
+      recomputed: whether to recompute the statistics first.
 
     Raises:
       UserError: the checkpoint has another student or number of classes.
@@ -63,6 +85,8 @@ class AveragedStudent:
           variable.load(values[name], session)
         threads = tf.train.start_queue_runners(session, coordinator)
         try:
+          if recomputed:
+            self._recompute(session)
           while True:
             yield session.run(fetches)
         except tf.errors.OutOfRangeError:
@@ -76,6 +100,34 @@ class AveragedStudent:
       raise RunError(f'no pass with the checkpoint {prefix}: '
                      f'{runtime.reason(error)}'
                      + hint * '; check the files in --data_dir')
+
+  def _recompute(self, session):
+    """Takes means and variances over all pixels of the training images.
+
+    Within a batch, each layer normalises by the batch, as in training. The last
+    batch does not count if it is smaller.
+    """
+    means = [v for name, v in sorted(self._variables.items())
+             if name.endswith('/moving_mean')]
+    variances = [self._variables[v.op.name.replace('/moving_mean',
+                                                   '/moving_variance')]
+                 for v in means]
+    sums, num_batches, size = [], 0, None
+    with contextlib.suppress(tf.errors.OutOfRangeError):
+      while size is None or num_batches * size < NUM_IMAGES:
+        found, _ = session.run([self._batch_size, self._replace])
+        if found < (size or 0):
+          break
+        size = found
+        num_batches += 1
+        moments = [(np.float64(m), np.float64(m) ** 2 + v)
+                   for m, v in zip(*session.run([means, variances]))]
+        sums = [(a + m, b + s) for (a, b), (m, s) in zip(sums, moments)
+                ] or moments
+    for mean, variance, (a, b) in zip(means, variances, sums):
+      a, b = a / num_batches, b / num_batches
+      mean.load(a, session)
+      variance.load(b - a ** 2, session)
 
   def _restored(self, prefix):
     """Name in the checkpoint -> variable.

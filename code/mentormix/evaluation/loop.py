@@ -4,6 +4,7 @@ It is a process of its own, which shares only a directory with training: the
 checkpoints and config.json. It uses neither the MentorNet nor the loss.
 """
 import contextlib
+import math
 import os
 import time
 
@@ -111,7 +112,10 @@ def _evaluate_new(config, run, evaluator, path, writer):
     writer.add_start(0)
   results, unreadable = {row.step: row for row in rows}, {}
   found = checkpoints.find(config.checkpoint_dir)
-  for step in sorted(set(found) - set(results)):
+  # A row without recomputed statistics, where they are asked for, comes anew.
+  done = {row.step for row in rows if config.statistics == 'moving'
+          or not math.isnan(row.top1_recomputed)}
+  for step in sorted(set(found) - done):
     try:
       result = evaluator.run(found[step], step)
     except checkpoints.Damaged as error:
@@ -212,7 +216,8 @@ class _Evaluator:
         f'{config.checkpoint_dir}')
     batch = data.eval_batch(config.batch_size)
     self._student = averaged_student.AveragedStudent(
-        config.studentnet, dataset, batch.images, config.master)
+        config.studentnet, dataset, batch.images, config.master,
+        training=self._training_images(config, dataset))
     logits = self._student.logits
     total = lambda hits: tf.reduce_sum(tf.cast(hits, tf.int64))
     self._sums = (
@@ -223,15 +228,36 @@ class _Evaluator:
             labels=batch.labels, logits=logits)),
         tf.size(batch.labels))
 
+  def _training_images(self, config, dataset):
+    """Images for --statistics=recomputed, in batches as in training; or None.
+
+    They are not augmented, as those of the test.
+    """
+    self._has_training = config.statistics == 'recomputed'
+    if not self._has_training:
+      return None
+    run = config_lib.restore(config.checkpoint_dir)
+    data = splits.find(dataset, 'train', config.train_data_dir or run.data_dir,
+                       config.image_recipe, config.max_bad_records)
+    return data.eval_batch(run.batch_size).images
+
   def run(self, prefix, step):
     """One pass with the weights of a checkpoint; a `results.Result`."""
-    sums = np.sum(list(self._student.one_pass(prefix, self._sums)), axis=0,
-                  dtype=np.float64)
-    hits1, hits5, loss, count = sums
+    top1, top5, loss = self._pass(prefix)
+    again = {}
+    if self._has_training:
+      again = dict(top1_recomputed=self._pass(prefix, recomputed=True)[0])
+    return eval_results.Result(
+        step=step, top1=top1, top5=top5, loss=loss, count=self._count,
+        wall_time=time.time(), **again)
+
+  def _pass(self, prefix, **options):
+    """(top1, top5, loss) of one pass over the images."""
+    hits1, hits5, loss, count = np.sum(
+        list(self._student.one_pass(prefix, self._sums, **options)), axis=0,
+        dtype=np.float64)
     if count != self._count:
       raise RunError(
           f'{self._data_dir} changed during the evaluation: '
           f'{int(count)} images read, {self._count} expected')
-    return eval_results.Result(
-        step=step, top1=hits1 / count, top5=hits5 / count, loss=loss / count,
-        count=int(count), wall_time=time.time())
+    return hits1 / count, hits5 / count, loss / count

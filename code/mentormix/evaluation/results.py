@@ -6,6 +6,7 @@ and compute it in loop.py. A float gets six decimals, unless `_FORMATS` says
 otherwise.
 """
 import csv
+import math
 import os
 import time
 import typing
@@ -26,9 +27,13 @@ class Result(typing.NamedTuple):
   loss: float  # Mean cross-entropy.
   count: int  # Number of images.
   wall_time: float  # Seconds since 1970 when the pass over the images ended.
+  # top1 with --statistics=recomputed; NaN, and no column, without.
+  top1_recomputed: float = math.nan
 
   def __str__(self):
-    return (f'step {self.step}: top-1 {100 * self.top1:.2f}%  '
+    again = ('' if math.isnan(self.top1_recomputed) else
+             f' ({100 * self.top1_recomputed:.2f}% with recomputed statistics)')
+    return (f'step {self.step}: top-1 {100 * self.top1:.2f}%{again}  '
             f'top-5 {100 * self.top5:.2f}%  loss {self.loss:.4f}  '
             f'({self.count} images)')
 
@@ -62,14 +67,17 @@ def write(path, results):
     path: of the file, which may exist.
     results: the `Result`s of its rows.
   """
+  names = list(Result._fields)
+  if all(math.isnan(result.top1_recomputed) for result in results):
+    names.remove('top1_recomputed')
   with files.replaced(path) as f:
     writer = csv.writer(f, lineterminator='\n')
-    writer.writerow(Result._fields)
+    writer.writerow(names)
     for result in results:
       writer.writerow([
           format(value, _FORMATS.get(name, '.6f'))
           if isinstance(value, float) else value
-          for name, value in result._asdict().items()])
+          for name, value in zip(names, result)])
 
 
 def of_run(path, started):

@@ -21,6 +21,8 @@ from mentormix.students import resnet18
 from mentormix.students import slim_nets
 
 AUXILIARY_LOGITS = blocks.AUXILIARY_LOGITS
+# As `update_statistics`: the moving statistics become those of the batch.
+REPLACED = blocks.REPLACED
 
 
 class Student(NamedTuple):

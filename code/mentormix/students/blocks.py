@@ -19,6 +19,17 @@ def float32_variables(dtype):
   return get
 
 
+REPLACED = 'replaced'  # Of `update_statistics`; see `moving_decay`.
+
+
+def moving_decay(update_statistics, decay):
+  """The decay of moving statistics in a training pass, per step.
+
+  It is 0 for `REPLACED`: the statistics become those of the batch.
+  """
+  return 0.0 if update_statistics == REPLACED else decay
+
+
 def update_collections(update_statistics):
   """Where slim.batch_norm puts its updates, as its `updates_collections`.
 
@@ -40,7 +51,8 @@ def normalized(is_training, update_statistics, activation_fn, decay, epsilon):
     epsilon: added to the variance.
   """
   batch_norm = dict(
-      decay=decay, epsilon=epsilon, scale=True, fused=True,
+      decay=moving_decay(update_statistics, decay), epsilon=epsilon,
+      scale=True, fused=True,
       is_training=is_training,
       updates_collections=update_collections(update_statistics))
   # normal(0, sqrt(2 / (k * k * out))).

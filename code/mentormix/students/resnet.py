@@ -117,7 +117,8 @@ def batch_norm(x, is_training, update_statistics, scope):
   Args:
     x: [B, H, W, C].
     is_training: whether to normalise by the batch.
-    update_statistics: whether to add updates to tf.GraphKeys.UPDATE_OPS.
+    update_statistics: whether to add updates to tf.GraphKeys.UPDATE_OPS;
+      blocks.REPLACED: those that take the statistics of the batch.
     scope: of the variables.
 
   Returns:
@@ -140,8 +141,13 @@ def batch_norm(x, is_training, update_statistics, scope):
         x, gamma, beta, epsilon=BATCH_NORM_EPSILON)
     if update_statistics:
       n = tf.cast(tf.size(x) // x.shape[-1].value, tf.float32)
-      for update in (_move_debiased(moving_mean, mean),
-                     _move(moving_variance, variance * ((n - 1) / n))):
+      variance *= (n - 1) / n
+      if update_statistics == blocks.REPLACED:
+        updates = moving_mean.assign(mean), moving_variance.assign(variance)
+      else:
+        updates = (_move_debiased(moving_mean, mean),
+                   _move(moving_variance, variance))
+      for update in updates:
         tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, update)
     return y
 

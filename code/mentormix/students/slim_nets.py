@@ -94,12 +94,14 @@ def _build(network, arg_scope, images, num_classes, is_training,
   scope = arg_scope(weight_decay=0.0)
   updates = blocks.update_collections(update_statistics)
   conv2d = scope[slim.arg_scope_func_key(slim.conv2d)]
-  batch_norm = dict(conv2d['normalizer_params'], updates_collections=updates)
+  params = conv2d['normalizer_params']
+  updates = dict(updates_collections=updates, decay=blocks.moving_decay(
+      update_statistics, params['decay']))
   getter = blocks.float32_variables(dtype)
   with tf.variable_scope(tf.get_variable_scope(), custom_getter=getter), \
       slim.arg_scope(scope), \
-      slim.arg_scope([slim.conv2d], normalizer_params=batch_norm), \
-      slim.arg_scope([slim.batch_norm], updates_collections=updates):
+      slim.arg_scope([slim.conv2d], normalizer_params=dict(params, **updates)), \
+      slim.arg_scope([slim.batch_norm], **updates):
     logits, points = network(tf.cast(images, dtype),
                              None if head else num_classes,
                              is_training=is_training, **options)
