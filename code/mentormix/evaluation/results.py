@@ -74,10 +74,10 @@ def write(path, results):
     writer = csv.writer(f, lineterminator='\n')
     writer.writerow(names)
     for result in results:
+      values = [(name, getattr(result, name)) for name in names]
       writer.writerow([
           format(value, _FORMATS.get(name, '.6f'))
-          if isinstance(value, float) else value
-          for name, value in zip(names, result)])
+          if isinstance(value, float) else value for name, value in values])
 
 
 def of_run(path, started):

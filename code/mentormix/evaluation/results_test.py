@@ -1,4 +1,5 @@
 """results.csv: it reads back as written; other files are refused."""
+import math
 import os
 import typing
 
@@ -31,8 +32,8 @@ def test_files_from_before_a_column_was_added(tmp_path, monkeypatch):
   results.write(path, ROWS)
   fields = list(typing.get_type_hints(results.Result).items())
   longer = typing.NamedTuple('Result', fields + [('top3', float)])
-  longer.__new__.__defaults__ = (-1.0,)
-  longer._field_defaults = {'top3': -1.0}
+  longer.__new__.__defaults__ = (math.nan, -1.0)
+  longer._field_defaults = {'top1_recomputed': math.nan, 'top3': -1.0}
   monkeypatch.setattr(results, 'Result', longer)
   rows = results.read(path)
   assert rows == [row + (-1.0,) for row in ROWS]
@@ -42,6 +43,17 @@ def test_files_from_before_a_column_was_added(tmp_path, monkeypatch):
   assert (tmp_path / 'results.csv').read_text() == (
       HEADER[:-1] + ',top3\n5,0.500000,0.750000,1.250000,40,1000.5,-1.000000\n'
       '9,0.250000,1.000000,0.500000,40,2000.0,0.500000\n')
+
+
+def test_recomputed_statistics_are_a_column_where_they_are_known(tmp_path):
+  path = str(tmp_path / 'results.csv')
+  rows = [ROWS[0], ROWS[1]._replace(top1_recomputed=0.375)]
+  results.write(path, rows)
+  assert results.read(path)[1] == rows[1]
+  assert (tmp_path / 'results.csv').read_text() == (
+      HEADER[:-1] + ',top1_recomputed\n5,0.500000,0.750000,1.250000,40,1000.5,'
+      'nan\n9,0.250000,1.000000,0.500000,40,2000.0,0.375000\n')
+  assert '25.00% (37.50% with recomputed statistics)' in str(rows[1])
 
 
 def test_results_read_back(tmp_path):

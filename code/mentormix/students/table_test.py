@@ -100,6 +100,33 @@ def test_other_students_learn(name):
     assert session.run(loss) < before
 
 
+@pytest.mark.parametrize('name,size', [
+    ('resnet8_thin', 8), ('resnet18', 128), ('efficientnet_lite0', 128)] + [
+        pytest.param(*row, marks=pytest.mark.slow) for row in (
+            ('inception_resnet_v2', 139), ('resnet_v1_50', 128),
+            ('resnet_v2_50', 128), ('inception_v3', 139))])
+def test_statistics_replaced_by_those_of_a_batch(name, size):
+  """Evaluation then sees the batch as training does, but for n / (n - 1)."""
+  images = np.random.RandomState(1).uniform(-1, 1, [8, size, size, 3])
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.set_random_seed(0)
+    student = students.get(name)
+    keep = {} if student.dropout_keep is None else dict(dropout_keep=1.0)
+    images = tf.constant(images, tf.float32)
+    with tf.variable_scope('', reuse=tf.AUTO_REUSE):
+      trained = student(images, 5, True, update_statistics=students.REPLACED,
+                        **keep)
+      evaluated = student(images, 5, False)
+    session.run(tf.global_variables_initializer())
+    before = session.run(evaluated)
+    expected, _ = session.run(
+        [trained, tf.get_collection(tf.GraphKeys.UPDATE_OPS)])
+    found = session.run(evaluated)
+  error = lambda logits: np.std(logits - expected) / np.std(expected)
+  assert error(found) < 0.2 and error(before) > 0.6, (error(found),
+                                                       error(before))
+
+
 def test_weight_decay_of_the_named_variables():
   student = students.Student(None, weight_decay=0.1,
                              decayed=('weights', 'biases'))
