@@ -43,6 +43,27 @@ def test_train_then_evaluate(digits, trained, tmp_path):
   assert f'last {100 * results[-1].top1:.2f}% at step 3' in out
 
 
+def test_statistics_recomputed_beside_the_published_ones(digits, trained,
+                                                         tmp_path):
+  """A row that an evaluation without them has left is completed."""
+  path, run = tmp_path / 'results.csv', config_lib.load(trained)
+  kept = results_lib.Result(0, 0.125, 0.5, 1.0, 400, run['started'], 0.25)
+  results_lib.write(str(path), [
+      kept, kept._replace(step=3, top1_recomputed=float('nan'))])
+  settings = dict(checkpoint_dir=trained, eval_dir=tmp_path)
+  code, out, _ = _evaluate(digits, '--once', '--statistics=recomputed',
+                           **settings)
+  assert code == 0 and 'with recomputed statistics' in out
+  first, last = results_lib.read(str(path))
+  assert first == kept and last.top1 != 0.125
+  # After so few steps, the moving statistics are far from those of the weights.
+  assert 0 < last.top1_recomputed != last.top1
+  testing.assert_one_line(_evaluate(
+      digits, '--once', '--statistics=recomputed', '--train_data_dir=/nowhere',
+      **dict(settings, eval_dir=tmp_path / 'other')), 2,
+                          '--train_data_dir=/nowhere is not a directory')
+
+
 def test_what_a_run_leaves(trained):
   """Settings, summaries, and a checkpoint where every state moved once a step.
 

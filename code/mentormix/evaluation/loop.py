@@ -237,8 +237,12 @@ class _Evaluator:
     if not self._has_training:
       return None
     run = config_lib.restore(config.checkpoint_dir)
-    data = splits.find(dataset, 'train', config.train_data_dir or run.data_dir,
-                       config.image_recipe, config.max_bad_records)
+    try:
+      data = splits.find(
+          dataset, 'train', config.train_data_dir or run.data_dir,
+          config.image_recipe, config.max_bad_records)
+    except UserError as error:
+      raise UserError(str(error).replace('--data_dir', '--train_data_dir'))
     return data.eval_batch(run.batch_size).images
 
   def run(self, prefix, step):

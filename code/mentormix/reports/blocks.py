@@ -4,6 +4,13 @@ import typing
 PEAK = 'Peak*'  # Header of a column; `PEAK_NOTE` belongs below its table.
 PEAK_NOTE = ('* Peak: the best of all checkpoints on the test set. It is not '
              'to be had without a clean test set.')
+RECOMPUTED = 'Recomputed statistics'
+RECOMPUTED_NOTE = (
+    f'{RECOMPUTED}: the last checkpoint, with statistics of batch norm that '
+    'cifar_eval.py --statistics=recomputed takes from training images. The '
+    'published evaluation, everywhere else on this page, averages the weights '
+    'and takes the moving statistics of those that are not averaged, which '
+    'scatters.')
 PICKED = 'Stopped early'
 PICKED_NOTE = (f'{PICKED}: test accuracy of the checkpoint that is best on '
                'held-out training images with noisy labels, the first of '

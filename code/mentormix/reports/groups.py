@@ -58,10 +58,18 @@ class Group(typing.NamedTuple):
     return Figure.of([run.drop for run in self.runs])
 
   @property
+  def recomputed(self):
+    """Of `Run.recomputed`; None if a run has none."""
+    return self._if_all('recomputed')
+
+  @property
   def picked(self):
     """Of `Run.picked`; None if a run has none."""
-    picked = [run.picked for run in self.runs]
-    return None if None in picked else Figure.of(picked)
+    return self._if_all('picked')
+
+  def _if_all(self, name):
+    values = [getattr(run, name) for run in self.runs]
+    return None if None in values else Figure.of(values)
 
   def median(self, k):
     return Figure.of([run.median(k) for run in self.runs])

@@ -67,22 +67,28 @@ def _accuracy(groups, last_k):
   """The table of all groups, and what its columns mean."""
   if not groups:
     return [Block(text='No run has finished yet.')]
-  rows, has_picked = [], any(g.picked for g in groups)
+  rows = []
+  optional = [
+      (title, name, note) for title, name, note in (
+          (blocks_lib.RECOMPUTED, 'recomputed', blocks_lib.RECOMPUTED_NOTE),
+          (blocks_lib.PICKED, 'picked', blocks_lib.PICKED_NOTE))
+      if any(getattr(g, name) for g in groups)]
   for g in groups:
     published = g.task.published(g.task.noise.level, g.method)
     rows.append(g.task.cells + [
         g.label, len(g.runs), g.left_out, g.last, g.peak,
-        *([g.picked or '–'] if has_picked else ()), g.median(last_k),
+        *(getattr(g, name) or '–' for _, name, _ in optional),
+        g.median(last_k),
         *(number(figure, '.1f') for figure in published)])
   kinds = {g.task.noise.kind for g in groups}
   return [
       Block(header=_TASK + ['Method', 'Runs', 'Left out', 'Last',
                             blocks_lib.PEAK,
-                            *([blocks_lib.PICKED] if has_picked else ()),
+                            *(title for title, _, _ in optional),
                             f'Median of {last_k}', 'Paper', 'Published code'],
             rows=rows),
       Block(text=blocks_lib.PEAK_NOTE)
-  ] + ([Block(text=blocks_lib.PICKED_NOTE)] if has_picked else []) + [
+  ] + [Block(text=note) for _, _, note in optional] + [
       Block(text=(
           'Top-1 accuracy on the test set in percent: mean ± sample standard '
           'deviation over runs that differ in their seed only. Left out: runs '

@@ -61,7 +61,9 @@ def _group_rows(groups, last_k):
                          (f'median_of_{last_k}', group.median(last_k))):
       row[f'{name}_mean'] = _number(figure.mean)
       row[f'{name}_deviation'] = _number(figure.deviation)
-    row['stopped_early_mean'] = _number(group.picked and group.picked.mean)
+    for name, figure in (('stopped_early', group.picked),
+                         ('recomputed', group.recomputed)):
+      row[f'{name}_mean'] = _number(figure and figure.mean)
     row['paper'], row['published_code'] = map(
         _number, group.task.published(group.task.noise.level, group.method))
     rows.append(row)
@@ -77,6 +79,7 @@ def _run_rows(runs, last_k):
            'state': run.state, 'step': run.step,
            'checkpoints': len(run.eval_results), 'last': _number(run.last),
            'peak': _number(run.peak), 'stopped_early': _number(run.picked),
+           'recomputed': _number(run.recomputed),
            f'median_of_{last_k}': _number(run.median(last_k)),
            'message': run.message}
     rows.append({**row, **run.config._asdict(), **row})

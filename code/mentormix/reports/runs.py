@@ -12,6 +12,7 @@ file is an error that names it.
 """
 import collections
 import glob
+import math
 import os
 import re
 import statistics
@@ -101,6 +102,14 @@ class Run(typing.NamedTuple):
   def last(self):
     """Accuracy of the last checkpoint in percent; None unless finished."""
     return self.median(1)
+
+  @property
+  def recomputed(self):
+    """As `last`, with recomputed statistics; None also without them."""
+    if self.state != FINISHED:
+      return None
+    top1 = self.eval_results[-1].top1_recomputed
+    return None if math.isnan(top1) else 100 * top1
 
   @property
   def peak(self):

@@ -56,6 +56,8 @@ def section(groups, pictures):
                  'over the noise levels. n: the runs behind a cell. The best '
                  'accuracy is bold.'),
       Block(text=blocks.PEAK_NOTE), Block(text=blocks.PICKED_NOTE),
+      *([Block(text=blocks.RECOMPUTED_NOTE)]
+        if any(g.recomputed for g in groups) else []),
       Block(subheading='Does early stopping matter?'), _summary(frames)]
   draw = lambda *names: [Block(picture=name, caption=CAPTIONS[name])
                          for name in names if name in pictures]
@@ -124,7 +126,8 @@ def _levels(members):
   labels = list(dict.fromkeys(g.label for g in members))
   measures = {}  # Title -> a column of cells for each level, and their mean.
   for title, name in (('Final', 'last'), (blocks.PEAK, 'peak'),
-                      ('Drop', 'drop'), (blocks.PICKED, 'picked')):
+                      ('Drop', 'drop'), (blocks.PICKED, 'picked'),
+                      (blocks.RECOMPUTED, 'recomputed')):
     columns = [[getattr(by_place.get((label, level)), name, None)
                 for label in labels] for level in noises]
     if not any(itertools.chain.from_iterable(columns)):

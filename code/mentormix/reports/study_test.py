@@ -4,6 +4,7 @@ import json
 import pytest
 
 from mentormix import config as config_lib
+from mentormix.evaluation import results
 from mentormix.messages import UserError
 from mentormix.reports import blocks
 from mentormix.reports import groups
@@ -95,6 +96,34 @@ def test_levels(two_levels):
       ['', 'minus cross_entropy', 'minus mixup'],
       ['cross_entropy', '–', '-7.25 ± 2.93 (4)'],
       ['mixup', '+7.25 ± 2.93 (4)', '–']]
+
+
+def test_recomputed_statistics(tmp_path):
+  for level in (0.2, 0.4):
+    path = tmp_path / str(level)
+    write_run(path, (0.1, 0.5), of('symmetric', level), method='mixup')
+    table = str(path / 'eval' / results.FILE)
+    *rest, last = results.read(table)
+    results.write(table, rest + [last._replace(top1_recomputed=0.25 + level)])
+  levels, = tables(tmp_path)['cifar10, symmetric, resnet32, 100 steps']
+  assert levels[-1] == ['Recomputed statistics', 'mixup', '45.00', '65.00',
+                        '55.00 ± 14.14']
+  notes = [block.text for block in study.section(read_groups(tmp_path), [])]
+  assert blocks.RECOMPUTED_NOTE in notes
+
+
+def test_recomputed_statistics(tmp_path):
+  for level in (0.2, 0.4):
+    path = tmp_path / str(level)
+    write_run(path, (0.1, 0.5), of('symmetric', level), method='mixup')
+    table = str(path / 'eval' / results.FILE)
+    *rest, last = results.read(table)
+    results.write(table, rest + [last._replace(top1_recomputed=0.25 + level)])
+  levels, = tables(tmp_path)['cifar10, symmetric, resnet32, 100 steps']
+  assert levels[-1] == ['Recomputed statistics', 'mixup', '45.00', '65.00',
+                        '55.00 ± 14.14']
+  notes = [block.text for block in study.section(read_groups(tmp_path), [])]
+  assert blocks.RECOMPUTED_NOTE in notes
 
 
 def test_summary(two_levels):
