@@ -65,13 +65,15 @@ def section(groups, pictures):
   for task, members in frames.items():
     members.sort(key=lambda g: config.METHODS.index(g.method))
     found += [Block(subheading=', '.join(task.cells)), _levels(members)]
-    paired = _paired(members)
-    if paired:
-      found += [
-          Block(text='Final accuracy of the row minus that of the column: mean '
-                     '± standard error of the pairs of runs with the same '
-                     'data, noise level and seed, whose number is in brackets. '
-                     'Bold: more than twice the standard error.'), paired]
+    for table, text in (
+        (_paired(members, 'last'),
+         'Final accuracy of the row minus that of the column: mean ± standard '
+         'error of the pairs of runs with the same data, noise level and seed, '
+         'whose number is in brackets. Bold: more than twice the standard '
+         'error.'),
+        (_paired(members, 'recomputed'), 'The same with recomputed statistics.'
+        )):
+      found += [Block(text=text), table] if table else []
   for title, text, tables, picture in (
       ('Kinds of noise', 'The same images, student and steps, at levels that '
        'agree to the percent. In brackets: the share of wrong labels counted '
@@ -151,13 +153,17 @@ def _levels(members):
                        f'Mean over {len(noises)} levels'], rows=rows)
 
 
-def _paired(members):
-  """Differences between methods on the same data, level and seed; or None."""
-  runs = collections.defaultdict(dict)  # Label -> data, level, seed -> final.
+def _paired(members, name):
+  """Differences between methods on the same data, level and seed; or None.
+
+  `name` is that of a measure of the runs; those without it do not count.
+  """
+  runs = collections.defaultdict(dict)  # Label -> data, level, seed -> value.
   for g in members:
     for run in g.runs:
-      runs[g.label][run.task, run.config.seed, run.facts.get('seed'),
-                    run.facts.get('holdout')] = run.last
+      if getattr(run, name) is not None:
+        runs[g.label][run.task, run.config.seed, run.facts.get('seed'),
+                      run.facts.get('holdout')] = getattr(run, name)
   rows = []
   for one, other in itertools.product(runs, repeat=2):
     if other == next(iter(runs)):
@@ -251,30 +257,39 @@ def _contrast_tables(contrast, level_in_words):
   for frame, places in itertools.groupby(sorted(contrast, key=by_frame),
                                          by_frame):
     places = sorted(places, key=lambda place: place[3])
-    header, *rows = _contrast_rows({place: contrast[place] for place in places},
-                                   level_in_words)
-    found += [Block(text=', '.join(frame)), Block(header=header, rows=rows)]
+    here = {place: contrast[place] for place in places}
+    for name, title in (('last', 'Final'), ('recomputed', blocks.RECOMPUTED)):
+      known = {place: runs for place, runs in here.items() if all(
+          getattr(run, name) is not None
+          for run in itertools.chain.from_iterable(runs.values()))}
+      if known:
+        header, *rows = _contrast_rows(known, level_in_words, name, title)
+        found += [Block(text=', '.join(frame)),
+                  Block(header=header, rows=rows)]
   return found
 
 
-def _contrast_rows(contrast, level_in_words):
-  """The header; final accuracy, its difference to the first value, and drop.
+def _contrast_rows(contrast, level_in_words, name, title):
+  """The header; accuracy and its difference to the first value; and drop.
 
   Args:
     contrast: as from `_contrast`, of one data set and student, by level.
     level_in_words: a function of a level and its value -> runs.
+    name, title: of the accuracy; the drop is that of `last`.
   """
   values = values_of(contrast)
   first, *others = values
-  yield ['Level', 'Method', *(f'Final, {value}' for value in values),
+  with_drop = values if name == 'last' else []
+  yield ['Level', 'Method', *(f'{title}, {value}' for value in values),
          *(f'{value} minus {first}' for value in others),
-         *(f'Drop, {value}' for value in values)]
+         *(f'Drop, {value}' for value in with_drop)]
   for level, places in itertools.groupby(contrast, lambda place: place[3]):
     places = list(places)
     finals, drops = (
-        [[groups_lib.Figure.of([getattr(run, name) for run in contrast[p][v]])
-          if v in contrast[p] else None for p in places] for v in values]
-        for name in ('last', 'drop'))
+        [[groups_lib.Figure.of([getattr(run, measure)
+                                for run in contrast[p][v]])
+          if v in contrast[p] else None for p in places] for v in shown]
+        for measure, shown in ((name, values), ('drop', with_drop)))
     differences = [['–' if None in pair else
                     f'{pair[1].mean - pair[0].mean:+.2f}'
                     for pair in zip(finals[0], column)]

@@ -1,5 +1,6 @@
 """The study, on small sets of runs whose figures are worked out by hand."""
 import json
+import math
 
 import pytest
 
@@ -112,18 +113,30 @@ def test_recomputed_statistics(tmp_path):
   assert blocks.RECOMPUTED_NOTE in notes
 
 
-def test_recomputed_statistics(tmp_path):
-  for level in (0.2, 0.4):
-    path = tmp_path / str(level)
-    write_run(path, (0.1, 0.5), of('symmetric', level), method='mixup')
+def test_differences_with_recomputed_statistics(tmp_path):
+  """Beside those of the published evaluation; runs without them are left out.
+  """
+  for kind, method, last, recomputed in (
+      ('red', 'mixup', 0.5, 0.625), ('red', 'mentormix', 0.25, 0.75),
+      ('blue', 'mixup', 0.5, 0.5), ('blue', 'mentormix', 0.5, math.nan)):
+    path = tmp_path / f'{kind}{method}'
+    write_run(path, (0.1, last), of(kind, 0.4), method=method,
+              dataset_name=f'mini_imagenet_{kind}')
     table = str(path / 'eval' / results.FILE)
-    *rest, last = results.read(table)
-    results.write(table, rest + [last._replace(top1_recomputed=0.25 + level)])
-  levels, = tables(tmp_path)['cifar10, symmetric, resnet32, 100 steps']
-  assert levels[-1] == ['Recomputed statistics', 'mixup', '45.00', '65.00',
-                        '55.00 ± 14.14']
-  notes = [block.text for block in study.section(read_groups(tmp_path), [])]
-  assert blocks.RECOMPUTED_NOTE in notes
+    first, row = results.read(table)
+    results.write(table, [first, row._replace(top1_recomputed=recomputed)])
+  found = tables(tmp_path)
+  _, published, paired = found['mini_imagenet_red, red, resnet32, 100 steps']
+  assert published[2] == ['mentormix', '-25.00 (1)', '–']
+  assert paired == [['', 'minus mixup', 'minus mentormix'],
+                    ['mixup', '–', '-12.50 (1)'],
+                    ['mentormix', '+12.50 (1)', '–']]
+  assert len(found['mini_imagenet_blue, blue, resnet32, 100 steps']) == 2
+  _, kinds = found['Kinds of noise']
+  assert kinds == [
+      ['Level', 'Method', 'Recomputed statistics, blue',
+       'Recomputed statistics, red', 'red minus blue'],
+      ['40%', 'mixup', '50.00', '62.50', '+12.50']]
 
 
 def test_summary(two_levels):
