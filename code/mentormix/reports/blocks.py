@@ -7,10 +7,9 @@ PEAK_NOTE = ('* Peak: the best of all checkpoints on the test set. It is not '
 RECOMPUTED = 'Recomputed statistics'
 RECOMPUTED_NOTE = (
     f'{RECOMPUTED}: the last checkpoint, with statistics of batch norm that '
-    'cifar_eval.py --statistics=recomputed takes from training images. The '
-    'published evaluation, everywhere else on this page, averages the weights '
-    'and takes the moving statistics of those that are not averaged, which '
-    'scatters.')
+    'evaluation recomputes from training images. The published evaluation, '
+    'everywhere else on this page, averages the weights and takes the moving '
+    'statistics of those that are not averaged, which scatters.')
 PICKED = 'Stopped early'
 PICKED_NOTE = (f'{PICKED}: test accuracy of the checkpoint that is best on '
                'held-out training images with noisy labels, the first of '

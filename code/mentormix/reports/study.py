@@ -294,6 +294,7 @@ def _contrast_rows(contrast, level_in_words, name, title):
                     f'{pair[1].mean - pair[0].mean:+.2f}'
                     for pair in zip(finals[0], column)]
                    for column in finals[1:]]
+    words = level_in_words(level, contrast[places[0]])
     for place, *cells in zip(places, *map(mark, finals), *differences,
                              *(mark(column, False) for column in drops)):
-      yield [level_in_words(level, contrast[place]), place[2], *cells]
+      yield [words if place == places[0] else '', place[2], *cells]

@@ -208,7 +208,7 @@ def test_human_labels_beside_synthetic_ones(tmp_path):
   level = '40% (label file 40.2%, symmetric_others 40.0%)'
   assert [row[:5] for row in table[1:]] == [
       [level, 'cross_entropy', '60.00', '40.00', '-20.00'],
-      [level, 'mixup', '50.00', '70.00', '+20.00']]
+      ['', 'mixup', '50.00', '70.00', '+20.00']]
   assert best(tmp_path, 'Kinds of noise') == [['60.00'], ['70.00']]
   levels, _ = tables(tmp_path)['cifar10, label file, resnet32, 100 steps']
   assert levels == [['worse (40.2%), n = 1', 'Final', 'Peak*', 'Drop'],
