@@ -43,6 +43,11 @@ def define_flags():
   flags.DEFINE_string('trained_mentornet_dir', '',
                       'The MentorNet; by default that of the run.')
   flags.DEFINE_integer('batch_size', 100, 'Images per batch.', lower_bound=1)
+  flags.DEFINE_enum(
+      'statistics', 'moving', ['moving', 'recomputed'],
+      'Of batch norm. moving: those in the checkpoint, which belong to the '
+      'weights before averaging (published); recomputed: those of up to 10,000 '
+      'of the images with the averaged weights.')
   flags.DEFINE_integer('num_images', 64,
                        'How many images suspicious.png shows.',
                        lower_bound=1, upper_bound=1000)
@@ -67,7 +72,8 @@ def main():
   from mentormix import runtime
   runtime.select_device(args.device_id)
   label_ranking.rank(run, args.checkpoint_dir, args.data_dir, args.output_dir,
-                     args.step, args.batch_size, args.num_images)
+                     args.step, args.batch_size, args.num_images,
+                     args.statistics == 'recomputed')
 
 
 def cli():

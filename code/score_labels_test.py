@@ -100,6 +100,17 @@ def test_scores_of_a_run_with_a_mentornet(digits, scored):
   assert min(picture.shape[:2]) > 1000
 
 
+def test_scores_with_recomputed_statistics(digits, trained, scored, tmp_path):
+  code, _, err = _score(digits + '/0.4', trained('mentormix'), tmp_path,
+                        statistics='recomputed')
+  assert code == 0, err
+  rows, _ = _read(tmp_path)
+  published, _ = _read(scored[0])
+  assert ({row['id'] for row in rows} == {row['id'] for row in published}
+          and [row['loss'] for row in rows] != [row['loss']
+                                                for row in published])
+
+
 def test_cleanlab_takes_the_probabilities(scored):
   cleanlab_filter = pytest.importorskip('cleanlab.filter')  # Needs Python 3.8.
   directory, _ = scored

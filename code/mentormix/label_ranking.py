@@ -37,7 +37,7 @@ COLUMNS = ('id', 'given_label', 'predicted_label', 'probability',
 
 
 def rank(run, checkpoint_dir, data_dir, output_dir, step=None, batch_size=100,
-         num_images=64):
+         num_images=64, recomputed=False):
   """Ranks the labels of a training set and writes the files.
 
   Args:
@@ -48,6 +48,8 @@ def rank(run, checkpoint_dir, data_dir, output_dir, step=None, batch_size=100,
     step: of the checkpoint; None for the last.
     batch_size: images per batch.
     num_images: how many images the picture shows.
+    recomputed: whether to recompute the statistics of batch norm from the
+      images.
 
   Raises:
     UserError: run, checkpoint and data do not match, or one is missing.
@@ -81,8 +83,9 @@ def rank(run, checkpoint_dir, data_dir, output_dir, step=None, batch_size=100,
   log(f'TensorFlow {runtime.VERSION}: scoring the labels of {data_dir}, '
       f'{data.count} examples, with {checkpoint_dir} at step {step}')
   with tempfile.TemporaryFile(dir=output_dir) as probabilities:
-    scores, images = collect(run.studentnet, data, checkpoint, batch_size,
-                             num_images, probabilities)
+    scores, images = collect(
+        run.studentnet, data, checkpoint, batch_size, num_images, probabilities,
+        run.batch_size if recomputed else None)
     _write_probabilities(os.path.join(output_dir, PROBABILITIES), probabilities,
                          by_suspicion(scores.loss))
   v = None
@@ -125,7 +128,8 @@ class Scores(typing.NamedTuple):
   clean: np.ndarray  # int64 [N]: datasets.UNKNOWN_LABEL where not known.
 
 
-def collect(studentnet, data, prefix, batch_size, num_images, probabilities):
+def collect(studentnet, data, prefix, batch_size, num_images, probabilities,
+            statistics_batch_size=None):
   """One pass over a training set, without augmentation.
 
   Only the most suspicious images stay in memory, and no probabilities.
@@ -136,6 +140,8 @@ def collect(studentnet, data, prefix, batch_size, num_images, probabilities):
     prefix: of the checkpoint with the averaged weights.
     batch_size, num_images: as for `rank`.
     probabilities: a binary file, to which the softmax goes, float32 [N, K].
+    statistics_batch_size: images per batch from which the statistics of batch
+      norm are recomputed first; None takes those of the checkpoint.
 
   Returns:
     (`Scores`, uint8 [num_images, H, W, 3]): the images of the most suspicious
@@ -151,8 +157,11 @@ def collect(studentnet, data, prefix, batch_size, num_images, probabilities):
   top_images = np.zeros([0, size, size, 3], np.uint8)
   with tf.Graph().as_default():
     batch = data.eval_batch(batch_size)
-    student = averaged_student.AveragedStudent(studentnet, data.dataset,
-                                               batch.images)
+    training = None
+    if statistics_batch_size:
+      training = data.eval_batch(statistics_batch_size).images
+    student = averaged_student.AveragedStudent(
+        studentnet, data.dataset, batch.images, training=training)
     softmax = tf.nn.softmax(student.logits)
     fetches = Scores(
         source_ids=batch.source_ids, given=batch.labels,
@@ -162,7 +171,7 @@ def collect(studentnet, data, prefix, batch_size, num_images, probabilities):
             labels=batch.labels, logits=student.logits),
         clean=batch.clean_labels)
     for part, images, rows in student.one_pass(
-        prefix, (fetches, batch.images, softmax)):
+        prefix, (fetches, batch.images, softmax), training is not None):
       parts.append(part)
       probabilities.write(rows.tobytes())
       # Earlier examples come first, so they win among equal losses.

@@ -48,6 +48,8 @@ def define_flags():
     flags.register_validator(name, bool, 'must be given')
   flags.DEFINE_integer('num_folds', 5, 'Number of folds.', lower_bound=2)
   flags.DEFINE_string('training', '', 'Flags for cifar_train_mentormix.py.')
+  flags.DEFINE_enum('statistics', 'moving', ['moving', 'recomputed'],
+                    'As of score_labels.py.')
   flags.DEFINE_string('device_id', '0',
                       'GPUs to use, as in CUDA_VISIBLE_DEVICES.')
 
@@ -81,7 +83,8 @@ def main():
          f'--data_dir={fold}/data', f'--train_log_dir={fold}/train',
          *shlex.split(args.training))
     _run('score_labels.py', f'--data_dir={fold}/held',
-         f'--checkpoint_dir={fold}/train', f'--output_dir={fold}/scores')
+         f'--checkpoint_dir={fold}/train', f'--output_dir={fold}/scores',
+         f'--statistics={args.statistics}')
   _collect(args.output_dir, args.num_folds)
 
 
