@@ -209,7 +209,7 @@ def test_a_mentornet_for_a_run_without_one(digits, trained, tmp_path):
 def test_data_of_another_set(digits, trained, tmp_path):
   testing.assert_one_line(
       _score(digits + '/val', trained('mentormix'), tmp_path), 2,
-      'has no file digits_train-*', 'and the --dataset_name of the training')
+      'has no file digits_train-*: it is a test set; name a training set')
   (tmp_path / 'noise.json').write_text('{"dataset_name": "pets"}')
   testing.assert_one_line(
       _score(tmp_path, trained('mentormix'), tmp_path / 'scores'), 2,

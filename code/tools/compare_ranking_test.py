@@ -120,10 +120,10 @@ def test_inputs_that_do_not_belong_together(folds, tmp_path):
       2, 'is about other examples or labels than --mentormix=')
 
 
-def test_without_cleanlab(folds, tmp_path, monkeypatch):
+def test_without_cleanlab(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'cleanlab', None)
   testing.assert_one_line(
-      _compare(tmp_path, **dict.fromkeys(compare_ranking.INPUTS, folds)), 2,
+      _compare(tmp_path, **dict.fromkeys(compare_ranking.INPUTS, tmp_path)), 2,
       'pip install cleanlab')
 
 
