@@ -39,8 +39,8 @@ def test_other_settings_are_refused_before_writing(tmp_path, change):
   with pytest.raises(UserError, match='--overwrite') as caught:
     preparation.prepare(wanted)
   (name, value), = change.items()
-  checked = preparation_settings.checked(settings(tmp_path))
-  assert (f'{name} {getattr(checked, name)}, not {value}'
+  was = getattr(preparation_settings.checked(settings(tmp_path)), name)
+  assert (f'{name} {"none" if was is None else was}, not {value}'
           in str(caught.value))
   assert contents(tmp_path) == before
   preparation.prepare(wanted._replace(overwrite=True))
