@@ -25,6 +25,7 @@ METHOD_SETTINGS = {
     'mentormix': _WEIGHTING + ('mixup_alpha', 'second_reweight'),
 }
 METHODS = tuple(METHOD_SETTINGS)
+STATISTICS = ('moving', 'recomputed')  # Of batch norm, in evaluation.
 PRECISIONS = ('float32', 'mixed')
 LEARNING_RATE_SCHEDULES = ('exponential', 'cosine', 'steps')
 WEIGHTED = ('mentornet', 'mentormix')  # These need a MentorNet.
@@ -314,7 +315,7 @@ EVAL_SETTINGS = (
             'the weights before averaging (published); recomputed: in a second '
             'pass, those of up to 10,000 training images with the averaged '
             'weights, for the column top1_recomputed of results.csv.',
-            choices=('moving', 'recomputed')),
+            choices=STATISTICS),
     Setting('train_data_dir', '',
             'The training set for --statistics=recomputed; by default that of '
             'the run.'),

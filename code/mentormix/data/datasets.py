@@ -132,11 +132,11 @@ def find_files(dataset, split, data_dir):
   found = [n for n in names if n.startswith(prefix)]
   if not found:
     has = f'--data_dir={data_dir} has no file {prefix}*'
-    other = 'train' if split == 'test' else 'test'
+    kinds = {'train': 'training', 'test': 'test'}
+    wanted = kinds.pop(split)
+    (other, kind), = kinds.items()
     if any(n.startswith(f'{dataset.name}_{other}-') for n in names):
-      kind = {'train': 'training'}
-      raise UserError(f'{has}: it is a {kind.get(other, other)} set; name a '
-                      f'{kind.get(split, split)} set')
+      raise UserError(f'{has}: it is a {kind} set; name a {wanted} set')
     below = _such_as(data_dir)
     if below:
       raise UserError(f'{has}; name the directory of a split{below}')

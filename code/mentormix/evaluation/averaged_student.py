@@ -39,23 +39,22 @@ class AveragedStudent:
     self._what = f'--studentnet={studentnet} on --dataset_name={dataset.name}'
     self._master = master
     student = students.get(studentnet)
-    with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
-      self.logits = student(images, dataset.num_classes, is_training=False)
+    self.logits = student(images, dataset.num_classes, is_training=False)
     average = tf.train.ExponentialMovingAverage(schedules.WEIGHT_AVERAGE_DECAY)
     self._averages = {v.op.name: average.average_name(v)
                       for v in tf.trainable_variables()}
     variables = tf.model_variables() + tf.trainable_variables()
     self._variables = {v.op.name: v for v in variables}
+    initializers = [tf.local_variables_initializer()]
     if training is not None:
       with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
         student(training, dataset.num_classes, is_training=True,
                 update_statistics=students.REPLACED)
       self._batch_size = tf.shape(training)[0]
       self._replace = tf.group(*tf.get_collection(tf.GraphKeys.UPDATE_OPS))
-    # Training mode may have variables that evaluation does not read.
-    self._initialize = tf.group(
-        tf.local_variables_initializer(),
-        *[] if training is None else [tf.global_variables_initializer()])
+      # Training mode may have variables that evaluation does not read.
+      initializers.append(tf.global_variables_initializer())
+    self._initialize = tf.group(*initializers)
 
   def one_pass(self, prefix, fetches, recomputed=False):
     """Yields the values of `fetches` for every batch of one pass.

@@ -215,9 +215,11 @@ class _Evaluator:
         f'{config.data_dir}, {self._count} images, checkpoints from '
         f'{config.checkpoint_dir}')
     batch = data.eval_batch(config.batch_size)
+    self._recomputes = config.statistics == 'recomputed'
     self._student = averaged_student.AveragedStudent(
         config.studentnet, dataset, batch.images, config.master,
-        training=self._training_images(config, dataset))
+        training=(_training_images(config, dataset) if self._recomputes
+                  else None))
     logits = self._student.logits
     total = lambda hits: tf.reduce_sum(tf.cast(hits, tf.int64))
     self._sums = (
@@ -228,28 +230,11 @@ class _Evaluator:
             labels=batch.labels, logits=logits)),
         tf.size(batch.labels))
 
-  def _training_images(self, config, dataset):
-    """Images for --statistics=recomputed, in batches as in training; or None.
-
-    They are not augmented, as those of the test.
-    """
-    self._has_training = config.statistics == 'recomputed'
-    if not self._has_training:
-      return None
-    run = config_lib.restore(config.checkpoint_dir)
-    try:
-      data = splits.find(
-          dataset, 'train', config.train_data_dir or run.data_dir,
-          config.image_recipe, config.max_bad_records)
-    except UserError as error:
-      raise UserError(str(error).replace('--data_dir', '--train_data_dir'))
-    return data.eval_batch(run.batch_size).images
-
   def run(self, prefix, step):
     """One pass with the weights of a checkpoint; a `results.Result`."""
     top1, top5, loss = self._pass(prefix)
     again = {}
-    if self._has_training:
+    if self._recomputes:
       again = dict(top1_recomputed=self._pass(prefix, recomputed=True)[0])
     return eval_results.Result(
         step=step, top1=top1, top5=top5, loss=loss, count=self._count,
@@ -265,3 +250,18 @@ class _Evaluator:
           f'{self._data_dir} changed during the evaluation: '
           f'{int(count)} images read, {self._count} expected')
     return hits1 / count, hits5 / count, loss / count
+
+
+def _training_images(config, dataset):
+  """Images for --statistics=recomputed, in batches as in training.
+
+  They are not augmented, as those of the test.
+  """
+  run = config_lib.restore(config.checkpoint_dir)
+  try:
+    data = splits.find(
+        dataset, 'train', config.train_data_dir or run.data_dir,
+        config.image_recipe, config.max_bad_records)
+  except UserError as error:
+    raise UserError(str(error).replace('--data_dir', '--train_data_dir'))
+  return data.eval_batch(run.batch_size).images

@@ -19,24 +19,24 @@ def float32_variables(dtype):
   return get
 
 
-REPLACED = 'replaced'  # Of `update_statistics`; see `moving_decay`.
+REPLACED = 'replaced'  # Of `update_statistics`; see `updates`.
 
 
-def moving_decay(update_statistics, decay):
-  """The decay of moving statistics in a training pass, per step.
+def updates(update_statistics, decay):
+  """How slim.batch_norm updates its moving statistics, as its keywords.
 
-  It is 0 for `REPLACED`: the statistics become those of the batch.
+  The collections are a list, since slim would build another layer for the
+  string, which TensorFlow 2.x lacks; and never None, for which slim updates at
+  once.
+
+  Args:
+    update_statistics: whether a pass adds updates to tf.GraphKeys.UPDATE_OPS;
+      `REPLACED`: those after which the statistics are those of the batch.
+    decay: of the moving statistics, per step.
   """
-  return 0.0 if update_statistics == REPLACED else decay
-
-
-def update_collections(update_statistics):
-  """Where slim.batch_norm puts its updates, as its `updates_collections`.
-
-  It is a list, since slim would build another layer for the string, which
-  TensorFlow 2.x lacks; and never None, for which slim updates at once.
-  """
-  return [tf.GraphKeys.UPDATE_OPS] if update_statistics else []
+  collections = [tf.GraphKeys.UPDATE_OPS] if update_statistics else []
+  return dict(decay=0.0 if update_statistics == REPLACED else decay,
+              updates_collections=collections)
 
 
 def normalized(is_training, update_statistics, activation_fn, decay, epsilon):
@@ -44,17 +44,15 @@ def normalized(is_training, update_statistics, activation_fn, decay, epsilon):
 
   Args:
     is_training: whether batch norm uses the statistics of the batch.
-    update_statistics: as of `update_collections`.
+    update_statistics: as of `updates`.
     activation_fn: what follows a convolution and its batch norm, a function of
       a tensor.
     decay: of the moving statistics, per step.
     epsilon: added to the variance.
   """
   batch_norm = dict(
-      decay=moving_decay(update_statistics, decay), epsilon=epsilon,
-      scale=True, fused=True,
-      is_training=is_training,
-      updates_collections=update_collections(update_statistics))
+      epsilon=epsilon, scale=True, fused=True, is_training=is_training,
+      **updates(update_statistics, decay))
   # normal(0, sqrt(2 / (k * k * out))).
   initializer = tf.variance_scaling_initializer(
       2.0, mode='fan_out', distribution='untruncated_normal')

@@ -96,9 +96,8 @@ def inception_resnet_v2(images, num_classes, is_training,
 def _arg_scope(is_training, update_statistics):
   """Defaults of every layer; batch norm has no gamma."""
   batch_norm = dict(
-      decay=blocks.moving_decay(update_statistics, _BATCH_NORM_DECAY),
       epsilon=_BATCH_NORM_EPSILON, fused=True, is_training=is_training,
-      updates_collections=blocks.update_collections(update_statistics))
+      **blocks.updates(update_statistics, _BATCH_NORM_DECAY))
   with slim.arg_scope([slim.conv2d], activation_fn=tf.nn.relu, padding='SAME',
                       normalizer_fn=slim.batch_norm,
                       normalizer_params=batch_norm), \

@@ -92,15 +92,14 @@ def _build(network, arg_scope, images, num_classes, is_training,
     (logits, points): [B, K] float32, and what tf-slim calls end points.
   """
   scope = arg_scope(weight_decay=0.0)
-  updates = blocks.update_collections(update_statistics)
   conv2d = scope[slim.arg_scope_func_key(slim.conv2d)]
-  params = conv2d['normalizer_params']
-  updates = dict(updates_collections=updates, decay=blocks.moving_decay(
-      update_statistics, params['decay']))
+  batch_norm = conv2d['normalizer_params']
+  updates = blocks.updates(update_statistics, batch_norm['decay'])
   getter = blocks.float32_variables(dtype)
   with tf.variable_scope(tf.get_variable_scope(), custom_getter=getter), \
       slim.arg_scope(scope), \
-      slim.arg_scope([slim.conv2d], normalizer_params=dict(params, **updates)), \
+      slim.arg_scope([slim.conv2d],
+                     normalizer_params=dict(batch_norm, **updates)), \
       slim.arg_scope([slim.batch_norm], **updates):
     logits, points = network(tf.cast(images, dtype),
                              None if head else num_classes,

@@ -103,8 +103,9 @@ def test_other_students_learn(name):
 @pytest.mark.parametrize('name,size', [
     ('resnet8_thin', 8)] + [
         pytest.param(*row, marks=pytest.mark.slow) for row in (
-            ('efficientnet_lite0', 128), ('inception_resnet_v2', 139), ('resnet_v1_50', 128),
-            ('resnet_v2_50', 128), ('inception_v3', 139))])
+            ('efficientnet_lite0', 128), ('inception_resnet_v2', 139),
+            ('resnet_v1_50', 128), ('resnet_v2_50', 128),
+            ('inception_v3', 139))])
 def test_statistics_replaced_by_those_of_a_batch(name, size):
   """Evaluation then sees the batch as training does, but for n / (n - 1)."""
   images = np.random.RandomState(1).uniform(-1, 1, [8, size, size, 3])
