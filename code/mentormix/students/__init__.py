@@ -15,6 +15,7 @@ from mentormix.messages import UserError
 from mentormix.runtime import tf
 from mentormix.students import blocks
 from mentormix.students import efficientnet_lite0
+from mentormix.students import fast
 from mentormix.students import inception_resnet_v2
 from mentormix.students import resnet
 from mentormix.students import resnet18
@@ -43,6 +44,9 @@ class Student(NamedTuple):
   # whose shapes depend on the number of classes.
   excluded_scopes: Tuple[str, ...] = ()
   auxiliary_weight: float = 0.0  # Of the loss of the AUXILIARY_LOGITS.
+  # Training images, uint8 [N, H, W, 3] -> name of a variable -> the value that
+  # a new run starts with; None if nothing follows from the images.
+  prepared: Optional[Callable] = None
 
   def __call__(self, images, num_classes, is_training, **keywords):
     """Adds the network to the graph; returns logits [B, K] float32."""
@@ -115,6 +119,9 @@ STUDENTS = {
         decayed=('weights', 'depthwise_weights', 'biases'), image_size=224,
         smallest_size=32, dropout_keep=efficientnet_lite0.DROPOUT_KEEP,
         excluded_scopes=('EfficientnetLite0/Logits',)),
+    'fast': Student(
+        fast.fast, weight_decay=fast.WEIGHT_DECAY, smallest_size=16,
+        prepared=fast.whitening),
     'resnet18': Student(
         resnet18.resnet18, weight_decay=resnet18.WEIGHT_DECAY,
         decayed=_ALL, image_size=224, smallest_size=32,
