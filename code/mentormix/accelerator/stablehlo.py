@@ -81,7 +81,7 @@ def export(config, directory):
   step = build_step(config, dataset, count, network)
   with tf.Session(graph=step.graph, config=runtime.session_config()) as session:
     session.run([v.initializer for v in step.variables],
-                _loaded(config, source, step.graph))
+                _loaded(config, source, step.graph, data))
     state = session.run({v.op.name: v for v in step.variables})
   np.savez(os.path.join(directory, STATE), **state)
   augment = build_augmentation(config.batch_size, dataset.image_size)
@@ -103,12 +103,10 @@ def export(config, directory):
   return description
 
 
-def _loaded(config, source, graph):
-  """What --checkpoint_path feeds to the initial values, or None."""
-  if source is None:
-    return None
+def _loaded(config, source, graph, data):
+  """What is fed to the initial values, or None."""
   with graph.as_default():
-    return finetuning.feed(finetuning.read(config, source))
+    return finetuning.initial(config, source, data)
 
 
 def _load_mentornet(config):

@@ -7,6 +7,7 @@ are needed. B is the batch size.
 import os
 import typing
 
+from mentormix import runtime
 from mentormix.data import datasets
 from mentormix.data import decoding
 from mentormix.data import input_pipeline
@@ -14,6 +15,7 @@ from mentormix.data import noise_facts
 from mentormix.data import photo_input
 from mentormix.data import record_checks
 from mentormix.messages import UserError
+from mentormix.runtime import tf
 
 
 class Split(typing.NamedTuple):
@@ -42,6 +44,20 @@ class Split(typing.NamedTuple):
     return photo_input.eval_batch(
         self.dataset, self.name, self.shards, self.count, batch_size,
         self.dataset.image_size, self.recipe)
+
+  def first_images(self, count):
+    """Up to `count` images in file order, float32 [N, H, W, 3] in [-1, 1]."""
+    with tf.Graph().as_default(), tf.Session(
+        config=runtime.session_config()) as session:
+      images = self.eval_batch(min(count, self.count)).images
+      session.run(tf.local_variables_initializer())
+      coordinator = tf.train.Coordinator()
+      threads = tf.train.start_queue_runners(session, coordinator)
+      try:
+        return session.run(images)
+      finally:
+        coordinator.request_stop()
+        coordinator.join(threads)
 
   def check_images(self):
     """Raises UserError for the first image that cannot be decoded, if any."""

@@ -44,8 +44,8 @@ class Student(NamedTuple):
   # whose shapes depend on the number of classes.
   excluded_scopes: Tuple[str, ...] = ()
   auxiliary_weight: float = 0.0  # Of the loss of the AUXILIARY_LOGITS.
-  # Training images, uint8 [N, H, W, 3] -> name of a variable -> the value that
-  # a new run starts with; None if nothing follows from the images.
+  # Training images [N, H, W, 3] in [-1, 1] -> name of a variable -> the value
+  # that a new run starts with; None if nothing follows from the images.
   prepared: Optional[Callable] = None
 
   def __call__(self, images, num_classes, is_training, **keywords):

@@ -89,14 +89,14 @@ def whitening(images):
   """The first layer, which makes 2x2 patches of the images white.
 
   Args:
-    images: uint8 [N, H, W, 3], some thousand of the training images.
+    images: [N, H, W, 3] in [-1, 1], some of the training images.
 
   Returns:
     Name of a variable -> float32 array: a kernel [2, 2, 3, 24], the
     eigenvectors of the covariance of the patches over the root of their
     variances, and their negatives; and biases [24] that centre the patches.
   """
-  images = images.astype(np.float64) / 127.5 - 1
+  images = images.astype(np.float64)
   height, width = images.shape[1:3]
   patches = np.stack([
       images[:, y:height - 1 + y, x:width - 1 + x]

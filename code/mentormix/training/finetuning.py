@@ -1,8 +1,8 @@
 """Starts a run with the weights of a checkpoint, by the conventions of slim.
 
-    source = finetuning.find(config)          # early: is it a checkpoint?
-    values = finetuning.read(config, source)  # the graph exists: does it fit?
-    scaffold = tf.train.Scaffold(init_feed_dict=finetuning.feed(values))
+    source = finetuning.find(config)  # early: is it a checkpoint?
+    fed = finetuning.initial(config, source, data)  # the graph exists: does it
+    scaffold = tf.train.Scaffold(init_feed_dict=fed)  # fit?
 
 The loaded values take the place of initial ones, so a variable never has
 another. Averages start with the weight that they average, momentum with 0. The
@@ -22,6 +22,7 @@ from mentormix.runtime import tf
 from mentormix.training import methods
 
 _MOST_NAMED = 5  # Variables in a message.
+_NUM_IMAGES = 2000  # From which a student prepares initial values.
 _LEAST_FITTING = 0.1  # Below this share, the checkpoint is of another net.
 _LONG = 1e6  # As if a debiased average had moved so many times.
 _ENDING = r'.index', r'.meta', r'.data-00000-of-00001'
@@ -176,6 +177,30 @@ def _check_rest(config, source, wanted):
       f'--studentnet={config.studentnet} with this number of classes and image '
       f'size: {"; ".join(said)}; to start those with initial values, add '
       f'{" ".join(flags)}')
+
+
+def initial(config, source, data):
+  """What a new run starts with, where it is not the initial values.
+
+  The student is in the default graph. A checkpoint comes before what the
+  student takes from the training images.
+
+  Args:
+    config: a `config.TrainConfig`.
+    source: a `Source`, or None.
+    data: a `splits.Split`, the training set.
+
+  Returns:
+    As `feed`; None for nothing.
+
+  Raises:
+    UserError: as `read`.
+  """
+  prepared = students.get(config.studentnet).prepared
+  values = prepared(data.first_images(_NUM_IMAGES)) if prepared else {}
+  if source:
+    values.update(read(config, source))
+  return feed(values) or None
 
 
 def feed(values):

@@ -69,7 +69,7 @@ def train(config, cluster=roles.ALONE):
     return 0
   with tf.Graph().as_default(), tf.device(task.placement):
     step, saver, hooks = _build(config, run, task)
-    scaffold = _scaffold(config, run, saver)
+    scaffold = _scaffold(config, run, saver, task)
     with failures.explained(config, run.data):
       _run(step, scaffold, hooks, task)
   return _outcome(config, task)
@@ -203,11 +203,11 @@ def _build(config, run, task):
   return step, saver, hooks
 
 
-def _scaffold(config, run, saver):
+def _scaffold(config, run, saver, task):
   """What initializes or restores the variables, a tf.train.Scaffold."""
   fed = None
-  if run.source:
-    fed = finetuning.feed(finetuning.read(config, run.source))
+  if task.is_chief and run.started is None:
+    fed = finetuning.initial(config, run.source, run.data)
   return tf.train.Scaffold(init_feed_dict=fed, saver=saver)
 
 
