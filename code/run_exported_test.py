@@ -112,8 +112,11 @@ def test_every_image_is_used_once_per_epoch(exported):
   trainer = jax_runner.Trainer(str(exported), description, images[:40],
                                np.arange(40), 0, 'highest')
   # A step that only keeps its labels.
-  trainer._augment = lambda images, *_: [images / 255.0]
-  trainer._step = lambda images, labels, step: [0.0, 1.0, step + 1, labels]
+  trainer._augment = lambda images, flip: [flip]
+  trainer._step = lambda flip, labels, step: [0.0, 1.0, step + 1,
+                                              2 * labels + flip]
+  description['augment']['arguments'] = [
+      dict(name=n, kind='input') for n in ('images', 'flip')]
   description['step'] = dict(
       arguments=[dict(name=n, kind='input') for n in ('images', 'labels')]
       + [dict(name='global_step', kind='state')],
@@ -124,8 +127,13 @@ def test_every_image_is_used_once_per_epoch(exported):
   for step in range(10):
     state, _, _ = trainer.run(state, step, 1)
     seen += state['x'].tolist()
+  flips = [dict(divmod(x, 2) for x in part) for part in (seen[:40], seen[40:])]
+  seen = [x // 2 for x in seen]
   assert sorted(seen[:40]) == sorted(seen[40:]) == list(range(40))
   assert seen[:40] != seen[40:] and seen[:40] != list(range(40))
+  # For the light augmentation: mirrored every other time.
+  assert all(flips[0][n] + flips[1][n] == 1 for n in range(40))
+  assert 10 < sum(flips[0].values()) < 30
 
 
 def test_a_signal_saves_and_stops_a_run_without_tensorflow(exported, tmp_path):

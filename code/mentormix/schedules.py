@@ -59,6 +59,18 @@ def cosine_rate(step, initial, max_steps, warmup_steps=0):
   return _warmed_up(tf.cast(rate, tf.float32), step, warmup_steps)
 
 
+def linear_rate(step, initial, max_steps, warmup_steps=0):
+  """A rate that falls in a straight line to 0, float32 scalar.
+
+  It grows linearly to `initial` over the first `warmup_steps`, falls linearly
+  from there, and is 0 from `max_steps` on.
+  """
+  left = tf.cast(max_steps - step, tf.float32) / float(
+      max(1, max_steps - warmup_steps))
+  rate = initial * tf.clip_by_value(left, 0.0, 1.0)
+  return _warmed_up(rate, step, warmup_steps)
+
+
 def stepped_rate(step, initial, decay_factor, starts, warmup_steps=0):
   """initial * decay_factor^(number of `starts` <= step), float32 scalar.
 
@@ -93,6 +105,9 @@ def configured_rate(config, step, num_examples, num_replicas=1):
       num_examples, config.batch_size * num_replicas, epochs)
   if config.learning_rate_schedule == 'cosine':
     return cosine_rate(step, config.learning_rate, config.max_number_of_steps,
+                       config.warmup_steps)
+  if config.learning_rate_schedule == 'linear':
+    return linear_rate(step, config.learning_rate, config.max_number_of_steps,
                        config.warmup_steps)
   if config.learning_rate_schedule == 'steps':
     return stepped_rate(

@@ -132,6 +132,10 @@ def _cosine(step):
   return 0.3 * (1 + np.cos(np.pi * np.minimum(step / 50.0, 1))) / 2
 
 
+def _linear(step, warmup=0):
+  return 0.3 * np.minimum(1, np.maximum(0, (50.0 - step) / (50 - warmup)))
+
+
 def _stepped(step):
   return 0.3 * 0.1 ** ((step >= 20).astype(int) + (step >= 31))
 
@@ -150,9 +154,22 @@ def test_rates_against_numpy(rate, expected, warmup):
   np.testing.assert_allclose(rates, expected, rtol=1e-5, atol=1e-8)
 
 
+def test_the_linear_rate():
+  """Up to the initial rate, then straight down to 0."""
+  for warmup in (0, 7):
+    expected = _linear(np.arange(56), warmup)
+    if warmup:
+      expected = expected * np.minimum(1, (np.arange(56) + 1.0) / warmup)
+    rates = _each(lambda s: schedules.linear_rate(s, 0.3, 50, warmup),
+                  range(56))
+    np.testing.assert_allclose(rates, expected, rtol=1e-5, atol=1e-8)
+    assert rates[warmup] == max(rates) and rates[50] == 0
+
+
 @pytest.mark.parametrize('schedule,replicas,expected', [
     ('exponential', 1, [.8, .8, .8, .4, .4, .4, .2, .2]),  # 10 / 5 * 1.5
     ('cosine', 2, _cosine(np.arange(8) * 6.25) * .8 / .3),
+    ('linear', 2, .8 * (1 - np.arange(8) / 8.0)),
     ('steps', 1, [.8, .8, .4, .4, .4, .4, .2, .2]),
     ('steps', 2, [.8, .4, .4, .2, .2, .2, .2, .2])])
 def test_the_rate_of_a_run(schedule, replicas, expected):

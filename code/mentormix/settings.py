@@ -27,7 +27,8 @@ METHOD_SETTINGS = {
 METHODS = tuple(METHOD_SETTINGS)
 STATISTICS = ('moving', 'recomputed')  # Of batch norm, in evaluation.
 PRECISIONS = ('float32', 'mixed')
-LEARNING_RATE_SCHEDULES = ('exponential', 'cosine', 'steps')
+AUGMENTATIONS = ('published', 'light')
+LEARNING_RATE_SCHEDULES = ('exponential', 'cosine', 'linear', 'steps')
 WEIGHTED = ('mentornet', 'mentormix')  # These need a MentorNet.
 # Their v tells examples apart.
 SELECTIVE = WEIGHTED + ('co_teaching',)
@@ -199,8 +200,15 @@ TRAIN_SETTINGS = (
     Setting('learning_rate_schedule', 'exponential',
             'exponential: a factor every --num_epochs_per_decay epochs '
             '(published). cosine: half a cosine, to 0 at '
-            '--max_number_of_steps. steps: the factor at each of '
-            '--decay_epochs.', choices=LEARNING_RATE_SCHEDULES),
+            '--max_number_of_steps. linear: a straight line to 0 there. steps: '
+            'the factor at each of --decay_epochs.', choices=LEARNING_RATE_SCHEDULES),
+    Setting('nesterov', False,
+            'Whether the optimizer is momentum SGD in the form of Nesterov.'),
+    Setting('augmentation', 'published',
+            'Of small images. published: crops after padding with black, random '
+            'flips, brightness, saturation, hue and contrast. light: crops '
+            'after padding by reflection, and flips that alternate from epoch '
+            'to epoch.', choices=AUGMENTATIONS),
     Setting('decay_epochs', '',
             'Epochs at which --learning_rate_schedule=steps multiplies the '
             'learning rate by --learning_rate_decay_factor, as in 40,100.'),

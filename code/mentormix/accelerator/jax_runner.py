@@ -191,6 +191,11 @@ class Trainer:
     position = (step * self._batch_size
                 + jax.numpy.arange(self._batch_size, dtype=step.dtype))
     index = orders[position // len(labels) - epoch, position % len(labels)]
+    # Used by the light augmentation: an image begins mirrored or not, and
+    # alternates from then on.
+    begins = jax.random.bernoulli(jax.random.fold_in(key, 2),
+                                  shape=labels.shape)
+    flip = (begins[index] + position // len(labels)) % 2 == 1
     key = jax.random.fold_in(jax.random.fold_in(key, 1), step)
     keys = iter(jax.random.split(key, sum(
         row['kind'] == 'draw' for module in ('augment', 'step')
@@ -203,7 +208,8 @@ class Trainer:
       results = function(*[values[row['name']] for row in rows['arguments']])
       return dict(zip([row['name'] for row in rows['results']], results))
 
-    batch = call(self._augment, 'augment', {'images': images[index]})
+    batch = call(self._augment, 'augment', {'images': images[index],
+                                            'flip': flip})
     results = call(self._step, 'step', dict(
         state, images=batch['images'], labels=labels[index]))
     return ({name: results.get(name, value) for name, value in state.items()},

@@ -84,7 +84,8 @@ def export(config, directory):
                 _loaded(config, source, step.graph, data))
     state = session.run({v.op.name: v for v in step.variables})
   np.savez(os.path.join(directory, STATE), **state)
-  augment = build_augmentation(config.batch_size, dataset.image_size)
+  augment = build_augmentation(config.batch_size, dataset.image_size,
+                               config.augmentation)
   description = {}
   for name, graph, values in ((STEP, step, state), (AUGMENT, augment, {})):
     module, description[name.partition('.')[0]] = _lower(graph, values)
@@ -188,14 +189,24 @@ def build_step(config, dataset, num_examples, network=None):
     tf.disable_control_flow_v2()
 
 
-def build_augmentation(batch_size, image_size):
-  """The graph of the augmentation of a batch, as a `StepGraph`."""
+def build_augmentation(batch_size, image_size, name='published'):
+  """The graph of the augmentation of a batch, as a `StepGraph`.
+
+  `name` is one of `settings.AUGMENTATIONS`. The flips of the light one are an
+  input, since they alternate by epoch.
+  """
   with tf.Graph().as_default() as graph:
     images = tf.placeholder(
         tf.uint8, [batch_size, image_size, image_size, 3])
-    sampler = _Sampler(images=images)
-    augmented = augmentation.augment(
-        images, augmentation.draw(batch_size, sampler))
+    if name == 'light':
+      flip = tf.placeholder(tf.bool, [batch_size])
+      sampler = _Sampler(images=images, flip=flip)
+      augmented = augmentation.augment_lightly(
+          images, augmentation.draw_light(batch_size, sampler, flip))
+    else:
+      sampler = _Sampler(images=images)
+      augmented = augmentation.augment(
+          images, augmentation.draw(batch_size, sampler))
     return StepGraph(graph, sampler.placeholders, sampler.draws,
                      {'images': augmented}, [])
 

@@ -158,6 +158,27 @@ def test_augmentation(exported):
   np.testing.assert_allclose(outputs, expected, rtol=0, atol=1e-5)
 
 
+def test_light_augmentation(tmp_path):
+  """Its flips are an input."""
+  with tf.Graph().as_default():
+    graph = stablehlo.build_augmentation(8, 32, 'light')
+  assert sorted(graph.draws) == ['integers_0', 'integers_1']
+  random = np.random.RandomState(0)
+  feeds = {'images': random.randint(0, 256, [1, 8, 32, 32, 3]),
+           'flip': random.rand(1, 8) < .5,
+           'integers_0': random.randint(-2, 3, [1, 8]),
+           'integers_1': random.randint(-2, 3, [1, 8])}
+  expected, _ = _in_tensorflow(graph, {}, feeds)
+  module, description = stablehlo._lower(graph, {})
+  (tmp_path / 'augment.stablehlo').write_bytes(module)
+  feeds = {row['name']: feeds[row['name']].astype(row['dtype'])
+           for row in description['arguments']}
+  outputs, _, _ = _in_jax(str(tmp_path), {'augment': description}, 'augment',
+                          {}, feeds)
+  assert expected.shape == (1, 1, 8, 32, 32, 3) and expected.std() > 0.1
+  np.testing.assert_allclose(outputs, expected, rtol=0, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_bfloat16(digits, tmp_path):
   config, directory, description, state = _export(

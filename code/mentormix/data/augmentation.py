@@ -1,4 +1,4 @@
-"""The published augmentation of training images, for a whole batch at a time.
+"""The augmentation of small training images, for a whole batch at a time.
 
 The random numbers are drawn in one function and used in another, so that a
 caller can provide them. B is the batch size; images are [B, H, W, 3].
@@ -38,6 +38,51 @@ def draw(batch_size, sampler):
       contrast=uniform(*_CONTRAST), contrast_first=integers(0, 1) < 1)
 
 
+class LightDraws(typing.NamedTuple):
+  """The random numbers of one batch of the light augmentation, each [B]."""
+  y: tf.Tensor  # As of `Draws`.
+  x: tf.Tensor
+  flip: tf.Tensor
+
+
+def draw_light(batch_size, sampler, flip):
+  """`LightDraws` from a `sampling.Sampler`; `flip` [B] bool is given."""
+  integers = lambda: sampler.integers([batch_size], -_PADDING, _PADDING)
+  return LightDraws(y=integers(), x=integers(), flip=flip)
+
+
+def alternating_flips(num_examples, sampler, indices, epochs):
+  """Flips that alternate by epoch, so that two epochs show both sides.
+
+  Which examples begin mirrored is random (Jordan, 2024, arXiv:2404.00498).
+
+  Args:
+    num_examples: N.
+    sampler: a `sampling.Sampler` that draws the same in every step.
+    indices: int32 [B], of the examples, below N.
+    epochs: int64 [B], how often each was used before.
+
+  Returns:
+    [B] bool.
+  """
+  begins = tf.gather(sampler.integers([num_examples], 0, 1), indices)
+  return tf.equal((tf.cast(begins, tf.int64) + epochs) % 2, 1)
+
+
+def augment_lightly(images, draws):
+  """Crops and flips, as `augment` but padded by reflection; no distortion.
+
+  Args:
+    images: uint8 [B, H, W, 3].
+    draws: `LightDraws`.
+
+  Returns:
+    float32 [B, H, W, 3] in [-1, 1].
+  """
+  images = _crop_and_flip(images, draws, 'REFLECT')
+  return (tf.cast(images, tf.float32) - 127.5) / 127.5
+
+
 def augment_in_parts(images, draws):
   """The same as `augment`, a few images at a time: faster on a CPU.
 
@@ -64,7 +109,7 @@ def augment(images, draws):
   Returns:
     float32 [B, H, W, 3] in [-1, 1].
   """
-  images = _crop_and_flip(images, draws)
+  images = _crop_and_flip(images, draws, 'CONSTANT')
   per_image = lambda x: x[:, tf.newaxis, tf.newaxis]  # [B, 1, 1]
   # As planes [B, H, W] of red, green and blue: operations that mix the colours
   # are then wide, and several times as fast as image by image.
@@ -79,11 +124,15 @@ def augment(images, draws):
   return 2.0 * tf.clip_by_value(tf.stack(planes, axis=3), 0.0, 1.0) - 1.0
 
 
-def _crop_and_flip(images, draws):
-  """The window at (y, x) of each image padded with black, maybe mirrored."""
+def _crop_and_flip(images, draws, padding):
+  """The window at (y, x) of each padded image, maybe mirrored.
+
+  `padding` is the mode of tf.pad; CONSTANT pads with black.
+  """
   height, width, channels = images.shape.as_list()[1:]
   images = tf.pad(
-      images, [[0, 0], [_PADDING, _PADDING], [_PADDING, _PADDING], [0, 0]])
+      images, [[0, 0], [_PADDING, _PADDING], [_PADDING, _PADDING], [0, 0]],
+      padding)
   rows, columns = height + 2 * _PADDING, width + 2 * _PADDING
   y = tf.range(height) + (draws.y + _PADDING)[:, tf.newaxis]  # [B, H]
   # Column w of the result is column w, or width - 1 - w if mirrored.

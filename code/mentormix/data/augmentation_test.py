@@ -104,6 +104,44 @@ def test_crop_and_flip():
         levels[n], crop[:, ::-1] if draws.flip[n] else crop)
 
 
+def test_the_light_augmentation():
+  """One of 25 crops, mirrored or not, with a reflected rim; else as it is."""
+  images = _images()
+  draws = augmentation.LightDraws(
+      y=np.arange(B, dtype=np.int32) % 5 - 2,
+      x=np.arange(B, dtype=np.int32) // 5 % 5 - 2, flip=np.arange(B) % 2 == 1)
+  found = _run(augmentation.augment_lightly(
+      tf.constant(images), augmentation.LightDraws(*map(tf.constant, draws))))
+  padded = np.pad(images, [[0, 0], [2, 2], [2, 2], [0, 0]], 'reflect')
+  for n in range(B):
+    y, x = draws.y[n] + 2, draws.x[n] + 2
+    crop = padded[n, y:y + 32, x:x + 32] / 127.5 - 1
+    np.testing.assert_allclose(
+        found[n], crop[:, ::-1] if draws.flip[n] else crop, atol=1e-6)
+
+
+def test_light_draws_are_even():
+  flip = tf.constant([True, False] * 10000)
+  draws = _run(augmentation.draw_light(20000, sampling.Sampler(7, 0), flip))
+  for values in (draws.x, draws.y):
+    shares = [np.mean(values == choice) for choice in range(-2, 3)]
+    assert sum(shares) == pytest.approx(1)
+    assert np.abs(np.array(shares) * 5 - 1).max() < 0.06
+  assert abs(np.corrcoef(draws.x, draws.y)[0, 1]) < 0.03
+  assert draws.flip.tolist() == [True, False] * 10000
+
+
+def test_flips_alternate():
+  """Half of the images begin mirrored; each has the other side next time."""
+  indices = np.arange(2000, dtype=np.int32)
+  flips = [_run(augmentation.alternating_flips(
+      2000, sampling.Sampler(7, 0), tf.constant(indices),
+      tf.constant(np.full(2000, epoch, np.int64)))) for epoch in range(3)]
+  assert abs(flips[0].mean() - 0.5) < 0.05
+  np.testing.assert_array_equal(flips[1], ~flips[0])
+  np.testing.assert_array_equal(flips[2], flips[0])
+
+
 @pytest.mark.parametrize('name,low,high', [
     ('brightness', -32 / 255.0, 32 / 255.0), ('saturation', 0.5, 1.5),
     ('hue', -0.2, 0.2), ('contrast', 0.5, 1.5)])

@@ -19,7 +19,8 @@ from mentormix.runtime import slim, tf
 # were read, for a session that restarts, and in a variable of the graph.
 MOST_IN_MEMORY = 2 ** 31
 _BATCHES_AHEAD = 4  # In the queue before the step.
-_ORDER_STREAM = 31  # Of random numbers; the augmentation uses those from 0 on.
+# Of random numbers; the augmentation uses those from 0 on.
+_FLIP_STREAM, _ORDER_STREAM = 30, 31
 
 # For a larger set the shuffling queue holds an epoch divided by the first
 # number, at most as many records (of about 3 kB) as the second, at least B.
@@ -39,7 +40,7 @@ class Batch(typing.NamedTuple):
 
 def train_batch(dataset, shards, num_examples, batch_size, seed=0, start=0,
                 num_readers=4, num_threads=1, worker=0, num_workers=1,
-                device='', in_memory=True, with_indices=False):
+                device='', in_memory=True, with_indices=False, light=False):
   """An endless, shuffled, augmented stream of batches.
 
   From memory, every image comes exactly once per epoch, in a new random order
@@ -69,6 +70,8 @@ def train_batch(dataset, shards, num_examples, batch_size, seed=0, start=0,
       belong to this process.
     with_indices: whether the batches have `indices`, for which the set must
       fit into memory.
+    light: whether the augmentation is the light one. Its flips alternate by
+      epoch; from files, and with several threads nearly so, they are random.
 
   Returns:
     A `Batch`.
@@ -84,14 +87,26 @@ def train_batch(dataset, shards, num_examples, batch_size, seed=0, start=0,
       runtime.without_xla():
     if in_memory and fits_in_memory(dataset, num_examples):
       batch = _from_memory(dataset, shards, num_examples, batch_size, seed,
-                           start, worker, num_workers, with_indices)
+                           start, worker, num_workers)
     else:
       batch = _from_files(dataset, shards, num_examples, batch_size,
                           num_readers, num_threads)
-    batch = batch._replace(images=augmentation.augment_in_parts(
-        batch.images, augmentation.draw(
-            batch_size, sampling.Sampler(
-                sampling.worker_seed(seed, worker), _count(start)))))
+    count = _count(start)
+    sampler = sampling.Sampler(sampling.worker_seed(seed, worker), count)
+    if light:
+      flip = sampler.integers([batch_size], 0, 1) < 1
+      if batch.indices != ():
+        epochs = (count * batch_size + tf.range(batch_size, dtype=tf.int64)
+                  ) // (num_examples // num_workers)
+        flip = augmentation.alternating_flips(
+            num_examples, sampling.Sampler(seed, 0, _FLIP_STREAM),
+            batch.indices, epochs)
+      images = augmentation.augment_lightly(
+          batch.images, augmentation.draw_light(batch_size, sampler, flip))
+    else:
+      images = augmentation.augment_in_parts(
+          batch.images, augmentation.draw(batch_size, sampler))
+    batch = batch._replace(images=images)
     items = batch if with_indices else batch[:-1]
     queue = tf.FIFOQueue(_BATCHES_AHEAD, [x.dtype for x in items],
                          [x.shape for x in items])
@@ -118,7 +133,7 @@ def _local_variable(name, value):
 
 
 def _from_memory(dataset, shards, num_examples, batch_size, seed, start, worker,
-                 num_workers, with_indices):
+                 num_workers):
   """A `Batch` of uint8 images, taken by index from arrays decoded once."""
   arrays = decoding.decode(dataset, 'train', shards, num_examples)
   indices = _shuffled(num_examples, seed, start * batch_size, worker,
@@ -130,8 +145,7 @@ def _from_memory(dataset, shards, num_examples, batch_size, seed, start, worker,
     value = tf.py_func(lambda: array, [], tf.as_dtype(array.dtype))
     value.set_shape(array.shape)
     return tf.gather(_local_variable(item, value), indices)
-  return Batch(*map(take, datasets.ITEMS),
-               indices=indices if with_indices else ())
+  return Batch(*map(take, datasets.ITEMS), indices=indices)
 
 
 def _shuffled(num_examples, seed, used, worker, num_workers):

@@ -152,6 +152,44 @@ def test_the_stream_resumes_where_it_stopped(shards, start):
     np.testing.assert_array_equal(one.source_ids, other.source_ids)
 
 
+@pytest.mark.parametrize('start', [1, 7])
+def test_the_light_stream_resumes_where_it_stopped(shards, start):
+  whole = _stream(shards, 12, seed=1, light=True)
+  resumed = _stream(shards, 5, seed=1, start=start, light=True)
+  for one, other in zip(whole[start:], resumed):
+    np.testing.assert_array_equal(one.images, other.images)
+
+
+def test_light_flips_alternate_by_epoch(shards, monkeypatch):
+  """Also where an epoch ends within a batch, and for several workers."""
+  monkeypatch.setattr(augmentation, 'augment_lightly',
+                      lambda images, draws: tf.cast(draws.flip, tf.float32))
+  for workers in (1, 2):
+    share = 103 // workers
+    seen = {}
+    for worker in range(workers):
+      batches = _stream(shards, 20, seed=1, worker=worker, num_workers=workers,
+                        light=True)
+      flips = np.concatenate([b.images for b in batches])
+      ids = np.concatenate([b.source_ids for b in batches])
+      for n, (name, flip) in enumerate(zip(ids, flips)):
+        seen.setdefault(name, set()).add((n // share % 2, flip))
+    assert len(seen) == 103
+    # An image that is mirrored in even epochs is not in odd ones.
+    assert all(len({(parity + flip) % 2 for parity, flip in values}) == 1
+               for values in seen.values())
+    first = [sum(next(iter(values))) % 2 for values in seen.values()]
+    assert 0.3 < np.mean(first) < 0.7
+
+
+def test_from_files_light_flips_are_random(shards, monkeypatch):
+  monkeypatch.setattr(input_pipeline, 'MOST_IN_MEMORY', 103 * 3072 - 1)
+  monkeypatch.setattr(augmentation, 'augment_lightly',
+                      lambda images, draws: tf.cast(draws.flip, tf.float32))
+  flips = np.concatenate([b.images for b in _stream(shards, 40, light=True)])
+  assert 0.4 < flips.mean() < 0.6
+
+
 def test_workers_are_dealt_the_order_of_each_epoch(shards, monkeypatch):
   """34 images each of 103, another share in the next epoch."""
   monkeypatch.setattr(augmentation, 'augment_in_parts',

@@ -41,16 +41,15 @@ def fast(images, num_classes, is_training, update_statistics=True,
     Logits [B, K] float32.
   """
   batch_norm = dict(
-      decay=blocks.moving_decay(update_statistics, _BATCH_NORM_DECAY),
       epsilon=_BATCH_NORM_EPSILON, fused=True, is_training=is_training,
-      updates_collections=blocks.update_collections(update_statistics),
-      activation_fn=tf.nn.relu)
+      activation_fn=tf.nn.relu,
+      **blocks.updates(update_statistics, _BATCH_NORM_DECAY))
   with tf.variable_scope(SCOPE,
                          custom_getter=blocks.float32_variables(dtype)), \
       slim.arg_scope([slim.conv2d], activation_fn=None,
                      biases_initializer=None), \
       slim.arg_scope([slim.batch_norm], **batch_norm):
-    # Frozen; a run starts with the values of `whitening`.
+    # A run starts with the values of `whitening`. Only the biases train.
     x = slim.conv2d(tf.cast(images, dtype), 2 * 3 * _PATCH ** 2, _PATCH,
                     padding='VALID', trainable=False, scope='Whitening')
     x = tf.nn.relu(slim.bias_add(x, scope='Whitening'))

@@ -91,6 +91,9 @@ def _load(config, task):
     raise UserError('--sync_replicas with --precision=mixed needs TensorFlow '
                     f'2.x: TensorFlow {runtime.VERSION} scales the loss for '
                     'one worker only')
+  if config.augmentation != 'published' and dataset.photographs:
+    raise UserError(f'--augmentation={config.augmentation} is for small '
+                    'images; for photographs, give --image_recipe')
   if config.method == 'elr' and (task.cluster.jobs or config.master):
     raise UserError('--method=elr remembers the examples by their position in '
                     '--data_dir, so it trains in one process; leave out the '
@@ -177,7 +180,9 @@ def _build(config, run, task):
   used = tf.train.get_or_create_global_step()  # Batches that this worker used.
   if cluster.num_workers > 1 and not config.sync_replicas:
     used = used // cluster.num_workers
-  options = dict(with_indices=True) if config.method == 'elr' else {}
+  options = dict(light=config.augmentation == 'light')
+  if config.method == 'elr':
+    options['with_indices'] = True
   batch = run.data.train_batch(
       config.batch_size, seed=config.seed, start=used,
       num_readers=config.num_readers,

@@ -75,7 +75,7 @@ def build_step(config, dataset, num_examples, batch, network=None,
   finetuning.train_only(config.trainable_scopes)
 
   rate = schedules.configured_rate(config, step, num_examples, num_replicas)
-  optimizer = _optimizer(rate, step, config.precision)
+  optimizer = _optimizer(config, rate, step)
   sync_hook = None
   if config.sync_replicas:
     optimizer = tf.train.SyncReplicasOptimizer(optimizer, num_replicas)
@@ -167,12 +167,12 @@ class _AveragingOptimizer:
           average.read_value() - weight.read_value())).op
 
 
-def _optimizer(rate, step, precision_name):
+def _optimizer(config, rate, step):
   """Momentum SGD, which also averages the weights."""
-  return _AveragingOptimizer(
-      precision.scale_loss(
-          tf.train.MomentumOptimizer(rate, MOMENTUM), precision_name),
-      schedules.weight_average_decay(step))
+  momentum = tf.train.MomentumOptimizer(rate, MOMENTUM,
+                                        use_nesterov=config.nesterov)
+  return _AveragingOptimizer(precision.scale_loss(momentum, config.precision),
+                             schedules.weight_average_decay(step))
 
 
 def _update(loss, optimizer, global_step, gradients=None):

@@ -54,8 +54,9 @@ def _values(session):
   return {v.op.name: session.run(v) for v in tf.global_variables()}
 
 
-def test_one_step_is_momentum_and_then_the_average():
-  step = _build(method='cross_entropy')
+@pytest.mark.parametrize('nesterov', [False, True])
+def test_one_step_is_momentum_and_then_the_average(nesterov):
+  step = _build(method='cross_entropy', nesterov=nesterov)
   name = 'ResNet8/logit/DW'
   kernel = [v for v in tf.trainable_variables() if v.op.name == name][0]
   gradient, = tf.gradients(step.loss, [kernel])
@@ -67,10 +68,12 @@ def test_one_step_is_momentum_and_then_the_average():
     l2, _ = session.run([step.weights_l2, step.train_op])
     after = session.run(tf.trainable_variables())
     values = _values(session)
-  after1 = before[0] - 0.1 * before[1]
+  ahead = lambda momentum, gradient: (  # As Sutskever et al. (2013).
+      gradient + 0.9 * momentum if nesterov else momentum)
+  after1 = before[0] - 0.1 * ahead(before[1], before[1])
   np.testing.assert_allclose(middle[0], after1, rtol=1e-4, atol=1e-6)
   momentum = 0.9 * before[1] + middle[1]
-  after2 = after1 - 0.1 * momentum
+  after2 = after1 - 0.1 * ahead(momentum, middle[1])
   np.testing.assert_allclose(values[name], after2, rtol=1e-4, atol=1e-5)
   # Decay (1 + t) / (10 + t) for t = 0 and 1, of the weights after the step.
   average = 0.1 * before[0] + 0.9 * after1
