@@ -39,7 +39,7 @@ setuptools.setup(
     py_modules=['cifar_train_mentormix', 'cifar_eval', 'prepare_data',
                 'train_mentornet', 'show_mentornet', 'export_mentornet',
                 'export_step', 'run_exported', 'report', 'score_labels',
-                'fetch_pretrained'],
+                'estimate_noise', 'fetch_pretrained'],
     package_data={'mentormix.data': ['digits.npz'],
                   'mentormix.mentornet': ['templates/*'],
                   'mentormix.mentornet_models': ['*/mentornet.pb'],
@@ -52,6 +52,7 @@ setuptools.setup(
         'tf2': ['tensorflow>=2.14,<3'],
         'tf2_gpu': ['tensorflow[and-cuda]>=2.14,<3'],
         'jax': ['jax>=0.6'],
+        'estimate': ['scikit-learn'],  # For code/estimate_noise.py.
         'photos': ['scipy'],  # Reads the meta.mat of ILSVRC12's devkit.
         'test': ['hypothesis', 'pytest', 'pytest-xdist'],
     },
@@ -67,6 +68,7 @@ setuptools.setup(
             'mentormix-run-exported=run_exported:cli',
             'mentormix-report=report:cli',
             'mentormix-score-labels=score_labels:cli',
+            'mentormix-estimate-noise=estimate_noise:cli',
             'mentormix-fetch-pretrained=fetch_pretrained:cli',
         ],
     },

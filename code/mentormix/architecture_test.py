@@ -24,6 +24,7 @@ WINGS = {
 }
 # Modules directly in mentormix/ that stand above some wings.
 ABOVE = {
+    'noise_level': {'data'},
     'presets': {'data'},
     'label_ranking': {'data', 'evaluation', 'mentornet', 'students'},
 }
@@ -34,7 +35,8 @@ KNOW_THE_LOSS = {'training', 'accelerator'}
 WITHOUT_TENSORFLOW = [
     'mentormix.' + name for name in (
         'command', 'config', 'figures', 'file_kinds', 'files', 'messages',
-        'presets', 'progress', 'settings', 'signals', 'accelerator.jax_benchmark',
+        'noise_level', 'presets', 'progress', 'settings', 'signals',
+        'accelerator.jax_benchmark',
         'accelerator.jax_files', 'accelerator.jax_runner', 'cluster.roles',
         'cluster.watch', 'data.cifar_archive', 'data.digits', 'data.download',
         'data.holdout', 'data.image_folders', 'data.image_set',

@@ -13,6 +13,7 @@ from absl import flags
 
 from mentormix import config as config_lib
 from mentormix import messages
+from mentormix import noise_level
 from mentormix import presets
 from mentormix import settings as settings_lib
 
@@ -70,8 +71,25 @@ def define_settings(settings):
   define = {bool: flags.DEFINE_boolean, int: flags.DEFINE_integer,
             float: flags.DEFINE_float}
   for setting in settings:
+    if setting.words:
+      flags.DEFINE(_NumberOrWord(setting.words), setting.name, setting.default,
+                   setting.help, serializer=flags.ArgumentSerializer())
+      continue
     define.get(type(setting.default), flags.DEFINE_string)(
         setting.name, setting.default, setting.help)
+
+
+class _NumberOrWord(flags.FloatParser):
+  """Parses a float, or keeps one of some words."""
+
+  def __init__(self, words):
+    super().__init__()
+    self.syntactic_help = f'a number or {" or ".join(words)}'
+    self._words = words
+
+  def parse(self, argument):
+    """A float or a word; ValueError for anything else."""
+    return argument if argument in self._words else super().parse(argument)
 
 
 def define_train_flags():
@@ -97,10 +115,14 @@ def from_flags(config_type):
 def train_config():
   """Returns the `config.TrainConfig` of the flags, with --preset filled in."""
   config = from_flags(config_lib.TrainConfig)
+  given = {name for name in config._fields if flags.FLAGS[name].present}
   if flags.FLAGS.preset:
     config_lib.require_given(config, 'data_dir')
-    given = {name for name in config._fields if flags.FLAGS[name].present}
     config, filled = presets.fill(config, flags.FLAGS.preset, given)
+    messages.log(filled)
+  if config.loss_p_percentile == noise_level.AUTO:
+    config_lib.require_given(config, 'data_dir')
+    config, filled = noise_level.fill(config, given)
     messages.log(filled)
   return config
 

@@ -44,7 +44,7 @@ def test_good_settings_pass():
     ('bootstrap_beta', 1.1), ('noise_rate', 1.0), ('noise_rate', -0.1),
     ('gce_q', 0.0), ('gce_q', 1.1), ('elr_lambda', -1.0), ('elr_beta', 1.0),
     ('forget_rate', 1.0), ('forget_rate', -0.1),
-    ('microbatches', 3), ('learning_rate_schedule', 'linear'),
+    ('microbatches', 3), ('learning_rate_schedule', 'sine'),
     ('num_readers', 0), ('num_preprocessing_threads', 0),
     ('save_interval_secs', 0), ('save_summaries_secs', -1),
     ('learning_rate', 0.0), ('learning_rate', float('nan')),

@@ -10,6 +10,7 @@ import shlex
 import typing
 
 from mentormix import config as config_lib
+from mentormix import noise_level
 from mentormix.data import noise_facts
 from mentormix.messages import UserError
 
@@ -138,9 +139,10 @@ def fill(config, preset, given):
   if ('dataset_name' not in given
       and isinstance(facts.get('dataset_name'), str)):
     config = config._replace(dataset_name=facts['dataset_name'])
-  level = _noise_level(config.data_dir, facts)
+  known = noise_level.find(config.data_dir)
+  level = known and known.rate
   noise = (f'an unknown noise level (assumed: {_UNKNOWN_LEVEL:g})'
-           if level is None else f'noise {level:g}')
+           if level is None else f'noise {level:g}{known.note}')
   assumed = _UNKNOWN_LEVEL if level is None else level
   settings = dict(burn_in_epoch=_BURN_IN_EPOCH,
                   trained_mentornet_dir=_mentornet_dir(),
@@ -205,19 +207,6 @@ def _mentornet_dir():
     if os.path.isdir(path):
       return path
   return _MENTORNET
-
-
-def _noise_level(data_dir, facts):
-  """The noise level asked for, realised or in the directory's name; or None."""
-  name = os.path.basename(os.path.normpath(data_dir))
-  for level in (facts.get('rate_asked'), facts.get('rate_realised'),
-                None if facts else name):
-    try:
-      if 0 <= float(level) <= 1:
-        return float(level)
-    except (TypeError, ValueError, OverflowError):
-      pass
-  return None
 
 
 def _published_row(config, level, facts):

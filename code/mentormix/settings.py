@@ -47,6 +47,9 @@ class Setting(NamedTuple):
   choices: Tuple[str, ...] = ()
   may_change: bool = False  # A resumed run may have another value.
   per_task: bool = False  # The tasks of a cluster may have different values.
+  # Words that the flag takes in place of a number, for which the command puts
+  # one.
+  words: Tuple[str, ...] = ()
 
   def check(self, value):
     """Raises UserError, which names the flag and its range, for a bad value."""
@@ -154,7 +157,9 @@ TRAIN_SETTINGS = (
             'burn_in_epoch - 1 (as published).', at_least=0, at_most=100),
     Setting('loss_p_percentile', 0.7,
             'The MentorNet compares each loss with a moving average of this '
-            'percentile of the losses, from 0 to 1.', at_least=0, at_most=1),
+            'percentile of the losses, from 0 to 1. auto: the share of right '
+            'labels, from noise.json or code/estimate_noise.py.', at_least=0,
+            at_most=1, words=('auto',)),
     Setting('mixup_alpha', 8.0,
             'Mixing coefficients come from Beta(alpha, alpha); 0 mixes '
             'nothing.', at_least=0),

@@ -94,15 +94,8 @@ def train_batch(dataset, shards, num_examples, batch_size, seed=0, start=0,
     count = _count(start)
     sampler = sampling.Sampler(sampling.worker_seed(seed, worker), count)
     if light:
-      flip = sampler.integers([batch_size], 0, 1) < 1
-      if batch.indices != ():
-        epochs = (count * batch_size + tf.range(batch_size, dtype=tf.int64)
-                  ) // (num_examples // num_workers)
-        flip = augmentation.alternating_flips(
-            num_examples, sampling.Sampler(seed, 0, _FLIP_STREAM),
-            batch.indices, epochs)
-      images = augmentation.augment_lightly(
-          batch.images, augmentation.draw_light(batch_size, sampler, flip))
+      images = _augmented_lightly(batch, sampler, seed, count, num_examples,
+                                  num_workers)
     else:
       images = augmentation.augment_in_parts(
           batch.images, augmentation.draw(batch_size, sampler))
@@ -113,6 +106,20 @@ def train_batch(dataset, shards, num_examples, batch_size, seed=0, start=0,
     tf.train.add_queue_runner(tf.train.QueueRunner(
         queue, [queue.enqueue(items)] * num_threads))
     return Batch(*queue.dequeue())
+
+
+def _augmented_lightly(batch, sampler, seed, count, num_examples, num_workers):
+  """The images of `batch`, the `count`-th of this worker, as float32."""
+  batch_size = batch.images.shape[0].value
+  if batch.indices == ():  # From files, nothing says which image it is.
+    flip = sampler.integers([batch_size], 0, 1) < 1
+  else:
+    used = count * batch_size + tf.range(batch_size, dtype=tf.int64)
+    flip = augmentation.alternating_flips(
+        num_examples, sampling.Sampler(seed, 0, _FLIP_STREAM), batch.indices,
+        used // (num_examples // num_workers))
+  return augmentation.augment_lightly(
+      batch.images, augmentation.draw_light(batch_size, sampler, flip))
 
 
 def fits_in_memory(dataset, num_examples):

@@ -9,6 +9,7 @@ from mentormix.data import noise
 from mentormix.messages import UserError
 
 FACTS_FILE = 'noise.json'  # In every data set: how it was made.
+ESTIMATE_FILE = 'noise_estimate.json'  # Beside it, where the rate is estimated.
 _LABELS = ('dataset_name', 'noise_type', 'rate_asked', 'noise_key', 'seed',
            'holdout', 'num_held_out')
 _IF_GIVEN = ('skip_train', 'holdout')  # Absent where nothing was asked.
@@ -99,7 +100,7 @@ def keep(path, asked, overwrite, others=()):
                     'choose another --output_dir')
   names = sorted(os.listdir(path))
   records = tuple(f'{asked["dataset_name"]}_{x}-' for x in ('train', 'test'))
-  beside = (FACTS_FILE, label_files.JSON_FILE, label_files.CSV_FILE, *others)
+  beside = (FACTS_FILE, ESTIMATE_FILE, label_files.JSON_FILE, label_files.CSV_FILE, *others)
   for name in names:
     if not name.startswith(records) and name not in beside:
       raise UserError(f'{path} holds {name}, which is not part of the data '
@@ -125,7 +126,8 @@ def _difference(path, names, asked):
                      for facts in (found, asked))
       return f'was made with {key} {was}, not {wanted}'
   if found.get('sha256') != {name: files.sha256_of(os.path.join(path, name))
-                             for name in names if name != FACTS_FILE}:
+                             for name in names
+                             if name not in (FACTS_FILE, ESTIMATE_FILE)}:
     return 'has files that were changed, added or removed'
   return None
 

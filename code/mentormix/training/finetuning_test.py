@@ -8,9 +8,12 @@ import pytest
 from mentormix import checkpoints
 from mentormix import students
 from mentormix import testing
+from mentormix.data import datasets
+from mentormix.data import splits
 from mentormix.evaluation import results as results_lib
 from mentormix.messages import UserError
 from mentormix.runtime import tf
+from mentormix.students import fast
 from mentormix.training import finetuning
 from mentormix.training.step_test import CONFIG
 
@@ -77,6 +80,28 @@ def test_a_new_run_starts_with_the_checkpoint(train, digits, tmp_path, version,
   assert code == 0, err
   results = results_lib.read(str(tmp_path / 'eval' / 'results.csv'))
   assert [r.step for r in results] == [0, 2]
+
+
+def test_a_student_starts_with_what_follows_from_the_images(train, digits,
+                                                            tmp_path):
+  """The average too; a checkpoint comes before it."""
+  name, biases = 'Fast/Whitening/weights', 'Fast/Whitening/biases'
+  run = dict(studentnet='fast', method='cross_entropy', max_number_of_steps=1)
+  assert train(train_log_dir=tmp_path / 'one', **run).code == 0
+  start = _start(tmp_path / 'one')
+  data = splits.find(datasets.get('digits'), 'train', f'{digits}/0.4', 'inception')
+  expected = fast.whitening(data.first_images(2000))
+  np.testing.assert_allclose(start[name], expected[name], rtol=1e-4, atol=1e-4)
+  np.testing.assert_array_equal(start[biases + AVERAGE], start[biases])
+  assert start[biases].any()
+  after = testing.weights(tmp_path / 'one')
+  np.testing.assert_array_equal(after[name], start[name])  # It is frozen.
+  code, out, _ = train(train_log_dir=tmp_path / 'two',
+                       checkpoint_path=tmp_path / 'one',
+                       **dict(run, seed=1))
+  assert code == 0 and 'starting with' in out
+  np.testing.assert_array_equal(_start(tmp_path / 'two')[biases],
+                                after[biases])
 
 
 def test_the_moving_mean_moves_on_from_the_loaded_one(train, tmp_path):
