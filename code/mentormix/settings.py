@@ -22,11 +22,12 @@ METHOD_SETTINGS = {
     'co_teaching': ('forget_rate',),
     'mixup': ('mixup_alpha',),
     'mentornet': _WEIGHTING,
-    'mentormix': _WEIGHTING + ('mixup_alpha', 'second_reweight'),
+    'mentormix': _WEIGHTING + ('mixup_alpha', 'second_reweight', 'first_pass'),
 }
 METHODS = tuple(METHOD_SETTINGS)
 STATISTICS = ('moving', 'recomputed')  # Of batch norm, in evaluation.
 PRECISIONS = ('float32', 'mixed')
+FIRST_PASSES = ('training', 'inference', 'half')
 AUGMENTATIONS = ('published', 'light')
 LEARNING_RATE_SCHEDULES = ('exponential', 'cosine', 'linear', 'steps')
 WEIGHTED = ('mentornet', 'mentormix')  # These need a MentorNet.
@@ -227,6 +228,12 @@ TRAIN_SETTINGS = (
             'Share of the numbers that are dropped before the last layer of '
             'the student. -1 stands for its own; 0 drops nothing.',
             at_least=-1, at_most=0.99),
+    Setting('first_pass', 'training',
+            'How mentormix passes the images through the student to weight '
+            'them. training: as they are, batch norm with the statistics of '
+            'the batch (published). inference: with the moving statistics, '
+            'without dropout. half: at half the height and width, for a quarter '
+            'of the arithmetic.', choices=FIRST_PASSES),
     # Of single methods.
     Setting('bootstrap_beta', -1.0,
             'Share of the given label in the targets of bootstrap_soft and '

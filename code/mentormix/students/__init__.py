@@ -150,3 +150,17 @@ def check_size(name, size):
     raise UserError(f'--studentnet={name} does not take images of {size}x{size}'
                     f' pixels; their size must be {multiple}at least '
                     f'{student.smallest_size}')
+
+
+def check_first_pass(name, size, first_pass):
+  """Raises UserError unless the student takes what a --first_pass gives it.
+
+  Args:
+    name: of the student.
+    size: height and width of the images.
+    first_pass: one of `settings.FIRST_PASSES`.
+  """
+  if first_pass == 'half' and not get(name).takes(size // 2):
+    raise UserError(f'--first_pass=half: --studentnet={name} does not take '
+                    f'images of {size // 2}x{size // 2} pixels; choose another '
+                    '--first_pass or a larger --image_size')

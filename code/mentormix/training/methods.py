@@ -63,11 +63,23 @@ def _weighted(config, network, epoch_percent, images, labels, student, sampler):
       second_mentor = new_mentor('second_mentor')
     result = mentormix_loss.mentormix(
         images, labels, student, mentor, config.mixup_alpha, sampler,
-        second_mentor)
+        second_mentor, _first_pass(config.first_pass, student))
   tf.summary.scalar('loss_average', mentor.average)
   if second_mentor:
     tf.summary.scalar('second_loss_average', second_mentor.average)
   return result
+
+
+def _first_pass(name, student):
+  """What `mentormix_loss.mentormix` takes for a --first_pass."""
+  if name == 'inference':
+    return lambda images: student(images, update_statistics=False,
+                                  is_training=False)
+  if name == 'half':
+    return lambda images: student(
+        tf.nn.avg_pool(images, [1, 2, 2, 1], [1, 2, 2, 1], 'VALID'),
+        update_statistics=False)
+  return None
 
 
 def _baseline(config, progress, batch, labels, student):

@@ -51,8 +51,11 @@ class Parts:
     self._auxiliary_weight = auxiliary_weight
     self._statistics = None  # Variables of the student that do not train.
 
-  def forward(self, images, update_statistics=False):
-    """Logits [B, K] of images [B, H, W, 3]; no gradient, no update."""
+  def forward(self, images, update_statistics=False, **options):
+    """Logits [B, K] of images [B, H, W, 3]; no gradient, no update.
+
+    `options` are further keywords of the student.
+    """
     del update_statistics  # `gradients` updates.
     if self._statistics is None:
       self._create_variables(images)
@@ -60,7 +63,7 @@ class Parts:
     for part in tf.split(images, self._count):
       with tf.control_dependencies(logits[-1:]):  # Only then does it begin.
         part = tf.identity(part)
-      logits.append(self._student(part, update_statistics=False))
+      logits.append(self._student(part, update_statistics=False, **options))
     return tf.stop_gradient(tf.concat(logits, axis=0))
 
   def _create_variables(self, images):

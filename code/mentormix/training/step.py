@@ -120,7 +120,10 @@ def _weight_decay(config):
 
 
 def _student(config, num_classes, cluster):
-  """Returns the student in training mode; all calls share its variables."""
+  """Returns the student, by default in training mode.
+
+  All calls share its variables.
+  """
   network = students.get(config.studentnet)
   options = dict(dtype=precision.arithmetic(config.precision))
   if config.dropout >= 0:
@@ -131,10 +134,10 @@ def _student(config, num_classes, cluster):
   if config.microbatches > 1:
     cache = cache or (lambda op: op.device)
 
-  def student(images, update_statistics=True):
+  def student(images, update_statistics=True, is_training=True):
     with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE,
                            caching_device=cache):
-      return network(images, num_classes, is_training=True,
+      return network(images, num_classes, is_training=is_training,
                      update_statistics=update_statistics, **options)
   return student
 

@@ -6,9 +6,11 @@ from mentormix import config as config_lib
 from mentormix import precision as precision_lib
 from mentormix import runtime
 from mentormix import schedules
+from mentormix import settings as settings_lib
 from mentormix import students
 from mentormix.data import datasets
 from mentormix.data import input_pipeline
+from mentormix.messages import UserError
 from mentormix.runtime import tf
 from mentormix.training import step as step_lib
 
@@ -219,6 +221,39 @@ def test_each_method_has_the_passes_and_mentors_it_needs(method, passes,
   kinds = [o.type for o in tf.get_default_graph().get_operations()]
   assert kinds.count('Conv2D') == passes * 7
   assert kinds.count('Conv2DBackpropFilter') == 7
+
+
+@pytest.mark.parametrize('microbatches', [1, 2])
+@pytest.mark.parametrize('first_pass', settings_lib.FIRST_PASSES)
+def test_the_losses_of_the_first_pass(first_pass, microbatches):
+  """They are of the images and statistics that its name says."""
+  step = _build(first_pass=first_pass, microbatches=microbatches)
+  logits, images = [], batch().images
+  if first_pass == 'half':
+    images = tf.reduce_mean(tf.reshape(images, [B, 16, 2, 16, 2, 3]), [2, 4])
+  for part in tf.split(images, microbatches):
+    with tf.variable_scope('', reuse=tf.AUTO_REUSE):
+      logits.append(students.get(CONFIG.studentnet)(
+          part, 10, first_pass != 'inference', update_statistics=False))
+  expected = tf.nn.sparse_softmax_cross_entropy_with_logits(
+      labels=batch().labels, logits=tf.concat(logits, axis=0))
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    for _ in range(2):  # Then the moving statistics have moved.
+      found, wanted = session.run([step.unmixed, expected])
+      np.testing.assert_allclose(found, wanted, rtol=1e-4)
+      session.run(step.train_op)
+    values = _values(session)
+  # One pass moves the statistics.
+  assert {values[n] for n in values if n.endswith('local_step')} == {2}
+
+
+def test_half_the_size_must_fit():
+  students.check_first_pass('resnet8_thin', 32, 'half')
+  students.check_first_pass('fast', 20, 'inference')
+  with pytest.raises(UserError, match='--first_pass=half: --studentnet=fast '
+                     'does not take images of 10x10'):
+    students.check_first_pass('fast', 20, 'half')
 
 
 @pytest.mark.skipif(runtime.IS_1_15, reason='1.15 has no bfloat16 arithmetic')
