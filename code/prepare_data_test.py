@@ -116,7 +116,7 @@ FROM_FILE = DIGITS + ['--noise_file=labels.json']
     (OWN + ['--noise_type=symmetric'], 'noise_type=symmetric.*--noise_levels'),
     (OWN + ['--num_shards=21'], 'num_shards=21.*20 images'),
     (['--dataset_name=own', '--image_dir=folder'],
-     'folder/train.*needs train/<class>'),
+     'folder needs two classes .*needs train/<class>'),
 ])
 def test_bad_input_is_one_line(inputs, arguments, words):
   before = sorted(contents(inputs))

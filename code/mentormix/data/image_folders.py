@@ -3,7 +3,8 @@
     DIR/train/<class>/<any name>     PNG, JPEG, WebP, BMP, GIF, TIFF or PPM
     DIR/val/<class>/<any name>
 
-Classes are numbered in the order of the sorted names of train's folders, by
+or, for a training set without a test set, DIR/<class>/<any name>. Classes are
+numbered in the order of the sorted names of the training folders, by
 number if all names are numbers; images are in the order of their classes, then
 of their sorted names. Hidden files, whose names start with a dot, are ignored,
 and so are Thumbs.db and desktop.ini; any other file that is not an image is
@@ -33,6 +34,8 @@ _MAX_BYTES = 100 << 20  # Of one file.
 FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM')
 _OF_WINDOWS = ('thumbs.db', 'desktop.ini')
 _MOST_NAMED = 20  # Bad files.
+_LAYOUT = ('it needs train/<class>/* and val/<class>/*, with the same classes, '
+           'or <class>/* alone')
 
 
 class Folder(typing.NamedTuple):
@@ -41,14 +44,14 @@ class Folder(typing.NamedTuple):
   md5: str  # Of the paths and bytes of all images.
   class_names: typing.Tuple[str, ...]  # K strings.
   train: list  # Pairs (path relative to the folder, with /; label), sorted.
-  val: list  # The same.
+  val: list  # The same; empty without a test set.
 
 
 def find(path):
   """Looks through a folder.
 
   Args:
-    path: with train and val in it.
+    path: with train and val in it, or the classes.
 
   Returns:
     A `Folder`.
@@ -58,28 +61,34 @@ def find(path):
   """
   digest = hashlib.md5()
   found = {'train': [], 'val': []}
+  # Split -> its folder.
+  splits = {name: name for name in found}
+  if os.path.isdir(path) and not any(
+      os.path.lexists(os.path.join(path, name)) for name in splits):
+    splits = {'train': ''}
   try:
-    classes = _classes(path, 'train')
-    for split, images in found.items():
-      there = _classes(path, split)
+    classes = _classes(path, splits['train'])
+    for split, folder in splits.items():
+      there = _classes(path, folder)
       for name in there:
         if name not in classes:
           raise ValueError(f'{split}/{name} is not a class of train')
       for label, name in enumerate(classes):
         if name in there:
-          images += [(f'{split}/{there[name]}/{image}', label)
-                     for image in sorted(_names(path, split, there[name]))]
-      for relative, _ in images:
+          inside = f'{folder}/{there[name]}'.lstrip('/')
+          found[split] += [
+              (f'{inside}/{image}', label)
+              for image in sorted(_names(path, folder, there[name]))]
+      for relative, _ in found[split]:
         # A checksum has a fixed length, so no file can pass for two.
         digest.update(relative.encode('utf-8') + b'\0' + files.md5_of(
             os.path.join(path, relative)).encode('ascii'))
   except (OSError, ValueError) as error:
-    raise UserError(f'--image_dir={path} cannot be read ({error}); it needs '
-                    'train/<class>/* and val/<class>/*, with the same classes')
+    raise UserError(f'--image_dir={path} cannot be read ({error}); {_LAYOUT}')
   labels = {label for _, label in found['train']}
-  if not len(classes) == len(labels) > 1 or not found['val']:
+  if not len(classes) == len(labels) > 1 or not all(map(found.get, splits)):
     raise UserError(f'--image_dir={path} needs two classes or more, and images '
-                    'in each folder')
+                    f'in each folder; {_LAYOUT}')
   return Folder(path, digest.hexdigest(), tuple(classes), **found)
 
 
@@ -131,7 +140,7 @@ def read(folder, image_size, max_bad_records=0):
   """
   found, bad = {}, []
   for name, pairs in (('train', folder.train), ('test', folder.val)):
-    ids, labels = map(list, zip(*pairs))
+    ids, labels = [p for p, _ in pairs], [label for _, label in pairs]
     images = np.zeros([len(ids), image_size, image_size, 3], np.uint8)
     usable = np.ones(len(ids), bool)
     for index, relative in enumerate(ids):
@@ -142,7 +151,7 @@ def read(folder, image_size, max_bad_records=0):
         bad.append(str(error))
     if name == 'test':
       images, ids = images[usable], [ids[k] for k in np.flatnonzero(usable)]
-      labels = np.array(labels)[usable]
+      labels = np.array(labels, np.int64)[usable]
     else:
       found['usable'] = usable
     found.update({f'{name}_ids': ids, f'{name}_images': images,

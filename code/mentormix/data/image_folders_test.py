@@ -166,6 +166,18 @@ def test_layout(folder):
   refused(folder, "Not a directory: '.*train/emu'")
 
 
+def test_classes_without_a_test_set(folder):
+  """They are in the folder itself; the labels are the same."""
+  both = read(folder)
+  alone = read(folder / 'train')
+  assert alone.class_names == both.class_names and not alone.test_ids
+  assert alone.test_images.shape == (0, 8, 8, 3)
+  assert ['train/' + name for name in alone.train_ids] == both.train_ids
+  np.testing.assert_array_equal(alone.train_labels, both.train_labels)
+  (folder / 'train' / 'val').mkdir()  # Then train is missing.
+  refused(folder / 'train', "No such file.*train/train'")
+
+
 @pytest.mark.parametrize('data,words', [
     (b'', 'it is an empty file'), (b'GIF89a', 'GIF'),
     (b'text', 'it is no known kind of image'),

@@ -70,7 +70,10 @@ def prepare(settings):
   label_file = settings.noise_file and label_files.read(
       settings.noise_file, settings.noise_key, settings.noise_index)
   parts = (_TRAIN, _HELD_OUT) if settings.holdout else (_TRAIN,)
-  targets = [_target(settings, source, label_file, _TEST)] + [
+  tests = []
+  if not settings.image_dir or source.val:
+    tests = [_target(settings, source, label_file, _TEST)]
+  targets = tests + [
       _target(settings, source, label_file, part, rate)
       for rate in settings.noise_levels for part in parts]
   if not all(target.keep for target in targets):
@@ -83,10 +86,12 @@ def prepare(settings):
       print(f'{target.path}: kept, it is finished and has these settings')
     else:
       _write(settings, target, source, images.class_names, splits[index])
+  path = targets[len(tests)].path
   print(f'Now train with --dataset_name={settings.dataset_name} '
-        f'--data_dir={shlex.quote(targets[1].path)} and evaluate with '
-        f'--data_dir={shlex.quote(targets[0].path)}'
-        + holdout.hint(targets[1].path, settings.holdout))
+        f'--data_dir={shlex.quote(path)}'
+        + (f' and evaluate with --data_dir={shlex.quote(tests[0].path)}'
+           if tests else '; there is no test set')
+        + holdout.hint(path, settings.holdout))
 
 
 def _target(settings, source, label_file, part, rate=None):
@@ -163,9 +168,9 @@ def _read(settings, source, label_file):
     raise UserError(
         f'--num_train={num_train} with --skip_train={settings.skip_train}: of '
         f'the {len(usable)} training images {left} are left')
-  if not num_test:
+  if not num_test and not (settings.image_dir and not source.val):
     raise UserError(f'--image_dir={settings.image_dir} has no test images')
-  fewest = min(num_train, num_test)
+  fewest = min(num_train, num_test or num_train)
   if settings.holdout:
     held = holdout.held_out(num_train, settings.holdout, settings.seed)
     fewest = min(fewest, held.sum(), (~held).sum())

@@ -59,6 +59,17 @@ def test_labels_in_another_numbering_are_refused(tmp_path, numbered, capsys):
   assert '1.0000 realised' in capsys.readouterr().out
 
 
+def test_a_training_set_alone(tmp_path, numbered, capsys):
+  del numbered
+  settings = _settings(tmp_path)
+  preparation.prepare(settings._replace(
+      image_dir=str(tmp_path / 'images' / 'train')))
+  assert [path.name for path in (tmp_path / 'my out').iterdir()] == ['0']
+  assert capsys.readouterr().out.endswith("; there is no test set\n")
+  facts = json.loads((tmp_path / 'my out' / '0' / 'noise.json').read_text())
+  assert facts['num_examples'] == 48 and facts['class_names'][11] == '11'
+
+
 def test_few_images_make_few_files(tmp_path, numbered):
   preparation.prepare(_settings(tmp_path, num_train=4))
   names = {name.split('/')[-1] for name in contents(tmp_path / 'my out')}
