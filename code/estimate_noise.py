@@ -57,8 +57,8 @@ def main():
       dict(found._asdict(), num_examples=len(losses)), indent=1)
   log(f'about {found.rate:.1%} of the labels are wrong (two normal '
       f'distributions of the loss, with means {found.means[0]:.2f} and '
-      f'{found.means[1]:.2f}); --loss_p_percentile={noise_level.AUTO} now takes '
-      f'{noise_level.percentile(found.rate)}')
+      f'{found.means[1]:.2f}); --loss_p_percentile={noise_level.AUTO} now '
+      f'takes {noise_level.percentile(found.rate)}')
   if facts.get('rate_realised') is not None:
     log(f'{noise_facts.FACTS_FILE} says {facts["rate_realised"]:.1%}, which '
         f'goes before an estimate')

@@ -13,12 +13,15 @@ disagrees with. Replaces what an earlier call wrote to --output_dir:
     scores.csv      a row per example, the most suspicious first
     summary.json    counts and, if clean labels are known, precision and recall
     suspicious.png  the most suspicious images
+    suspicious.html the same as a page, with given and proposed class
     pred_probs.npy  float32 [N, K]: the probabilities of the K classes, for the
                     examples in the order of scores.csv
 
 Data set, student and MentorNet come from the run's config.json. Exit codes:
 0 finished, 1 failed, 2 bad input.
 """
+import os
+
 from absl import flags
 
 from mentormix import command
@@ -50,8 +53,11 @@ def define_flags():
       'weights before averaging (published); recomputed: those of up to 10,000 '
       'of the images with the averaged weights.')
   flags.DEFINE_integer('num_images', 64,
-                       'How many images suspicious.png shows.',
+                       'How many images suspicious.png and .html show.',
                        lower_bound=1, upper_bound=1000)
+  flags.DEFINE_string(
+      'image_dir', '', 'The --image_dir of prepare_data.py: suspicious.html '
+      'then shows the images as they are there, not as the student sees them.')
   flags.DEFINE_string('device_id', '0',
                       'GPUs to use, as in CUDA_VISIBLE_DEVICES.')
 
@@ -67,6 +73,8 @@ def main():
           f'{args.checkpoint_dir} was trained with --method={run.method}, '
           'which has no MentorNet')
     run = run._replace(trained_mentornet_dir=args.trained_mentornet_dir)
+  if args.image_dir and not os.path.isdir(args.image_dir):
+    raise UserError(f'--image_dir={args.image_dir} is not a directory')
   files.writable_directory(args.output_dir, 'output_dir')
   # Late: TensorFlow takes seconds to load.
   from mentormix import label_ranking
@@ -74,7 +82,7 @@ def main():
   runtime.select_device(args.device_id)
   label_ranking.rank(run, args.checkpoint_dir, args.data_dir, args.output_dir,
                      args.step, args.batch_size, args.num_images,
-                     args.statistics == 'recomputed')
+                     args.statistics == 'recomputed', args.image_dir)
 
 
 def cli():

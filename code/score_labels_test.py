@@ -15,7 +15,8 @@ from mentormix import testing
 from mentormix.data import datasets
 from mentormix.runtime import tf
 
-OUTPUTS = ['pred_probs.npy', 'scores.csv', 'summary.json', 'suspicious.png']
+OUTPUTS = ['pred_probs.npy', 'scores.csv', 'summary.json', 'suspicious.html',
+           'suspicious.png']
 
 
 @pytest.fixture(scope='module')
@@ -96,6 +97,9 @@ def test_scores_of_a_run_with_a_mentornet(digits, scored):
                               ('given', 'given_probability')):
       assert rows_probabilities[int(row[f'{name}_label'])] == pytest.approx(
           float(row[probability]), abs=2e-6)
+  page = (out_dir / 'suspicious.html').read_text(encoding='utf-8')
+  assert page.count('<img') == page.count('proposed <b>') == 100
+  assert rows[0]['id'] in page and 'right: ' in page
   picture = matplotlib.image.imread(str(out_dir / 'suspicious.png'))
   assert min(picture.shape[:2]) > 1000
 

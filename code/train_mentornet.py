@@ -79,7 +79,7 @@ def main():
   # The operations are tiny: threads would only wait for one another.
   os.environ.setdefault('OMP_NUM_THREADS', '1')
   # TensorFlow starts once the flags are valid.
-  from mentormix import label_ranking
+  from mentormix import detection
   from mentormix import mentormix_loss
   from mentormix import runtime
   from mentormix.mentornet import card
@@ -124,7 +124,7 @@ def main():
     if lesson.traces:
       metrics['judged'] = dict(
           _judge(v >= mentormix_loss.TRUSTED, *lesson.held_out),
-          auc=label_ranking.auc(v, lesson.held_out[1] > 0))
+          auc=detection.auc(v, lesson.held_out[1] > 0))
     _write(directory, lesson, metrics,
            card.card(lesson, metrics, standard, path), learned)
   print(f'{path}: {lesson.name}; mean absolute error '

@@ -26,6 +26,7 @@ WINGS = {
 ABOVE = {
     'noise_level': {'data'},
     'presets': {'data'},
+    'label_page': {'data'},
     'label_ranking': {'data', 'evaluation', 'mentornet', 'students'},
 }
 # Only the wings that train know the loss.
@@ -34,8 +35,8 @@ KNOW_THE_LOSS = {'training', 'accelerator'}
 # where there is no TensorFlow.
 WITHOUT_TENSORFLOW = [
     'mentormix.' + name for name in (
-        'command', 'config', 'figures', 'file_kinds', 'files', 'messages',
-        'noise_level', 'presets', 'progress', 'settings', 'signals',
+        'command', 'config', 'detection', 'figures', 'file_kinds', 'files',
+        'messages', 'noise_level', 'presets', 'progress', 'settings', 'signals',
         'accelerator.jax_benchmark',
         'accelerator.jax_files', 'accelerator.jax_runner', 'cluster.roles',
         'cluster.watch', 'data.cifar_archive', 'data.digits', 'data.download',

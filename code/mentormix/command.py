@@ -100,7 +100,8 @@ def define_train_flags():
       'Fills in what the command line does not say, and prints it. published: '
       'the settings of the published code for this data set and noise level, '
       'which come from noise.json or the name of the directory. cpu: settings '
-      'for a thin student on a CPU. ncr, mini_webvision, webvision: recipes of '
+      'for a thin student on a CPU. fast: a student and a schedule that learn '
+      'small images in few steps. ncr, mini_webvision, webvision: recipes of '
       'others for larger images, as far as they are known. finetune: our '
       'settings to start from a pretrained net. The last four leave the '
       'student to --studentnet.')

@@ -14,8 +14,10 @@ import numpy as np
 
 from mentormix import checkpoints
 from mentormix import config as config_lib
+from mentormix import detection
 from mentormix import figures
 from mentormix import files
+from mentormix import label_page
 from mentormix import mentormix_loss
 from mentormix import runtime
 from mentormix import schedules
@@ -29,40 +31,34 @@ from mentormix.mentornet import mentor
 from mentormix.messages import log, RunError, UserError
 from mentormix.runtime import tf
 
-SCORES, SUMMARY, PICTURE = 'scores.csv', 'summary.json', 'suspicious.png'
-PROBABILITIES = 'pred_probs.npy'
+SCORES, SUMMARY, PROBABILITIES = 'scores.csv', 'summary.json', 'pred_probs.npy'
+PICTURE, PAGE = 'suspicious.png', 'suspicious.html'
 _ROWS_AT_ONCE = 1024  # Of the probabilities, in memory.
 COLUMNS = ('id', 'given_label', 'predicted_label', 'probability',
            'given_probability', 'loss', 'weight', 'suspected', 'clean_label')
 
 
 def rank(run, checkpoint_dir, data_dir, output_dir, step=None, batch_size=100,
-         num_images=64, recomputed=False):
+         num_images=64, recomputed=False, image_dir=''):
   """Ranks the labels of a training set and writes the files.
 
   Args:
     run: its `config.TrainConfig`.
     checkpoint_dir, data_dir: of the run and of the training set.
-    output_dir: an existing directory for `SCORES`, `SUMMARY`, `PICTURE` and
-      `PROBABILITIES`.
+    output_dir: an existing directory for `SCORES`, `SUMMARY`, `PICTURE`,
+      `PAGE` and `PROBABILITIES`.
     step: of the checkpoint; None for the last.
     batch_size: images per batch.
-    num_images: how many images the picture shows.
+    num_images: how many images picture and page show.
     recomputed: whether to recompute the statistics of batch norm from the
       images.
+    image_dir: the folder of the images, which the page then shows as they are.
 
   Raises:
     UserError: run, checkpoint and data do not match, or one is missing.
     RunError: checkpoint, data or MentorNet failed.
   """
-  found = checkpoints.find(checkpoint_dir)
-  if not found:
-    raise UserError(f'--checkpoint_dir={checkpoint_dir} holds no checkpoint')
-  step = max(found) if step is None else step
-  if step not in found:
-    raise UserError(f'--step={step}: {checkpoint_dir} holds only the '
-                    f'checkpoints of steps {sorted(found)}')
-  checkpoint = found[step]
+  step, checkpoint = _find_checkpoint(checkpoint_dir, step)
   network = None
   if run.method in config_lib.WEIGHTED:
     network = mentornet_loading.load(run.trained_mentornet_dir,
@@ -88,10 +84,8 @@ def rank(run, checkpoint_dir, data_dir, output_dir, step=None, batch_size=100,
         run.batch_size if recomputed else None)
     _write_probabilities(os.path.join(output_dir, PROBABILITIES), probabilities,
                          by_suspicion(scores.loss))
-  v = None
-  if network:
-    v = weigh(network, scores.loss, run.loss_p_percentile, step,
-              run.max_number_of_steps)
+  v = network and weigh(network, scores.loss, run.loss_p_percentile, step,
+                        run.max_number_of_steps)
   is_suspected = (scores.predicted != scores.given if v is None
                   else v < mentormix_loss.TRUSTED)
   summary = dict(summarize(scores, is_suspected), step=step, data_dir=data_dir,
@@ -101,10 +95,27 @@ def rank(run, checkpoint_dir, data_dir, output_dir, step=None, batch_size=100,
         _rows(scores, v, is_suspected))
   files.write_json(os.path.join(output_dir, SUMMARY), summary)
   names = facts.get('class_names') or range(dataset.num_classes)
+  label_page.write(
+      os.path.join(output_dir, PAGE), _examples(scores, names, len(images)),
+      images, f'Suspicious labels of {name}', summary['count'],
+      summary['num_suspected'], SCORES, image_dir)
   with files.replaced(os.path.join(output_dir, PICTURE), 'wb') as f:
     _draw(scores, images, names).savefig(f, dpi=110)
   _log_summary(summary)
-  log(f'{SCORES}, {SUMMARY}, {PICTURE} and {PROBABILITIES} are in {output_dir}')
+  log(f'{SCORES}, {SUMMARY}, {PICTURE}, {PAGE} and {PROBABILITIES} are in '
+      f'{output_dir}')
+
+
+def _find_checkpoint(directory, step):
+  """(step, prefix) of the checkpoint of a step, by default of the last."""
+  found = checkpoints.find(directory)
+  if not found:
+    raise UserError(f'--checkpoint_dir={directory} holds no checkpoint')
+  step = max(found) if step is None else step
+  if step not in found:
+    raise UserError(f'--step={step}: {directory} holds only the checkpoints of '
+                    f'steps {sorted(found)}')
+  return step, found[step]
 
 
 def _log_summary(summary):
@@ -250,8 +261,9 @@ def summarize(scores, is_suspected):
       'count': len(known),
       'num_suspected': int(is_suspected.sum()),
       'noise_rate': _share(is_wrong),
-      'auc': auc(scores.loss[known], is_wrong),
-      'average_precision': average_precision(scores.loss[known], is_wrong),
+      'auc': detection.auc(scores.loss[known], is_wrong),
+      'average_precision': detection.average_precision(
+          scores.loss[known], is_wrong),
       'precision': _share(is_wrong[found]),
       'recall': _share(found[is_wrong]),
   }
@@ -262,55 +274,31 @@ def _share(flags):
   return float(flags.mean()) if flags.size else None
 
 
-def _groups(values, is_positive):
-  """(positives, negatives) among equal values, the highest first; or None."""
-  if is_positive.all() or not is_positive.any():
-    return None
-  _, group, sizes = np.unique(-values, return_inverse=True, return_counts=True)
-  hits = np.bincount(group, weights=is_positive)
-  return hits, sizes - hits
-
-
-def auc(values, is_positive):
-  """The chance that a positive scores above a negative; ties count half.
-
-  Args:
-    values: [N].
-    is_positive: [N] bool.
-
-  Returns:
-    A float, the area under the ROC curve; None without both kinds.
-  """
-  groups = _groups(values, is_positive)
-  if groups is None:
-    return None
-  hits, misses = groups
-  below = misses.sum() - np.cumsum(misses)
-  return float((hits * (below + misses / 2)).sum()
-               / (hits.sum() * misses.sum()))
-
-
-def average_precision(values, is_positive):
-  """The precision averaged over the steps of recall; arguments as `auc`."""
-  groups = _groups(values, is_positive)
-  if groups is None:
-    return None
-  hits, misses = groups
-  precision = np.cumsum(hits) / np.cumsum(hits + misses)
-  return float((hits * precision).sum() / hits.sum())
-
-
 def _rows(scores, v, is_suspected):
   """Yields the rows of scores.csv, the header first."""
   yield COLUMNS
   for i in by_suspicion(scores.loss):
-    source_id = scores.source_ids[i].decode('utf-8', 'backslashreplace')
-    clean = scores.clean[i]
-    yield (source_id or i, scores.given[i], scores.predicted[i],
+    yield (_id(scores, i), scores.given[i], scores.predicted[i],
            f'{scores.probability[i]:.6f}', f'{np.exp(-scores.loss[i]):.6f}',
            f'{scores.loss[i]:.6f}', '' if v is None else f'{v[i]:.6f}',
            int(is_suspected[i]),
-           '' if clean == datasets.UNKNOWN_LABEL else clean)
+           '' if scores.clean[i] == datasets.UNKNOWN_LABEL else scores.clean[i])
+
+
+def _id(scores, i):
+  """What says which image example `i` is: its id, or its position."""
+  return scores.source_ids[i].decode('utf-8', 'backslashreplace') or i
+
+
+def _examples(scores, names, count):
+  """The first rows of the page; `names` are of the classes."""
+  known = lambda label: None if label == datasets.UNKNOWN_LABEL else (
+      names[label] if label >= 0 else 'none of the classes')
+  return [label_page.Example(
+      str(_id(scores, i)), str(names[scores.given[i]]),
+      str(names[scores.predicted[i]]), np.exp(-scores.loss[i]),
+      scores.probability[i], known(scores.clean[i]))
+          for i in by_suspicion(scores.loss)[:count]]
 
 
 def _draw(scores, images, names):

@@ -207,14 +207,15 @@ TRAIN_SETTINGS = (
             'exponential: a factor every --num_epochs_per_decay epochs '
             '(published). cosine: half a cosine, to 0 at '
             '--max_number_of_steps. linear: a straight line to 0 there. steps: '
-            'the factor at each of --decay_epochs.', choices=LEARNING_RATE_SCHEDULES),
+            'the factor at each of --decay_epochs.',
+            choices=LEARNING_RATE_SCHEDULES),
     Setting('nesterov', False,
             'Whether the optimizer is momentum SGD in the form of Nesterov.'),
     Setting('augmentation', 'published',
-            'Of small images. published: crops after padding with black, random '
-            'flips, brightness, saturation, hue and contrast. light: crops '
-            'after padding by reflection, and flips that alternate from epoch '
-            'to epoch.', choices=AUGMENTATIONS),
+            'Of small images. published: crops after padding with black, '
+            'random flips, brightness, saturation, hue and contrast. light: '
+            'crops after padding by reflection, and flips that alternate from '
+            'epoch to epoch.', choices=AUGMENTATIONS),
     Setting('decay_epochs', '',
             'Epochs at which --learning_rate_schedule=steps multiplies the '
             'learning rate by --learning_rate_decay_factor, as in 40,100.'),
@@ -232,8 +233,8 @@ TRAIN_SETTINGS = (
             'How mentormix passes the images through the student to weight '
             'them. training: as they are, batch norm with the statistics of '
             'the batch (published). inference: with the moving statistics, '
-            'without dropout. half: at half the height and width, for a quarter '
-            'of the arithmetic.', choices=FIRST_PASSES),
+            'without dropout. half: at half the height and width, for a '
+            'quarter of the arithmetic.', choices=FIRST_PASSES),
     # Of single methods.
     Setting('bootstrap_beta', -1.0,
             'Share of the given label in the targets of bootstrap_soft and '

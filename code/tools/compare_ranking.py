@@ -27,6 +27,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from mentormix import command
 from mentormix import files
+from mentormix import detection
 from mentormix import label_ranking
 from mentormix.messages import log, UserError
 
@@ -124,7 +125,7 @@ def judge(suspicion, is_wrong):
   order = label_ranking.by_suspicion(suspicion)
   counts = {share: max(1, round(share * len(order))) for share in SHARES}
   return dict(
-      auc=label_ranking.auc(suspicion, is_wrong),
+      auc=detection.auc(suspicion, is_wrong),
       precision={f'{share:.0%}': float(is_wrong[order[:count]].mean())
                  for share, count in counts.items()})
 
