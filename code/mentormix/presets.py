@@ -103,6 +103,7 @@ _RECIPES = {
 }
 
 _BURN_IN_EPOCH = 10
+_STEPS_PER_EPOCH, _SMALLEST_BATCH = 20, 32  # Of FAST.
 # lambda and beta of ELR as published; other sets get those of CIFAR-10.
 _ELR = {'cifar10': (3.0, 0.7), 'cifar100': (7.0, 0.9)}
 _MOST_NOISE = 0.8  # Of the noise layer of s_model.
@@ -200,6 +201,8 @@ def _recipe_settings(preset, config, level, facts, given):
     raise UserError(
         f'--preset={preset}: the noise.json of --data_dir={config.data_dir} '
         'does not say how many examples there are; give --max_number_of_steps')
+  if preset == FAST and count is not None:
+    settings.update(_for_few(count, settings, config, given))
   size = config.batch_size if 'batch_size' in given else settings['batch_size']
   warmup_epochs = settings.pop('warmup_steps', 0)
   if count is not None:
@@ -207,7 +210,24 @@ def _recipe_settings(preset, config, level, facts, given):
     settings['max_number_of_steps'] = recipe.epochs * steps
     if warmup_epochs:
       settings['warmup_steps'] = warmup_epochs * steps
+  if preset == FAST and 'max_number_of_steps' in given:
+    settings['warmup_steps'] = (
+        config.max_number_of_steps * warmup_epochs // recipe.epochs)
   return settings
+
+
+def _for_few(count, settings, config, given):
+  """Batch size and learning rate of FAST for `count` examples, a dict.
+
+  An epoch has at least 20 steps, unless a batch would be too small for batch
+  norm. The rate falls with the batch (Goyal et al., arXiv 1706.02677).
+  """
+  largest = settings['batch_size']
+  size = min(largest, max(_SMALLEST_BATCH, count // _STEPS_PER_EPOCH))
+  if 'batch_size' in given:
+    size = config.batch_size
+  return dict(batch_size=size, learning_rate=round(
+      settings['learning_rate'] * min(1.0, size / largest), 4))
 
 
 def _mentornet_dir():
