@@ -13,8 +13,8 @@ seconds (user + system), median and quartiles.
     step                     the training step, on a constant batch
     step + input             all of cifar_train_mentormix.py except its hooks
     published step + input   the same algorithm in the form of the published
-                             graph; not of photographs, whose input is timed
-                             beside tf.data
+                             graph, for its family of students; the input of
+                             photographs is timed beside tf.data
     mentor ... input         parts of the step, each alone
     matrix product           2048 x 2048, the most that the machine can do
 

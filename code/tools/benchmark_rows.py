@@ -129,10 +129,10 @@ def steps(config):
     ops = _floor(config, data)
     add('floor', _session(config), ops)
 
+  ours = students.get(config.studentnet)
   if (config.precision == 'float32' and not config.xla
-      and not data.dataset.photographs):
+      and not data.dataset.photographs and 'depth' in ours.keywords):
     name = f'published_{config.studentnet}'
-    ours = students.get(config.studentnet)
     students.STUDENTS[name] = ours._replace(network=functools.partial(
         published_graph.resnet, **ours.keywords))
     with tf.Graph().as_default():
