@@ -75,8 +75,7 @@ _RECIPES = {
     FAST: _Recipe(60, dict(
         studentnet='fast', batch_size=500, learning_rate=0.2,
         learning_rate_schedule='linear', warmup_steps=12, nesterov=True,
-        augmentation='light', first_pass='half', mixup_alpha=1.0,
-        second_reweight=False),
+        augmentation='light', mixup_alpha=1.0, second_reweight=False),
                   'ours, for small images on a CPU'),
     NCR: _Recipe(130, dict(
         batch_size=128, learning_rate=0.1, learning_rate_schedule='cosine',

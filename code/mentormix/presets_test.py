@@ -232,6 +232,30 @@ def test_recipes(tmp_path, preset, facts, steps, warmup, p):
   assert config.max_number_of_steps > 2 * steps
 
 
+@pytest.mark.parametrize('count,size,rate', [
+    (50000, 500, 0.2), (10000, 500, 0.2), (2000, 100, 0.04), (60, 32, 0.0128)])
+def test_the_fast_preset(tmp_path, count, size, rate):
+  """Few examples get smaller batches and a lower rate."""
+  (tmp_path / 'noise.json').write_text(json.dumps(
+      dict(dataset_name='mine', num_examples=count, rate_realised=0.8)))
+  config, line = _fill(tmp_path, 'fast')
+  assert (config.batch_size, config.learning_rate) == (size, rate)
+  steps = max(1, count // size)
+  assert config.max_number_of_steps == 60 * steps
+  assert config.warmup_steps == 12 * steps
+  assert config.loss_p_percentile == 0.2 and config.burn_in_epoch == 5
+  assert (config.studentnet, config.augmentation) == ('fast', 'light')
+  assert config.learning_rate_schedule == 'linear' and config.nesterov
+  assert 'ours' in line
+  config_lib.validate(config._replace(train_log_dir='log'))
+  # A shorter run warms up for as large a part of it.
+  config, _ = _fill(tmp_path, 'fast', max_number_of_steps=100, batch_size=50)
+  assert (config.max_number_of_steps, config.warmup_steps) == (100, 20)
+  assert config.learning_rate == 0.02
+  config, _ = _fill(tmp_path, 'fast', method='cross_entropy')
+  assert config.batch_size == size
+
+
 def test_fine_tuning_has_to_know_how_long_it_is(tmp_path):
   with pytest.raises(UserError, match='give --max_number_of_steps'):
     _fill(tmp_path / '0.4', 'finetune', dataset_name='cifar10')
