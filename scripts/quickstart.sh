@@ -31,11 +31,9 @@ python=$(scripts/setup_env.sh --runtime="$runtime")
 # Both methods run at the same time, on one core each.
 scripts/sweep.sh --run --python="$python" --datasets=digits \
   --noise_levels=0.4 --methods=cross_entropy,mentormix --seeds="$seeds" \
-  --preset=none --jobs=2 --eval_interval_secs=10 --runs_root=runs/quickstart \
-  -- --studentnet=resnet14_thin --max_number_of_steps=2000 --batch_size=32 \
-  --num_epochs_per_decay=2 --mixup_alpha=2 --nosecond_reweight \
-  --trained_mentornet_dir=mentornet_models/mentornet_pd --burn_in_epoch=10 \
-  --loss_p_percentile=0.6 --save_interval_secs=20 --save_summaries_secs=1 &
+  --preset=fast --jobs=2 --eval_interval_secs=5 --runs_root=runs/quickstart \
+  -- --max_number_of_steps=500 --save_interval_steps=50 \
+  --save_summaries_secs=1 &
 trap 'kill $!; wait $!; exit 130' INT TERM
 wait $!
 "$python" code/report.py --runs=runs/quickstart \

@@ -241,8 +241,8 @@ def test_the_fast_preset(tmp_path, count, size, rate):
   config, line = _fill(tmp_path, 'fast')
   assert (config.batch_size, config.learning_rate) == (size, rate)
   steps = max(1, count // size)
-  assert config.max_number_of_steps == 60 * steps
-  assert config.warmup_steps == 12 * steps
+  assert config.max_number_of_steps == 120 * steps
+  assert config.warmup_steps == 24 * steps
   assert config.loss_p_percentile == 0.2 and config.burn_in_epoch == 5
   assert (config.studentnet, config.augmentation) == ('fast', 'light')
   assert config.learning_rate_schedule == 'linear' and config.nesterov

@@ -12,7 +12,7 @@ from mentormix.students import blocks
 
 WEIGHT_DECAY = 0.0005  # Of all convolutions and the last layer.
 SCOPE = 'Fast'
-WIDTHS = (64, 256, 256)
+WIDTHS = (32, 128, 256)
 _WHITENING = f'{SCOPE}/Whitening'
 _PATCH = 2  # Height and width of the patches that are whitened.
 _VARIANCE = 5e-4  # Added to the variance of a patch in each direction.
