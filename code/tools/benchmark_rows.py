@@ -239,7 +239,7 @@ def _parts(config, data):
                                   update_statistics=False)
   weights = tf.trainable_variables()
   gradients = [_constant(1e-3 * tf.random.normal(w.shape)) for w in weights]
-  optimizer = step_lib._optimizer(0.01, tf.identity(step), config.precision)
+  optimizer = step_lib._optimizer(config, 0.01, tf.identity(step))
   update = optimizer.apply_gradients(list(zip(gradients, weights)), step)
   with tf.control_dependencies([update]):
     parts['update'] = [update, step_lib._weights_l2().op]
