@@ -16,8 +16,9 @@
 #
 # The list is scores/scores.csv in the output directory, the page
 # scores/suspicious.html. It works without clean labels and without a GPU.
-# Whatever stops it, the same command goes on. Flags after -- go to training,
-# such as -- --max_number_of_steps=5000.
+# Whatever stops it, the same command goes on. Training is short, six epochs or
+# 400 steps, so that the network does not learn the wrong labels by heart. Flags
+# after -- go to it, such as -- --precision=mixed.
 set -euo pipefail
 die() { echo "find_wrong_labels: error: $1" >&2; exit 2; }
 here=$PWD
@@ -59,8 +60,12 @@ command -v "$python" >/dev/null || die "--python=$python does not exist"
 "$python" code/prepare_data.py --dataset_name="images_$name" \
   --image_dir="$images" --image_size="$image_size" \
   --max_bad_records="$max_bad_records" --output_dir="$output_dir/data"
+count=$(sed -n 's/^ *"num_examples": \([0-9]*\),*$/\1/p' \
+  "$output_dir/data/0/noise.json")
+steps=$((6 * count / 500))
 "$python" code/cifar_train_mentormix.py --preset=fast --method=cross_entropy \
   --data_dir="$output_dir/data/0" --train_log_dir="$output_dir/train" \
+  --max_number_of_steps=$((steps > 400 ? steps : 400)) \
   ${training[@]+"${training[@]}"}
 "$python" code/score_labels.py --data_dir="$output_dir/data/0" \
   --checkpoint_dir="$output_dir/train" --output_dir="$output_dir/scores" \
