@@ -71,7 +71,7 @@ _WEBVISION = dict(  # What the whole set and its first 50 classes share.
     learning_rate_decay_factor=0.1, weight_decay=0.00004, mixup_alpha=0.2,
     loss_p_percentile=0.85, second_reweight=False)
 _RECIPES = {
-    # Found by trying, on all of CIFAR-10 (results/fast/README.md).
+    # What was measured: results/fast/README.md.
     FAST: _Recipe(120, dict(
         studentnet='fast', batch_size=500, learning_rate=0.2,
         learning_rate_schedule='linear', warmup_steps=24, nesterov=True,
