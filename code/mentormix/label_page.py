@@ -9,15 +9,11 @@ import typing
 
 import jinja2
 from PIL import Image
-from PIL import ImageOps
 
 from mentormix import files
 from mentormix.data import image_folders
 
 _PIXELS = 240  # Longer side of a picture.
-_MAX_BYTES = 100 << 20  # Of a file.
-_TEMPLATES = os.path.join(os.path.dirname(os.path.abspath(__file__)),
-                          'templates')
 
 
 class Example(typing.NamedTuple):
@@ -55,8 +51,8 @@ def write(path, examples, images, title, count, num_suspected, scores,
         is_small=original is None, probability=percent(example.probability),
         given_probability=percent(example.given_probability)))
   environment = jinja2.Environment(
-      loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True,
-      trim_blocks=True, keep_trailing_newline=True)
+      loader=jinja2.PackageLoader('mentormix'), trim_blocks=True,
+      autoescape=jinja2.select_autoescape(), keep_trailing_newline=True)
   page = environment.get_template('suspicious.html').render(
       title=title, examples=rows, count=count, num_suspected=num_suspected,
       scores=scores)
@@ -69,11 +65,10 @@ def _original(image_dir, name):
   if not image_dir:
     return None
   try:
-    data = files.contents(os.path.join(image_dir, name), _MAX_BYTES)
-    with Image.open(io.BytesIO(data), formats=image_folders.FORMATS) as image:
-      image = image_folders.to_rgb(ImageOps.exif_transpose(image))
-      image.thumbnail((_PIXELS, _PIXELS))
-      return 'jpeg', _encoded(image, 'JPEG')
+    image = image_folders.upright(files.contents(
+        os.path.join(image_dir, name), image_folders.MAX_BYTES))
+    image.thumbnail((_PIXELS, _PIXELS))
+    return 'jpeg', _encoded(image, 'JPEG')
   except Exception:  # Damaged data can cause any error.
     return None
 

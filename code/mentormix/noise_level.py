@@ -15,7 +15,7 @@ from mentormix.messages import UserError
 
 AUTO = 'auto'  # In place of a percentile.
 _LOWEST, _HIGHEST = 0.1, 0.95  # Of the percentiles.
-_BURN_IN = 10  # Percent of training, as published.
+BURN_IN = 10  # Percent of training, as published.
 _BURN_IN_WITH_MUCH_NOISE, _MUCH_NOISE = 5, 0.7
 _ESTIMATED = f'estimated, {noise_facts.ESTIMATE_FILE}'
 _FEWEST = 100  # Losses for an estimate.
@@ -76,7 +76,12 @@ def percentile(rate):
 
 def burn_in(rate):
   """The --burn_in_epoch for a noise rate."""
-  return _BURN_IN_WITH_MUCH_NOISE if rate >= _MUCH_NOISE else _BURN_IN
+  return _BURN_IN_WITH_MUCH_NOISE if rate >= _MUCH_NOISE else BURN_IN
+
+
+def settings(rate):
+  """The settings that follow from a noise rate, name -> value."""
+  return dict(loss_p_percentile=percentile(rate), burn_in_epoch=burn_in(rate))
 
 
 def fill(config, given):
@@ -103,9 +108,9 @@ def fill(config, given):
         f'--loss_p_percentile={AUTO}: nothing says which share of the labels '
         f'in --data_dir={config.data_dir} is wrong; estimate it with '
         'code/estimate_noise.py, or give a number')
-  filled = dict(loss_p_percentile=percentile(known.rate))
-  if 'burn_in_epoch' not in given:
-    filled['burn_in_epoch'] = burn_in(known.rate)
+  filled = settings(known.rate)
+  if 'burn_in_epoch' in given:
+    del filled['burn_in_epoch']
   words = ' '.join(f'--{name}={value}' for name, value in filled.items())
   return config._replace(**filled), (
       f'--loss_p_percentile={AUTO}, noise {known.rate:.3g} ({known.source}): '

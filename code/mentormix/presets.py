@@ -64,6 +64,9 @@ class _Recipe(typing.NamedTuple):
   settings: dict  # Of these, epochs stand for steps in warmup_steps.
   source: str
   num_examples: typing.Optional[int] = None  # If noise.json has none.
+  # Whether burn-in follows the noise too, batch and rate the number of
+  # examples, and the warm-up the steps that are given.
+  adapts: bool = False
 
 
 _WEBVISION = dict(  # What the whole set and its first 50 classes share.
@@ -76,7 +79,7 @@ _RECIPES = {
         studentnet='fast', batch_size=500, learning_rate=0.2,
         learning_rate_schedule='linear', warmup_steps=24, nesterov=True,
         augmentation='light', mixup_alpha=1.0, second_reweight=False),
-                  'ours, for small images on a CPU'),
+                  'ours, for small images on a CPU', adapts=True),
     NCR: _Recipe(130, dict(
         batch_size=128, learning_rate=0.1, learning_rate_schedule='cosine',
         warmup_steps=5, weight_decay=0.0005, mixup_alpha=0.5,
@@ -101,8 +104,7 @@ _RECIPES = {
                       'our settings, untested at full size'),
 }
 
-_BURN_IN_EPOCH = 10
-_STEPS_PER_EPOCH, _SMALLEST_BATCH = 20, 32  # Of FAST.
+_STEPS_PER_EPOCH, _SMALLEST_BATCH = 20, 32  # Of a recipe that adapts.
 # lambda and beta of ELR as published; other sets get those of CIFAR-10.
 _ELR = {'cifar10': (3.0, 0.7), 'cifar100': (7.0, 0.9)}
 _MOST_NOISE = 0.8  # Of the noise layer of s_model.
@@ -151,7 +153,7 @@ def fill(config, preset, given):
   noise = (f'an unknown noise level (assumed: {_UNKNOWN_LEVEL:g})'
            if level is None else f'noise {level:g}{known.note}')
   assumed = _UNKNOWN_LEVEL if level is None else level
-  settings = dict(burn_in_epoch=_BURN_IN_EPOCH,
+  settings = dict(burn_in_epoch=noise_level.BURN_IN,
                   trained_mentornet_dir=_mentornet_dir(),
                   **_baseline_settings(config.dataset_name, assumed))
   if preset == PUBLISHED:
@@ -188,10 +190,8 @@ def _baseline_settings(dataset_name, level):
 def _recipe_settings(preset, config, level, facts, given):
   """The settings of a recipe, with its epochs in steps; name -> value."""
   recipe = _RECIPES[preset]
-  settings = dict(loss_p_percentile=_share_of_clean(level))
-  if preset == FAST:
-    settings = dict(loss_p_percentile=noise_level.percentile(level),
-                    burn_in_epoch=noise_level.burn_in(level))
+  settings = (noise_level.settings(level) if recipe.adapts
+              else dict(loss_p_percentile=_share_of_clean(level)))
   settings.update(recipe.settings)
   count = facts.get('num_examples')
   if not isinstance(count, int) or count <= 0:
@@ -200,7 +200,7 @@ def _recipe_settings(preset, config, level, facts, given):
     raise UserError(
         f'--preset={preset}: the noise.json of --data_dir={config.data_dir} '
         'does not say how many examples there are; give --max_number_of_steps')
-  if preset == FAST and count is not None:
+  if recipe.adapts and count is not None:
     settings.update(_for_few(count, settings, config, given))
   size = config.batch_size if 'batch_size' in given else settings['batch_size']
   warmup_epochs = settings.pop('warmup_steps', 0)
@@ -209,14 +209,14 @@ def _recipe_settings(preset, config, level, facts, given):
     settings['max_number_of_steps'] = recipe.epochs * steps
     if warmup_epochs:
       settings['warmup_steps'] = warmup_epochs * steps
-  if preset == FAST and 'max_number_of_steps' in given:
+  if recipe.adapts and 'max_number_of_steps' in given:
     settings['warmup_steps'] = (
         config.max_number_of_steps * warmup_epochs // recipe.epochs)
   return settings
 
 
 def _for_few(count, settings, config, given):
-  """Batch size and learning rate of FAST for `count` examples, a dict.
+  """Batch size and learning rate for `count` examples, a dict.
 
   An epoch has at least 20 steps, unless a batch would be too small for batch
   norm. The rate falls with the batch (Goyal et al., arXiv 1706.02677).

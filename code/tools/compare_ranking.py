@@ -26,8 +26,8 @@ import numpy as np
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from mentormix import command
-from mentormix import files
 from mentormix import detection
+from mentormix import files
 from mentormix import label_ranking
 from mentormix.messages import log, UserError
 

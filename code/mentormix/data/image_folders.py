@@ -30,7 +30,7 @@ from mentormix import files
 from mentormix.data import image_set
 from mentormix.messages import log, UserError
 
-_MAX_BYTES = 100 << 20  # Of one file.
+MAX_BYTES = 100 << 20  # Of one file.
 FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM')
 _OF_WINDOWS = ('thumbs.db', 'desktop.ini')
 _MOST_NAMED = 20  # Bad files.
@@ -183,17 +183,22 @@ def _decode(path, image_size):
   data = b''
   try:
     # From memory: for a file, Pillow allocates whatever size it claims.
-    data = files.contents(path, _MAX_BYTES)
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-      image = to_rgb(ImageOps.exif_transpose(image))
-      # First the width, then the height: which comes first changes the result,
-      # and versions of Pillow differ in it.
-      for size in ((image_size, image.height), (image_size, image_size)):
-        image = image.resize(size, Image.BICUBIC)
-      return np.asarray(image)
+    data = files.contents(path, MAX_BYTES)
+    image = upright(data)
+    # First the width, then the height: which comes first changes the result,
+    # and versions of Pillow differ in it.
+    for size in ((image_size, image.height), (image_size, image_size)):
+      image = image.resize(size, Image.BICUBIC)
+    return np.asarray(image)
   except Exception as error:  # Damaged data can cause any error.
     raise UserError(f'{path} cannot be read as an image '
                     f'({reason(error, data)})')
+
+
+def upright(data):
+  """The bytes of an image file as an RGB Pillow image, as EXIF turns it."""
+  with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    return to_rgb(ImageOps.exif_transpose(image))
 
 
 def reason(error, data):

@@ -287,7 +287,7 @@ def test_bombs(folder, size):
 
 
 def test_a_file_that_is_too_large(folder, monkeypatch):
-  monkeypatch.setattr(image_folders, '_MAX_BYTES', 20)
+  monkeypatch.setattr(image_folders, 'MAX_BYTES', 20)
   refused(folder, 'cat/0.png cannot be read .*has more than 0 MiB')
 
 

@@ -100,7 +100,8 @@ def keep(path, asked, overwrite, others=()):
                     'choose another --output_dir')
   names = sorted(os.listdir(path))
   records = tuple(f'{asked["dataset_name"]}_{x}-' for x in ('train', 'test'))
-  beside = (FACTS_FILE, ESTIMATE_FILE, label_files.JSON_FILE, label_files.CSV_FILE, *others)
+  beside = (FACTS_FILE, ESTIMATE_FILE, label_files.JSON_FILE,
+            label_files.CSV_FILE, *others)
   for name in names:
     if not name.startswith(records) and name not in beside:
       raise UserError(f'{path} holds {name}, which is not part of the data '
