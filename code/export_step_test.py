@@ -91,3 +91,17 @@ def test_photographs_cannot_be_exported(digits, tmp_path):
   testing.assert_one_line(_export(
       digits, tmp_path, dataset_name='own', data_dir=tmp_path / 'photos'), 2,
       'photos holds photographs of any size')
+
+
+@pytest.mark.skipif(runtime.IS_1_15, reason='1.15 cannot write StableHLO')
+@pytest.mark.parametrize('size,first_pass,named', [
+    (12, 'training', '--studentnet=fast does not take images of 12x12'),
+    (20, 'half', '--first_pass=half: --studentnet=fast')])
+def test_the_student_must_take_the_images(size, first_pass, named, digits,
+                                          tmp_path):
+  (tmp_path / 'small').mkdir()
+  (tmp_path / 'small' / 'noise.json').write_text(json.dumps(dict(
+      dataset_name='own', image_size=size, num_classes=3, num_examples=9)))
+  testing.assert_one_line(_export(
+      digits, tmp_path, dataset_name='own', data_dir=tmp_path / 'small',
+      studentnet='fast', first_pass=first_pass), 2, named)

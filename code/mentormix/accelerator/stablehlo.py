@@ -18,6 +18,7 @@ import numpy as np
 from mentormix import config as config_lib
 from mentormix import files
 from mentormix import runtime
+from mentormix import students
 from mentormix.accelerator import flops
 from mentormix.data import augmentation
 from mentormix.data import datasets
@@ -67,6 +68,9 @@ def export(config, directory):
   if dataset.photographs:
     raise UserError(f'--data_dir={config.data_dir} holds photographs of any '
                     'size; only sets of small images can be exported')
+  students.check_size(config.studentnet, dataset.image_size)
+  students.check_first_pass(config.studentnet, dataset.image_size,
+                            config.first_pass)
   network = _load_mentornet(config)
   source = finetuning.find(config)
   data = splits.find(dataset, 'train', config.data_dir, config.image_recipe,
