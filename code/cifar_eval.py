@@ -5,12 +5,12 @@
 
 This separate process polls --checkpoint_dir. It evaluates each new checkpoint
 with the averaged weights, each image once, and adds a row (step, top1, top5,
-loss, count, wall_time; with --statistics=recomputed also top1_recomputed) to
-results.csv. It ends when training has reached its last step, after one round
-with --once, or when there was no new checkpoint for --timeout seconds. Data set
-and student come from the run's config.json. Exit codes: 0 finished, 1 failed or
-timed out, 2 bad input. A signal ends it at once; nothing is lost, and the same
-command resumes.
+loss, count, wall_time; with --statistics=recomputed also top1_recomputed, with
+--test_time_flip also top1_flipped) to results.csv. It ends when training has
+reached its last step, after one round with --once, or when there was no new
+checkpoint for --timeout seconds. Data set and student come from the run's
+config.json. Exit codes: 0 finished, 1 failed or timed out, 2 bad input. A
+signal ends it at once; nothing is lost, and the same command resumes.
 """
 import os
 

@@ -58,6 +58,10 @@ def test_statistics_recomputed_beside_the_published_ones(digits, trained,
   assert first == kept and last.top1 != 0.125
   # After so few steps, the moving statistics are far from those of the weights.
   assert 0 < last.top1_recomputed != last.top1
+  code, out, _ = _evaluate(digits, '--once', '--test_time_flip', **settings)
+  assert code == 0 and 'with mirror images' in out
+  *_, flipped = results_lib.read(str(path))
+  assert 0 < flipped.top1_flipped and flipped.top1 == last.top1
   testing.assert_one_line(_evaluate(
       digits, '--once', '--statistics=recomputed', '--train_data_dir=/nowhere',
       **dict(settings, eval_dir=tmp_path / 'other')), 2,

@@ -337,6 +337,10 @@ EVAL_SETTINGS = (
             'pass, those of up to 10,000 training images with the averaged '
             'weights, for the column top1_recomputed of results.csv.',
             choices=STATISTICS),
+    Setting('test_time_flip', False,
+            'Also evaluate the mean logits of each image and its mirror image, '
+            'for the column top1_flipped of results.csv; with the recomputed '
+            'statistics, if there are any.'),
     Setting('train_data_dir', '',
             'The training set for --statistics=recomputed; by default that of '
             'the run.'),

@@ -23,6 +23,7 @@ class AveragedStudent:
 
   Attributes:
     logits: [B, K].
+    flipped_logits: [B, K], means over an image and its mirror image.
   """
 
   def __init__(self, studentnet, dataset, images, master='', training=None):
@@ -40,6 +41,10 @@ class AveragedStudent:
     self._master = master
     student = students.get(studentnet)
     self.logits = student(images, dataset.num_classes, is_training=False)
+    with tf.variable_scope(tf.get_variable_scope(), reuse=True):
+      mirrored = student(tf.reverse(images, [2]), dataset.num_classes,
+                         is_training=False)
+    self.flipped_logits = (self.logits + mirrored) / 2
     average = tf.train.ExponentialMovingAverage(schedules.WEIGHT_AVERAGE_DECAY)
     self._averages = {v.op.name: average.average_name(v)
                       for v in tf.trainable_variables()}

@@ -61,3 +61,20 @@ def test_recomputed_from_whole_batches(checkpoint, monkeypatch, batch_size,
   for mean, variance, _ in recomputed:
     np.testing.assert_allclose(mean, seen.mean((0, 1, 2)), atol=1e-6)
     np.testing.assert_allclose(variance, seen.var((0, 1, 2)), rtol=1e-5)
+
+
+def test_flipped_logits_are_the_mean_over_the_image_and_its_mirror_image(
+    checkpoint, monkeypatch):
+  def left(images, *arguments, **options):
+    """As `_student`, of the left half of the images."""
+    return _student(images[:, :, :2], *arguments, **options)
+
+  monkeypatch.setitem(students.STUDENTS, 'norm', students.Student(left))
+  with tf.Graph().as_default():
+    student = averaged_student.AveragedStudent(
+        'norm', datasets.Dataset('own', 3, 4, ''), _once(TRAINING, 23))
+    (logits, flipped), = student.one_pass(
+        checkpoint, [student.logits, student.flipped_logits])
+  scaled = (TRAINING - STALE) / np.sqrt(1 + resnet.BATCH_NORM_EPSILON)
+  np.testing.assert_allclose(logits, scaled[:, :, :2].mean((1, 2)), rtol=1e-4)
+  np.testing.assert_allclose(flipped, scaled.mean((1, 2)), rtol=1e-4)

@@ -112,9 +112,11 @@ def _evaluate_new(config, run, evaluator, path, writer):
     writer.add_start(0)
   results, unreadable = {row.step: row for row in rows}, {}
   found = checkpoints.find(config.checkpoint_dir)
-  # A row without recomputed statistics, where they are asked for, comes anew.
-  done = {row.step for row in rows if config.statistics == 'moving'
-          or not math.isnan(row.top1_recomputed)}
+  # A row without a figure that is asked for comes anew.
+  asked = [name for name, wanted in zip(eval_results.OPTIONAL, (
+      config.statistics == 'recomputed', config.test_time_flip)) if wanted]
+  done = {row.step for row in rows
+          if not any(math.isnan(getattr(row, name)) for name in asked)}
   for step in sorted(set(found) - done):
     try:
       result = evaluator.run(found[step], step)
@@ -222,34 +224,39 @@ class _Evaluator:
                   else None))
     logits = self._student.logits
     total = lambda hits: tf.reduce_sum(tf.cast(hits, tf.int64))
+    first = lambda logits: total(tf.equal(tf.argmax(logits, 1), batch.labels))
     self._sums = (
-        total(tf.equal(tf.argmax(logits, 1), batch.labels)),
+        first(logits),
         total(tf.nn.in_top_k(logits, batch.labels,
                              min(_TOP, dataset.num_classes))),
         tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(
             labels=batch.labels, logits=logits)),
         tf.size(batch.labels))
+    self._flips = config.test_time_flip
+    if self._flips:
+      self._sums += (first(self._student.flipped_logits),)
 
   def run(self, prefix, step):
     """One pass with the weights of a checkpoint; a `results.Result`."""
-    top1, top5, loss = self._pass(prefix)
-    again = {}
+    top1, top5, loss, flipped = self._pass(prefix)
+    again = math.nan
     if self._recomputes:
-      again = dict(top1_recomputed=self._pass(prefix, recomputed=True)[0])
+      again, _, _, flipped = self._pass(prefix, recomputed=True)
     return eval_results.Result(
         step=step, top1=top1, top5=top5, loss=loss, count=self._count,
-        wall_time=time.time(), **again)
+        wall_time=time.time(), top1_recomputed=again, top1_flipped=flipped)
 
   def _pass(self, prefix, **options):
-    """(top1, top5, loss) of one pass over the images."""
-    hits1, hits5, loss, count = np.sum(
+    """(top1, top5, loss, top1_flipped) of one pass over the images."""
+    hits1, hits5, loss, count, *flipped = np.sum(
         list(self._student.one_pass(prefix, self._sums, **options)), axis=0,
         dtype=np.float64)
     if count != self._count:
       raise RunError(
           f'{self._data_dir} changed during the evaluation: '
           f'{int(count)} images read, {self._count} expected')
-    return hits1 / count, hits5 / count, loss / count
+    return (hits1 / count, hits5 / count, loss / count,
+            flipped[0] / count if flipped else math.nan)
 
 
 def _training_images(config, dataset):

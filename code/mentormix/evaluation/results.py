@@ -16,6 +16,7 @@ from mentormix.messages import UserError
 
 FILE = 'results.csv'
 FACTS_FILE = 'data.json'  # Beside it: the noise.json of the data it is about.
+OPTIONAL = ('top1_recomputed', 'top1_flipped')
 _FORMATS = {'wall_time': '.1f'}
 
 
@@ -29,10 +30,15 @@ class Result(typing.NamedTuple):
   wall_time: float  # Seconds since 1970 when the pass over the images ended.
   # top1 with --statistics=recomputed; NaN, and no column, without.
   top1_recomputed: float = math.nan
+  # With --test_time_flip: top1 of the mean logits of image and mirror image, in
+  # the last pass over the images; else as above.
+  top1_flipped: float = math.nan
 
   def __str__(self):
     again = ('' if math.isnan(self.top1_recomputed) else
              f' ({100 * self.top1_recomputed:.2f}% with recomputed statistics)')
+    if not math.isnan(self.top1_flipped):
+      again += f' ({100 * self.top1_flipped:.2f}% with mirror images)'
     return (f'step {self.step}: top-1 {100 * self.top1:.2f}%{again}  '
             f'top-5 {100 * self.top5:.2f}%  loss {self.loss:.4f}  '
             f'({self.count} images)')
@@ -67,9 +73,8 @@ def write(path, results):
     path: of the file, which may exist.
     results: the `Result`s of its rows.
   """
-  names = list(Result._fields)
-  if all(math.isnan(result.top1_recomputed) for result in results):
-    names.remove('top1_recomputed')
+  names = [name for name in Result._fields if name not in OPTIONAL or not all(
+      math.isnan(getattr(result, name)) for result in results)]
   with files.replaced(path) as f:
     writer = csv.writer(f, lineterminator='\n')
     writer.writerow(names)

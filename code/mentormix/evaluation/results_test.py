@@ -32,8 +32,9 @@ def test_files_from_before_a_column_was_added(tmp_path, monkeypatch):
   results.write(path, ROWS)
   fields = list(typing.get_type_hints(results.Result).items())
   longer = typing.NamedTuple('Result', fields + [('top3', float)])
-  longer.__new__.__defaults__ = (math.nan, -1.0)
-  longer._field_defaults = {'top1_recomputed': math.nan, 'top3': -1.0}
+  longer.__new__.__defaults__ = (math.nan, math.nan, -1.0)
+  longer._field_defaults = {'top1_recomputed': math.nan,
+                            'top1_flipped': math.nan, 'top3': -1.0}
   monkeypatch.setattr(results, 'Result', longer)
   rows = results.read(path)
   assert rows == [row + (-1.0,) for row in ROWS]
@@ -54,6 +55,17 @@ def test_recomputed_statistics_are_a_column_where_they_are_known(tmp_path):
       HEADER[:-1] + ',top1_recomputed\n5,0.500000,0.750000,1.250000,40,1000.5,'
       'nan\n9,0.250000,1.000000,0.500000,40,2000.0,0.375000\n')
   assert '25.00% (37.50% with recomputed statistics)' in str(rows[1])
+
+
+def test_a_figure_that_was_not_asked_for_is_no_column(tmp_path):
+  path = str(tmp_path / 'results.csv')
+  rows = [ROWS[0]._replace(top1_flipped=0.625)]
+  results.write(path, rows)
+  assert (tmp_path / 'results.csv').read_text() == (
+      HEADER[:-1] + ',top1_flipped\n5,0.500000,0.750000,1.250000,40,1000.5,'
+      '0.625000\n')
+  assert math.isnan(results.read(path)[0].top1_recomputed)
+  assert '50.00% (62.50% with mirror images)' in str(rows[0])
 
 
 def test_results_read_back(tmp_path):
