@@ -332,15 +332,13 @@ EVAL_SETTINGS = (
             'Seconds without a new checkpoint after which evaluation gives up; '
             '0 waits for ever.', at_least=0),
     Setting('statistics', 'moving',
-            'Of batch norm. moving: those in the checkpoint, which belong to '
-            'the weights before averaging (published); recomputed: in a second '
-            'pass, those of up to 10,000 training images with the averaged '
-            'weights, for the column top1_recomputed of results.csv.',
+            'Of batch norm. moving: of the weights before averaging '
+            '(published); recomputed: in a second pass, of up to 10,000 '
+            'training images, for the column top1_recomputed of results.csv.',
             choices=STATISTICS),
     Setting('test_time_flip', False,
             'Also evaluate the mean logits of each image and its mirror image, '
-            'for the column top1_flipped of results.csv; with the recomputed '
-            'statistics, if there are any.'),
+            'in the last pass, for the column top1_flipped of results.csv.'),
     Setting('train_data_dir', '',
             'The training set for --statistics=recomputed; by default that of '
             'the run.'),
