@@ -23,10 +23,12 @@ class AveragedStudent:
 
   Attributes:
     logits: [B, K].
-    flipped_logits: [B, K], means over an image and its mirror image.
+    flipped_logits: [B, K], means over an image and its mirror image; None
+      unless asked for.
   """
 
-  def __init__(self, studentnet, dataset, images, master='', training=None):
+  def __init__(self, studentnet, dataset, images, master='', training=None,
+               flipped=False):
     """Adds the student to the graph.
 
     Args:
@@ -36,15 +38,18 @@ class AveragedStudent:
       master: TensorFlow master to use.
       training: training images from there, of another batch size, if
         statistics are to be recomputed.
+      flipped: whether to add flipped_logits.
     """
     self._what = f'--studentnet={studentnet} on --dataset_name={dataset.name}'
     self._master = master
     student = students.get(studentnet)
     self.logits = student(images, dataset.num_classes, is_training=False)
-    with tf.variable_scope(tf.get_variable_scope(), reuse=True):
-      mirrored = student(tf.reverse(images, [2]), dataset.num_classes,
-                         is_training=False)
-    self.flipped_logits = (self.logits + mirrored) / 2
+    self.flipped_logits = None
+    if flipped:
+      with tf.variable_scope(tf.get_variable_scope(), reuse=True):
+        mirrored = student(tf.reverse(images, [2]), dataset.num_classes,
+                           is_training=False)
+      self.flipped_logits = (self.logits + mirrored) / 2
     average = tf.train.ExponentialMovingAverage(schedules.WEIGHT_AVERAGE_DECAY)
     self._averages = {v.op.name: average.average_name(v)
                       for v in tf.trainable_variables()}

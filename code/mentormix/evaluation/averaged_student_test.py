@@ -72,7 +72,8 @@ def test_flipped_logits_are_the_mean_over_the_image_and_its_mirror_image(
   monkeypatch.setitem(students.STUDENTS, 'norm', students.Student(left))
   with tf.Graph().as_default():
     student = averaged_student.AveragedStudent(
-        'norm', datasets.Dataset('own', 3, 4, ''), _once(TRAINING, 23))
+        'norm', datasets.Dataset('own', 3, 4, ''), _once(TRAINING, 23),
+        flipped=True)
     (logits, flipped), = student.one_pass(
         checkpoint, [student.logits, student.flipped_logits])
   scaled = (TRAINING - STALE) / np.sqrt(1 + resnet.BATCH_NORM_EPSILON)

@@ -221,7 +221,7 @@ class _Evaluator:
     self._student = averaged_student.AveragedStudent(
         config.studentnet, dataset, batch.images, config.master,
         training=(_training_images(config, dataset) if self._recomputes
-                  else None))
+                  else None), flipped=config.test_time_flip)
     logits = self._student.logits
     total = lambda hits: tf.reduce_sum(tf.cast(hits, tf.int64))
     first = lambda logits: total(tf.equal(tf.argmax(logits, 1), batch.labels))
@@ -232,8 +232,7 @@ class _Evaluator:
         tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(
             labels=batch.labels, logits=logits)),
         tf.size(batch.labels))
-    self._flips = config.test_time_flip
-    if self._flips:
+    if config.test_time_flip:
       self._sums += (first(self._student.flipped_logits),)
 
   def run(self, prefix, step):
