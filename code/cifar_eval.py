@@ -16,13 +16,13 @@ import os
 
 from mentormix import command
 from mentormix import config as config_lib
+from mentormix import eval_settings
 from mentormix import files
-from mentormix import settings
 
 
 def define_flags():
   """Defines the flags; called once, by the script."""
-  command.define_settings(settings.EVAL_SETTINGS)
+  command.define_settings(eval_settings.EVAL_SETTINGS)
 
 
 def main():

@@ -46,9 +46,10 @@ def main():
   if config.sync_replicas:
     raise UserError('--sync_replicas: an exported step runs in one process; '
                     'remove this flag')
-  if config.method == 'elr':
-    raise UserError('--method=elr: an exported step does not know which '
-                    'example is which; use another method')
+  remembering = config_lib.remembering(config)
+  if remembering:
+    raise UserError(f'{remembering}: an exported step does not know which '
+                    'example is which; leave out this flag')
   # TensorFlow starts once the flags are valid.
   from mentormix import runtime
   from mentormix.accelerator import stablehlo

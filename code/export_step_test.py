@@ -77,6 +77,7 @@ def test_files(digits, tmp_path):
     (dict(trained_mentornet_dir='v_star:self_paced'), 'train_mentornet.py'),
     (dict(batch_size=10000), '--batch_size=10000'),
     (dict(method='elr'), '--method=elr'),
+    (dict(first_pass_interval_epochs=2), '--first_pass_interval_epochs=2'),
     (dict(sync_replicas='true'), '--sync_replicas')])
 def test_errors_are_one_line(settings, named, digits, tmp_path):
   testing.assert_one_line(_export(digits, tmp_path, **settings), 2, named)

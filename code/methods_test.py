@@ -73,13 +73,17 @@ def test_a_noise_layer_starts_beside_pretrained_weights(train, tmp_path):
   assert 'initial values: none' in out
 
 
-def test_elr_refuses_what_it_cannot_remember(train, tmp_path, monkeypatch):
-  args = dict(train_log_dir=tmp_path / 'train', method='elr')
+@pytest.mark.parametrize('flag,value', [
+    ('method', 'elr'), ('first_pass_interval_epochs', 2)])
+def test_examples_that_it_cannot_remember(flag, value, train, tmp_path,
+                                          monkeypatch):
+  args = dict({'train_log_dir': tmp_path / 'train', 'method': 'mentormix',
+               flag: value})
   testing.assert_one_line(train(master='grpc://localhost:1', **args), 2,
-                          '--method=elr', 'in one process')
+                          f'--{flag}={value}', 'in one process')
   monkeypatch.setattr(input_pipeline, 'MOST_IN_MEMORY', 1)
-  testing.assert_one_line(train(**args), 2, '--method=elr',
-                          'use another --method')
+  testing.assert_one_line(train(**args), 2, f'--{flag}={value}',
+                          'leave out this flag')
   assert not list(tmp_path.rglob('model.ckpt*'))
 
 

@@ -26,8 +26,8 @@ from absl import flags
 
 from mentormix import command
 from mentormix import config as config_lib
+from mentormix import eval_settings
 from mentormix import files
-from mentormix import settings
 from mentormix.messages import UserError
 
 
@@ -48,7 +48,7 @@ def define_flags():
                       'The MentorNet; by default that of the run.')
   flags.DEFINE_integer('batch_size', 100, 'Images per batch.', lower_bound=1)
   flags.DEFINE_enum(
-      'statistics', 'moving', settings.STATISTICS,
+      'statistics', 'moving', eval_settings.STATISTICS,
       'Of batch norm. moving: those in the checkpoint, which belong to the '
       'weights before averaging (published); recomputed: those of up to 10,000 '
       'of the images with the averaged weights.')

@@ -9,9 +9,10 @@ import os
 from typing import NamedTuple, Optional
 
 from mentormix import files
+from mentormix.eval_settings import EVAL_SETTINGS
 from mentormix.messages import UserError
-from mentormix.settings import (EVAL_SETTINGS, METHOD_SETTINGS, METHODS,
-                                SELECTIVE, TRAIN_SETTINGS, WEIGHTED)
+from mentormix.settings import (METHOD_SETTINGS, METHODS, SELECTIVE,
+                                TRAIN_SETTINGS, WEIGHTED)
 
 CONFIG_FILE = 'config.json'
 
@@ -48,6 +49,18 @@ def unused_settings(method):
   """Names of the settings that other methods use and `method` does not."""
   every = set().union(*METHOD_SETTINGS.values())
   return every - set(METHOD_SETTINGS.get(method, ()))
+
+
+def remembering(config):
+  """The flag by which a run remembers single examples, in words, or ''.
+
+  It remembers them by their position in --data_dir.
+  """
+  if config.method == 'elr':
+    return '--method=elr'
+  if config.method == 'mentormix' and config.first_pass_interval_epochs > 1:
+    return f'--first_pass_interval_epochs={config.first_pass_interval_epochs}'
+  return ''
 
 
 def shared_by_tasks(config):

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from mentormix import config as config_lib
+from mentormix import eval_settings
 from mentormix import settings
 from mentormix.messages import UserError
 
@@ -247,7 +248,7 @@ def test_the_evaluator_of_a_cluster(tmp_path):
 
 
 def test_every_setting_is_explained_and_its_default_is_valid():
-  for setting in settings.TRAIN_SETTINGS + settings.EVAL_SETTINGS:
+  for setting in settings.TRAIN_SETTINGS + eval_settings.EVAL_SETTINGS:
     assert setting.help.endswith('.'), setting.name
     setting.check(setting.default)
 

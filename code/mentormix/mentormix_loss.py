@@ -40,7 +40,7 @@ class Loss(NamedTuple):
 
 
 def mentormix(images, labels, student, mentor, alpha, sampler,
-              second_mentor=None, first_pass=None):
+              second_mentor=None, first_losses=None):
   """Algorithm 1.
 
   Args:
@@ -53,16 +53,16 @@ def mentormix(images, labels, student, mentor, alpha, sampler,
     sampler: draws partners and mixing coefficients, as `sampling.Sampler` does.
     second_mentor: a callable, losses -> weights, for the mixed images; None
       for no second weighting.
-    first_pass: a callable, images -> logits, that takes the place of the
-      student in step 1; it updates no statistics. None for the student.
+    first_losses: a callable, images and labels -> losses [B], that takes the
+      place of the student in step 1; it updates no statistics.
 
   Returns:
     A `Loss`.
   """
   # Step 1: weight each example i by its loss. No gradient, no statistics.
-  logits = (first_pass(images) if first_pass
-            else student(images, update_statistics=False))  # [B, K]
-  loss = tf.stop_gradient(softmax_cross_entropy(labels, logits))  # [B]
+  loss = tf.stop_gradient(
+      first_losses(images, labels) if first_losses else softmax_cross_entropy(
+          labels, student(images, update_statistics=False)))  # [B]
   v = tf.stop_gradient(mentor(loss))  # [B]
 
   if alpha > 0:

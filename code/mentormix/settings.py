@@ -1,4 +1,4 @@
-"""The settings of training and evaluation, each declared once.
+"""The settings of training, each declared once.
 
 A `Setting` says everything about one setting: name, default (and so its type),
 meaning, range, and what may differ when a run resumes or in a cluster. The
@@ -22,10 +22,10 @@ METHOD_SETTINGS = {
     'co_teaching': ('forget_rate',),
     'mixup': ('mixup_alpha',),
     'mentornet': _WEIGHTING,
-    'mentormix': _WEIGHTING + ('mixup_alpha', 'second_reweight', 'first_pass'),
+    'mentormix': _WEIGHTING + ('mixup_alpha', 'second_reweight', 'first_pass',
+                               'first_pass_interval_epochs'),
 }
 METHODS = tuple(METHOD_SETTINGS)
-STATISTICS = ('moving', 'recomputed')  # Of batch norm, in evaluation.
 PRECISIONS = ('float32', 'mixed')
 FIRST_PASSES = ('training', 'inference', 'half')
 AUGMENTATIONS = ('published', 'light')
@@ -71,7 +71,7 @@ class Setting(NamedTuple):
       raise UserError(f'--{self.name}={value} must be {words}')
 
 
-_MAX_BAD_RECORDS = Setting(
+MAX_BAD_RECORDS = Setting(
     'max_bad_records', 0,
     'Number of bad records of --data_dir to skip: not an example of the data '
     'set, a label out of range, or an image that cannot be decoded. If there '
@@ -80,10 +80,10 @@ _MAX_BAD_RECORDS = Setting(
     'are checked when they are prepared, not here.', at_least=0,
     may_change=True)
 
-_IMAGE_SIZE = Setting(
+IMAGE_SIZE = Setting(
     'image_size', 0, 'For photographs: height and width in pixels; 0 takes '
     'those of the student.', at_least=0, at_most=1024)
-_IMAGE_RECIPE = Setting(
+IMAGE_RECIPE = Setting(
     'image_recipe', 'inception', 'For photographs, how they are cropped. '
     'inception: a random box of 5 to 100% of the image, brightness and '
     'saturation; tests: the central 87.5%. resize_crop: resized to a square, '
@@ -198,8 +198,8 @@ TRAIN_SETTINGS = (
             'in float16 with loss scaling on 1.15 (Volta, Turing). Weights, '
             'losses, weighting and averages stay float32.', choices=PRECISIONS),
     Setting('xla', False, 'Whether XLA compiles the step.', may_change=True),
-    _MAX_BAD_RECORDS,
-    _IMAGE_SIZE, _IMAGE_RECIPE,
+    MAX_BAD_RECORDS,
+    IMAGE_SIZE, IMAGE_RECIPE,
     Setting('warmup_steps', 0,
             'Steps over which the learning rate grows to its initial value.',
             at_least=0),
@@ -235,6 +235,10 @@ TRAIN_SETTINGS = (
             'the batch (published). inference: with the moving statistics, '
             'without dropout. half: at half the height and width, for a '
             'quarter of the arithmetic.', choices=FIRST_PASSES),
+    Setting('first_pass_interval_epochs', 1,
+            'Epochs from one first pass over the images to the next. In those '
+            'between, each example has its last loss. 1 is as published.',
+            at_least=1),
     # Of single methods.
     Setting('bootstrap_beta', -1.0,
             'Share of the given label in the targets of bootstrap_soft and '
@@ -304,47 +308,4 @@ TRAIN_SETTINGS = (
             'their gradients; --max_number_of_steps then counts steps of '
             'workers x batch_size examples. Otherwise every worker takes steps '
             'of its own, and all of them count.'),
-)
-
-EVAL_SETTINGS = (
-    # Of the published code. None stands for the value of the training run.
-    Setting('batch_size', 25, 'Images per batch.', at_least=1),
-    Setting('master', '', 'TensorFlow master to use.'),
-    Setting('data_dir', '', 'Directory of the split to evaluate on.'),
-    Setting('dataset_name', None,
-            'By default the data set of the run; cifar100 if the run has no '
-            'config.json.'),
-    Setting('studentnet', None,
-            'By default the student of the run; resnet32 if the run has no '
-            'config.json.'),
-    Setting('split_name', 'test', 'Split of --data_dir: test or train.',
-            choices=('test', 'train')),
-    Setting('checkpoint_dir', '', 'The --train_log_dir of the training run.'),
-    Setting('eval_dir', '', 'Directory for summaries and results.csv.'),
-    Setting('eval_interval_secs', 600,
-            'Seconds between two looks for new checkpoints.', at_least=1),
-    Setting('output_csv_file', '', 'By default results.csv in --eval_dir.'),
-    Setting('device_id', '0',
-            'GPUs to use, in the format of CUDA_VISIBLE_DEVICES.'),
-    # Additional settings.
-    Setting('once', False, 'Evaluate the checkpoints that exist, then end.'),
-    Setting('timeout', 0,
-            'Seconds without a new checkpoint after which evaluation gives up; '
-            '0 waits for ever.', at_least=0),
-    Setting('statistics', 'moving',
-            'Of batch norm. moving: of the weights before averaging '
-            '(published); recomputed: in a second pass, of up to 10,000 '
-            'training images, for the column top1_recomputed of results.csv.',
-            choices=STATISTICS),
-    Setting('test_time_flip', False,
-            'Also evaluate the mean logits of each image and its mirror image, '
-            'in the last pass, for the column top1_flipped of results.csv.'),
-    Setting('train_data_dir', '',
-            'The training set for --statistics=recomputed; by default that of '
-            'the run.'),
-    _MAX_BAD_RECORDS,
-    _IMAGE_SIZE._replace(
-        help='For photographs: height and width; 0 takes those of the run.'),
-    _IMAGE_RECIPE._replace(
-        default=None, help='For photographs: by default as in the run.'),
 )

@@ -30,9 +30,9 @@ CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, CODE)
 
 from mentormix import command
+from mentormix import eval_settings
 from mentormix import files
 from mentormix import label_ranking
-from mentormix import settings
 from mentormix.data import datasets
 from mentormix.data import noise_facts
 from mentormix.messages import log, UserError
@@ -49,7 +49,7 @@ def define_flags():
     flags.register_validator(name, bool, 'must be given')
   flags.DEFINE_integer('num_folds', 5, 'Number of folds.', lower_bound=2)
   flags.DEFINE_string('training', '', 'Flags for cifar_train_mentormix.py.')
-  flags.DEFINE_enum('statistics', 'moving', settings.STATISTICS,
+  flags.DEFINE_enum('statistics', 'moving', eval_settings.STATISTICS,
                     'As of score_labels.py.')
   flags.DEFINE_string('device_id', '0',
                       'GPUs to use, as in CUDA_VISIBLE_DEVICES.')

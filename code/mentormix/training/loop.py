@@ -96,10 +96,11 @@ def _load(config, task):
   if config.augmentation != 'published' and dataset.photographs:
     raise UserError(f'--augmentation={config.augmentation} is for small '
                     'images; for photographs, give --image_recipe')
-  if config.method == 'elr' and (task.cluster.jobs or config.master):
-    raise UserError('--method=elr remembers the examples by their position in '
-                    '--data_dir, so it trains in one process; leave out the '
-                    'cluster or --master, or use another --method')
+  remembering = config_lib.remembering(config)
+  if remembering and (task.cluster.jobs or config.master):
+    raise UserError(f'{remembering} remembers the examples by their position '
+                    'in --data_dir, so it trains in one process; leave out the '
+                    'cluster or --master, or this flag')
   network, md5 = None, ''
   if config.method in config_lib.WEIGHTED:
     network = loading.load(config.trained_mentornet_dir,
@@ -115,11 +116,11 @@ def _load(config, task):
   task.start()  # Before reading, so that the others see this task soon.
   data = splits.find(dataset, 'train', config.data_dir, config.image_recipe,
                      config.max_bad_records)
-  if config.method == 'elr' and not input_pipeline.fits_in_memory(
+  if remembering and not input_pipeline.fits_in_memory(
       data.dataset, data.count):
-    raise UserError('--method=elr remembers the examples by their position, but'
-                    f' --data_dir={config.data_dir} holds photographs or more '
-                    'than fits into memory; use another --method')
+    raise UserError(f'{remembering} remembers the examples by their position, '
+                    f'but --data_dir={config.data_dir} holds photographs or '
+                    'more than fits into memory; leave out this flag')
   run = Run(data, datasets.has_clean_labels(data.shards), network, md5, start,
             started, source)
   if config.loss_csv_file and not run.has_clean_labels:
@@ -183,7 +184,7 @@ def _build(config, run, task):
   if cluster.num_workers > 1 and not config.sync_replicas:
     used = used // cluster.num_workers
   options = dict(light=config.augmentation == 'light')
-  if config.method == 'elr':
+  if config_lib.remembering(config):
     options['with_indices'] = True
   batch = run.data.train_batch(
       config.batch_size, seed=config.seed, start=used,

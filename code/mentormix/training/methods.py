@@ -30,7 +30,8 @@ def apply(config, network, progress, batch, labels, student, sampler):
     config: a `config.TrainConfig`.
     network: the MentorNet, for methods that use one.
     progress: a `Progress`.
-    batch: an `input_pipeline.Batch`, with `indices` for elr.
+    batch: an `input_pipeline.Batch`, with `indices` if
+      `config_lib.remembering` names a flag.
     labels: [B, K] one-hot.
     student: a callable, images -> logits, as `mentormix_loss` takes it.
     sampler: a `sampling.Sampler`.
@@ -42,44 +43,83 @@ def apply(config, network, progress, batch, labels, student, sampler):
     return mentormix_loss.mixup(images, labels, student, config.mixup_alpha,
                                 sampler)
   if config.method in ('mentornet', 'mentormix'):
-    return _weighted(config, network, progress.epoch_percent, images, labels,
-                     student, sampler)
+    return _weighted(config, network, progress, batch, labels, student, sampler)
   return _baseline(config, progress, batch, labels, student)
 
 
-def _weighted(config, network, epoch_percent, images, labels, student, sampler):
+def _weighted(config, network, progress, batch, labels, student, sampler):
   """The methods with a MentorNet."""
   def new_mentor(name):
     return mentor_lib.Mentor(
-        network, epoch_percent, config.loss_p_percentile, config.burn_in_epoch,
+        network, progress.epoch_percent, config.loss_p_percentile,
+        config.burn_in_epoch,
         schedules.dropout_table(config.example_dropout_rates), name,
         sampler.uniform)
 
   mentor, second_mentor = new_mentor('mentor'), None
   if config.method == 'mentornet':
-    result = mentormix_loss.mentornet(images, labels, student, mentor)
+    result = mentormix_loss.mentornet(batch.images, labels, student, mentor)
   else:
     if config.second_reweight:
       second_mentor = new_mentor('second_mentor')
     result = mentormix_loss.mentormix(
-        images, labels, student, mentor, config.mixup_alpha, sampler,
-        second_mentor, _first_pass(config.first_pass, student))
+        batch.images, labels, student, mentor, config.mixup_alpha, sampler,
+        second_mentor, _first_losses(config, progress, batch.indices, student))
   tf.summary.scalar('loss_average', mentor.average)
   if second_mentor:
     tf.summary.scalar('second_loss_average', second_mentor.average)
   return result
 
 
-def _first_pass(name, student):
-  """What `mentormix_loss.mentormix` takes for a --first_pass."""
-  if name == 'inference':
-    return lambda images: student(images, update_statistics=False,
-                                  is_training=False)
-  if name == 'half':
-    return lambda images: student(
-        tf.nn.avg_pool(images, [1, 2, 2, 1], [1, 2, 2, 1], 'VALID'),
-        update_statistics=False)
-  return None
+def _first_losses(config, progress, indices, student):
+  """The losses of the first pass, as `mentormix_loss.mentormix` takes them."""
+  mode = (dict(is_training=False) if config.first_pass == 'inference' else {})
+
+  def measure(images, labels):
+    if config.first_pass == 'half':
+      images = tf.nn.avg_pool(images, [1, 2, 2, 1], [1, 2, 2, 1], 'VALID')
+    return mentormix_loss.softmax_cross_entropy(
+        labels, student(images, update_statistics=False, **mode))
+
+  if config.first_pass_interval_epochs == 1:
+    return measure
+  return _RememberedLosses(measure, indices, progress, config)
+
+
+class _RememberedLosses:
+  """Losses of the first pass, which it takes in every so many epochs only.
+
+  In the epochs between, each example has the loss of its last visit.
+  """
+
+  def __init__(self, measure, indices, progress, config):
+    """Creates it.
+
+    Args:
+      measure: a callable, images and labels -> losses [B].
+      indices: [B], of the examples, below N.
+      progress: a `Progress`.
+      config: a `config.TrainConfig`.
+    """
+    self._measure = measure
+    self._indices = indices
+    self._num_examples = progress.num_examples
+    # Of the first example of the batch; epoch 0 thus measures all.
+    epoch = progress.step * config.batch_size // progress.num_examples
+    self._is_due = tf.equal(epoch % config.first_pass_interval_epochs, 0)
+
+  def __call__(self, images, labels):
+    """The losses [B] of this step, for labels [B, K]."""
+    with tf.variable_scope(STATE):
+      memory = tf.get_variable(
+          'losses', [self._num_examples], initializer=tf.zeros_initializer(),
+          trainable=False)
+    losses = tf.cond(self._is_due, lambda: self._measure(images, labels),
+                     lambda: tf.gather(memory, self._indices))
+    tf.add_to_collection(
+        tf.GraphKeys.UPDATE_OPS,
+        memory.scatter_update(tf.IndexedSlices(losses, self._indices)))
+    return losses
 
 
 def _baseline(config, progress, batch, labels, student):

@@ -248,6 +248,51 @@ def test_the_losses_of_the_first_pass(first_pass, microbatches):
   assert {values[n] for n in values if n.endswith('local_step')} == {2}
 
 
+@pytest.mark.parametrize('microbatches', [1, 2])
+@pytest.mark.parametrize('first_pass', settings_lib.FIRST_PASSES)
+def test_losses_are_remembered_between_first_passes(first_pass, microbatches):
+  """In epochs 1 and 2, each example has its loss of epoch 0."""
+  every = dict(first_pass=first_pass, microbatches=microbatches,
+               learning_rate=0.5)
+  step = _build(first_pass_interval_epochs=3, **every)
+  with tf.variable_scope('', reuse=tf.AUTO_REUSE):
+    measured = _build(**every).unmixed
+  memory = [v for v in tf.global_variables()
+            if v.op.name == 'method_state/losses'][0]
+  assert memory.shape.as_list() == [1000]
+  assert memory not in tf.trainable_variables()
+  found, fresh = [], []
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    # Of 8 of 1000 examples each: the first and last step of the epochs.
+    for number in (0, 124, 125, 249, 250, 374, 375):
+      tf.train.get_global_step().load(number, session)
+      fresh.append(session.run(measured))
+      found.append(session.run([step.unmixed, step.train_op])[0])
+      np.testing.assert_array_equal(session.run(memory)[:B], found[-1])
+    assert not session.run(memory)[B:].any()
+  for k in (0, 1, 6):
+    np.testing.assert_allclose(found[k], fresh[k], rtol=1e-4)
+  for k in (2, 3, 4, 5):
+    np.testing.assert_array_equal(found[k], found[1])
+    assert np.abs(found[k] - fresh[k]).max() > 1e-3
+
+
+def test_no_pass_is_taken_for_a_remembered_loss():
+  step = _build(first_pass_interval_epochs=2)
+  options = tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE)
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    for number, passes in ((0, 2), (125, 1), (250, 2)):
+      tf.train.get_global_step().load(number, session)
+      trace = tf.RunMetadata()
+      session.run(step.train_op, options=options, run_metadata=trace)
+      kinds = [node.timeline_label.partition('(')[0].split()[-1]
+               for device in trace.step_stats.dev_stats
+               for node in device.node_stats if '(' in node.timeline_label]
+      assert sum(kind.endswith('Conv2D') for kind in kinds) == passes * 7, kinds
+
+
 def test_half_the_size_must_fit():
   students.check_first_pass('resnet8_thin', 32, 'half')
   students.check_first_pass('fast', 20, 'inference')
