@@ -49,7 +49,7 @@ def main():
   remembering = config_lib.remembering(config)
   if remembering:
     raise UserError(f'{remembering}: an exported step does not know which '
-                    'example is which; leave out this flag')
+                    'example is which; give another value')
   # TensorFlow starts once the flags are valid.
   from mentormix import runtime
   from mentormix.accelerator import stablehlo

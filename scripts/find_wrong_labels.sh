@@ -63,8 +63,9 @@ command -v "$python" >/dev/null || die "--python=$python does not exist"
 count=$(sed -n 's/^ *"num_examples": \([0-9]*\),*$/\1/p' \
   "$output_dir/data/0/noise.json")
 steps=$((6 * count / 500))
-"$python" code/cifar_train_mentormix.py --preset=fast --method=cross_entropy \
-  --data_dir="$output_dir/data/0" --train_log_dir="$output_dir/train" \
+"$python" code/cifar_train_mentormix.py --preset=fast --studentnet=fast_thin \
+  --method=cross_entropy --data_dir="$output_dir/data/0" \
+  --train_log_dir="$output_dir/train" \
   --max_number_of_steps=$((steps > 400 ? steps : 400)) \
   ${training[@]+"${training[@]}"}
 "$python" code/score_labels.py --data_dir="$output_dir/data/0" \

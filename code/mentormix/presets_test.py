@@ -233,7 +233,7 @@ def test_recipes(tmp_path, preset, facts, steps, warmup, p):
 
 
 @pytest.mark.parametrize('count,size,rate', [
-    (50000, 500, 0.2), (10000, 500, 0.2), (2000, 100, 0.04), (60, 32, 0.0128)])
+    (50000, 500, 0.3), (10000, 500, 0.3), (2000, 100, 0.06), (60, 32, 0.0192)])
 def test_the_fast_preset(tmp_path, count, size, rate):
   """Few examples get smaller batches and a lower rate."""
   (tmp_path / 'noise.json').write_text(json.dumps(
@@ -241,8 +241,9 @@ def test_the_fast_preset(tmp_path, count, size, rate):
   config, line = _fill(tmp_path, 'fast')
   assert (config.batch_size, config.learning_rate) == (size, rate)
   steps = max(1, count // size)
-  assert config.max_number_of_steps == 120 * steps
-  assert config.warmup_steps == 24 * steps
+  assert config.max_number_of_steps == 70 * steps
+  assert config.warmup_steps == 14 * steps
+  assert config.first_pass_interval_epochs == 2
   assert config.loss_p_percentile == 0.2 and config.burn_in_epoch == 5
   assert (config.studentnet, config.augmentation) == ('fast', 'light')
   assert config.learning_rate_schedule == 'linear' and config.nesterov
@@ -251,7 +252,7 @@ def test_the_fast_preset(tmp_path, count, size, rate):
   # A shorter run warms up for as large a part of it.
   config, _ = _fill(tmp_path, 'fast', max_number_of_steps=100, batch_size=50)
   assert (config.max_number_of_steps, config.warmup_steps) == (100, 20)
-  assert config.learning_rate == 0.02
+  assert config.learning_rate == 0.03
   config, _ = _fill(tmp_path, 'fast', method='cross_entropy')
   assert config.batch_size == size
 

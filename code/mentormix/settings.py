@@ -237,7 +237,8 @@ TRAIN_SETTINGS = (
             'quarter of the arithmetic.', choices=FIRST_PASSES),
     Setting('first_pass_interval_epochs', 1,
             'Epochs from one first pass over the images to the next. In those '
-            'between, each example has its last loss. 1 is as published.',
+            'between, each example has its last loss. 1 takes it in every step '
+            '(published).',
             at_least=1),
     # Of single methods.
     Setting('bootstrap_beta', -1.0,

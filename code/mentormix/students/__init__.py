@@ -84,6 +84,13 @@ def _published(depth, *widths):
                  decayed=('DW',), size_multiple=4)
 
 
+def _fast(*widths):
+  """A network for small images and few steps."""
+  return Student(functools.partial(fast.fast, widths=widths),
+                 weight_decay=fast.WEIGHT_DECAY, smallest_size=16,
+                 prepared=fast.whitening)
+
+
 _ALL = ('weights', 'biases', 'beta', 'gamma')
 
 # The published "ResNet-32" is wide; the thin ones are the classic widths.
@@ -119,9 +126,8 @@ STUDENTS = {
         decayed=('weights', 'depthwise_weights', 'biases'), image_size=224,
         smallest_size=32, dropout_keep=efficientnet_lite0.DROPOUT_KEEP,
         excluded_scopes=('EfficientnetLite0/Logits',)),
-    'fast': Student(
-        fast.fast, weight_decay=fast.WEIGHT_DECAY, smallest_size=16,
-        prepared=fast.whitening),
+    'fast': _fast(64, 256, 256),  # The widths of airbench94.
+    'fast_thin': _fast(32, 128, 256),
     'resnet18': Student(
         resnet18.resnet18, weight_decay=resnet18.WEIGHT_DECAY,
         decayed=_ALL, image_size=224, smallest_size=32,

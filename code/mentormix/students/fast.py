@@ -1,9 +1,9 @@
 """A wide, shallow network that learns small images in few steps, slim style.
 
 It has the form of airbench94 (Jordan, 2024, arXiv:2404.00498): a first layer
-that whitens the image, then three stages of two 3x3 convolutions, each with
-batch norm of fixed scale. ReLU takes the place of GELU, which costs a CPU more.
-B is the batch size, K the number of classes.
+that whitens the image, then stages of two 3x3 convolutions, each with batch
+norm of fixed scale. ReLU takes the place of GELU, which costs a CPU more. B is
+the batch size, K the number of classes.
 """
 import numpy as np
 
@@ -12,7 +12,6 @@ from mentormix.students import blocks
 
 WEIGHT_DECAY = 0.0005  # Of all convolutions and the last layer.
 SCOPE = 'Fast'
-WIDTHS = (32, 128, 256)
 _WHITENING = f'{SCOPE}/Whitening'
 _PATCH = 2  # Height and width of the patches that are whitened.
 _VARIANCE = 5e-4  # Added to the variance of a patch in each direction.
@@ -21,21 +20,21 @@ _BATCH_NORM_EPSILON = 1e-5
 _SCALE = 1 / 3  # Of the logits.
 
 
-def fast(images, num_classes, is_training, update_statistics=True,
-         dtype=tf.float32, dropout_keep=1.0, widths=WIDTHS):
-  """The network, by default for images of 32x32 pixels.
+def fast(images, num_classes, is_training, widths, update_statistics=True,
+         dtype=tf.float32, dropout_keep=1.0):
+  """The network.
 
   Args:
     images: [B, H, W, 3] float32 in [-1, 1], H and W at least 16.
     num_classes: K.
     is_training: whether batch norm uses the statistics of the batch.
+    widths: numbers of channels of the stages.
     update_statistics: whether a training pass adds to tf.GraphKeys.UPDATE_OPS
       the updates of the moving statistics.
     dtype: of the arithmetic, tf.float32 or tf.bfloat16. With bfloat16, the
       variables, the statistics and all that follows the last pooling stay
       float32.
     dropout_keep: probability that a number is kept before the last layer.
-    widths: numbers of channels of the three stages.
 
   Returns:
     Logits [B, K] float32.

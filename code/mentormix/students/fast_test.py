@@ -36,8 +36,10 @@ def test_the_first_layer_whitens():
   np.testing.assert_allclose(covariance - np.diag(variances), 0, atol=1e-2)
 
 
-def test_the_numbers_of_the_network():
-  student = students.get('fast')
+@pytest.mark.parametrize('name,widths,parameters', [
+    ('fast', (64, 256, 256), 1971352), ('fast_thin', (32, 128, 256), 1088600)])
+def test_the_numbers_of_the_network(name, widths, parameters):
+  student = students.get(name)
   with tf.Graph().as_default(), tf.variable_scope('', reuse=tf.AUTO_REUSE):
     x = tf.zeros([2, 32, 32, 3])
     student(x, 10, True, update_statistics=False)
@@ -52,8 +54,8 @@ def test_the_numbers_of_the_network():
   assert 'Fast/Whitening/weights' in every - set(trained)
   assert set(student.prepared(_images(20))) == {
       'Fast/Whitening/weights', 'Fast/Whitening/biases'}
-  a, b, c = fast.WIDTHS
-  assert sum(map(np.prod, trained.values())) == (
+  a, b, c = widths
+  assert sum(map(np.prod, trained.values())) == parameters == (
       24 + 9 * (24 * a + a * a + a * b + b * b + b * c + c * c)
       + 2 * (a + b + c) + c * 10)
 

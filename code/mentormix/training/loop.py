@@ -100,7 +100,7 @@ def _load(config, task):
   if remembering and (task.cluster.jobs or config.master):
     raise UserError(f'{remembering} remembers the examples by their position '
                     'in --data_dir, so it trains in one process; leave out the '
-                    'cluster or --master, or this flag')
+                    'cluster or --master, or give another value')
   network, md5 = None, ''
   if config.method in config_lib.WEIGHTED:
     network = loading.load(config.trained_mentornet_dir,
@@ -120,7 +120,7 @@ def _load(config, task):
       data.dataset, data.count):
     raise UserError(f'{remembering} remembers the examples by their position, '
                     f'but --data_dir={config.data_dir} holds photographs or '
-                    'more than fits into memory; leave out this flag')
+                    'more than fits into memory; give another value')
   run = Run(data, datasets.has_clean_labels(data.shards), network, md5, start,
             started, source)
   if config.loss_csv_file and not run.has_clean_labels:
