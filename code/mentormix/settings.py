@@ -112,9 +112,10 @@ TRAIN_SETTINGS = (
     Setting('studentnet', 'resnet32',
             'The student, a name in mentormix/students/__init__.py: resnet32 '
             'is the published, wide network, resnet32_thin the classic thin '
-            'one; preact_resnet18 is for small images, too, and '
-            'inception_resnet_v2, inception_v3, resnet_v1_50, resnet_v2_50, '
-            'resnet18 and efficientnet_lite0 are for photographs.'),
+            'one; fast, fast_thin and preact_resnet18 are for small images, '
+            'too, and inception_resnet_v2, inception_v3, resnet_v1_50, '
+            'resnet_v2_50, resnet18 and efficientnet_lite0 are for '
+            'photographs.'),
     Setting('learning_rate', 0.1, 'Initial learning rate.', above=0),
     Setting('learning_rate_decay_factor', 0.9,
             'Factor by which each decay multiplies the learning rate.',
