@@ -22,6 +22,8 @@ PAGES = _files('README.md', 'code/*.md', 'scripts/*.md', 'data/*.md',
 # The files that define the flags which a script passes on.
 TRAINING = ('code/cifar_train_mentormix.py', 'code/mentormix/settings.py')
 PASSED_ON = {
+    'code/cifar_eval.py': ('code/mentormix/eval_settings.py',
+                           'code/mentormix/settings.py'),
     'code/export_step.py': TRAINING,
     'code/tools/out_of_fold.py': TRAINING,
     'scripts/sweep.sh': TRAINING,
