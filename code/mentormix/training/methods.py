@@ -110,16 +110,25 @@ class _RememberedLosses:
 
   def __call__(self, images, labels):
     """The losses [B] of this step, for labels [B, K]."""
-    with tf.variable_scope(STATE):
-      memory = tf.get_variable(
-          'losses', [self._num_examples], initializer=tf.zeros_initializer(),
-          trainable=False)
+    memory = _memory('losses', [self._num_examples])
     losses = tf.cond(self._is_due, lambda: self._measure(images, labels),
                      lambda: tf.gather(memory, self._indices))
-    tf.add_to_collection(
-        tf.GraphKeys.UPDATE_OPS,
-        memory.scatter_update(tf.IndexedSlices(losses, self._indices)))
+    _remember(memory, losses, self._indices)
     return losses
+
+
+def _memory(name, shape):
+  """A variable with a row for each example, at first of zeros."""
+  with tf.variable_scope(STATE):
+    return tf.get_variable(name, shape, initializer=tf.zeros_initializer(),
+                           trainable=False)
+
+
+def _remember(memory, rows, indices):
+  """Adds to tf.GraphKeys.UPDATE_OPS that a step writes `rows` there."""
+  tf.add_to_collection(
+      tf.GraphKeys.UPDATE_OPS,
+      memory.scatter_update(tf.IndexedSlices(rows, indices)))
 
 
 def _baseline(config, progress, batch, labels, student):
@@ -161,13 +170,8 @@ class _Targets:
 
   def __call__(self, p):
     """The targets [B, K] after this step, for probabilities [B, K]."""
-    with tf.variable_scope(STATE):
-      memory = tf.get_variable(
-          'targets', [self._num_examples, p.shape[1].value],
-          initializer=tf.zeros_initializer(), trainable=False)
+    memory = _memory('targets', [self._num_examples, p.shape[1].value])
     targets = (self._beta * tf.gather(memory, self._indices)
                + (1 - self._beta) * p)
-    tf.add_to_collection(
-        tf.GraphKeys.UPDATE_OPS,
-        memory.scatter_update(tf.IndexedSlices(targets, self._indices)))
+    _remember(memory, targets, self._indices)
     return targets
