@@ -2,8 +2,11 @@
 import re
 
 from mentormix import runtime
-from mentormix.messages import UserError
+from mentormix.messages import log, UserError
 from mentormix.runtime import device_lib, tf
+
+_CPU_FACTS = '/proc/cpuinfo'  # On Linux.
+_BFLOAT16 = {'avx512_bf16', 'amx_bf16', 'bf16'}  # There; the last one is ARM's.
 
 
 def arithmetic(precision):
@@ -36,7 +39,8 @@ def scale_loss(optimizer, precision):
 def check_precision(precision):
   """Raises UserError if this machine cannot compute in `precision`.
 
-  Call `runtime.select_device` first.
+  Prints a warning if it computes slowly in it. Call `runtime.select_device`
+  first.
   """
   if precision != 'mixed':
     return
@@ -51,6 +55,20 @@ def check_precision(precision):
     raise UserError(
         f'--precision=mixed on TensorFlow {runtime.VERSION} needs a GPU, and '
         'there is none; use float32, or TensorFlow 2.x')
+  if not capabilities and not _cpu_has_bfloat16():
+    log('warning: --precision=mixed is bfloat16, for which this CPU has no '
+        'instructions (AVX512-BF16 or AMX); it can take ten times as long as '
+        'float32')
+
+
+def _cpu_has_bfloat16():
+  """Whether the CPU computes in bfloat16; true where nothing tells."""
+  try:
+    with open(_CPU_FACTS) as file:
+      words = set(file.read().split())
+  except OSError:
+    return True
+  return bool(words & _BFLOAT16)
 
 
 def _gpu_capabilities():

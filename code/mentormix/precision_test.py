@@ -28,6 +28,24 @@ def test_which_machine_has_mixed_precision(monkeypatch, is_1_15, gpus, fits):
       precision.check_precision('mixed')
 
 
+@pytest.mark.parametrize('flags,gpus,warns', [
+    ('fma avx2', [], True), ('avx512f avx512_bf16', [], False),
+    ('amx_bf16 amx_int8', [], False), ('asimd bf16', [], False),
+    ('avx2', [8.0], False), (None, [], False)])
+def test_a_slow_bfloat16_warns(monkeypatch, tmp_path, capsys, flags, gpus,
+                               warns):
+  facts = tmp_path / 'cpuinfo'
+  if flags is not None:
+    facts.write_text(f'processor\t: 0\nflags\t\t: fpu {flags}\nbugs\t\t:\n')
+  monkeypatch.setattr(precision, '_CPU_FACTS', str(facts))
+  monkeypatch.setattr(runtime, 'IS_1_15', False)
+  monkeypatch.setattr(precision, '_gpu_capabilities', lambda: gpus)
+  precision.check_precision('float32')
+  assert not capsys.readouterr().out
+  precision.check_precision('mixed')
+  assert ('warning: --precision=mixed' in capsys.readouterr().out) == warns
+
+
 def test_gpu_capabilities_come_from_descriptions(monkeypatch):
   monkeypatch.setattr(runtime.device_lib, 'list_local_devices', lambda config: [
       _Device('CPU', ''), _Device('XLA_GPU', 'device: XLA_GPU device'),

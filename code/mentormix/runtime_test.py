@@ -1,4 +1,5 @@
 """What TensorFlow says when an operation fails, on either version."""
+import os
 import subprocess
 import sys
 
@@ -39,6 +40,21 @@ def test_without_tensorflow_a_command_says_what_to_install():
              'except messages.UserError as error: print(error)')
   out = subprocess.check_output([sys.executable, '-c', program, testing.CODE])
   assert out.startswith(b'tensorflow is not installed; run scripts/setup_env')
+
+
+@pytest.mark.parametrize('given,used', [(None, '1'), ('0', '0')])
+def test_the_environment_decides_about_onednn(given, used):
+  """It is on where the environment does not say otherwise."""
+  program = ('import os, sys; sys.path.insert(0, sys.argv[1])\n'
+             'from mentormix import runtime\n'
+             'print(os.environ["TF_ENABLE_ONEDNN_OPTS"])')
+  environment = {name: value for name, value in os.environ.items()
+                 if name != 'TF_ENABLE_ONEDNN_OPTS'}
+  if given:
+    environment['TF_ENABLE_ONEDNN_OPTS'] = given
+  out = subprocess.check_output([sys.executable, '-c', program, testing.CODE],
+                                env=environment)
+  assert out.decode().strip() == used
 
 
 def test_ctrl_c_while_tensorflow_loads():
