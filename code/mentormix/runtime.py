@@ -24,7 +24,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # Warnings are not errors.
 # leaves the cores to TensorFlow's own threads, the input and other processes.
 os.environ.setdefault('KMP_BLOCKTIME', '1')
 # TensorFlow 2.x uses oneDNN by itself only on newer CPUs. On one with AVX2 but
-# no AVX512, a step takes 1.6 to 3.1 times as long without it.
+# no AVX512, a step takes 1.6 to 1.8 times as long without it.
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')
 # If XLA is requested, it may compile for a CPU, too.
 os.environ.setdefault('TF_XLA_FLAGS', '--tf_xla_cpu_global_jit')
