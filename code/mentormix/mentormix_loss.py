@@ -51,8 +51,7 @@ def mentormix(images, labels, student, mentor, alpha, sampler,
     mentor: a callable, losses -> weights, for the images as they are.
     alpha: of Beta(alpha, alpha); 0 or less mixes nothing.
     sampler: draws partners and mixing coefficients, as `sampling.Sampler` does.
-    second_mentor: a callable, losses -> weights, for the mixed images; None
-      for no second weighting.
+    second_mentor: as `mentor`, for the mixed images; None to weight only once.
     first_losses: a callable, images and labels -> losses [B], that takes the
       place of the student in step 1; it updates no statistics.
 
@@ -64,6 +63,8 @@ def mentormix(images, labels, student, mentor, alpha, sampler,
       first_losses(images, labels) if first_losses else softmax_cross_entropy(
           labels, student(images, update_statistics=False)))  # [B]
   v = tf.stop_gradient(mentor(loss))  # [B]
+  with tf.control_dependencies([loss]):  # Step 4 moves what step 1 may read.
+    images = tf.identity(images)
 
   if alpha > 0:
     # Step 2: sample a partner j for each i, more often where v_j is high.

@@ -278,6 +278,27 @@ def test_losses_are_remembered_between_first_passes(first_pass, microbatches):
     assert np.abs(found[k] - fresh[k]).max() > 1e-3
 
 
+@pytest.mark.parametrize('alpha', [0, 1])
+def test_statistics_move_after_the_first_pass(alpha):
+  """Even where weights do not depend on the losses, as in burn-in."""
+  step = _build(first_pass='inference', mixup_alpha=alpha)
+  updates = [op for op in tf.get_collection(tf.GraphKeys.UPDATE_OPS)
+             if 'mentor' not in op.name]
+  assert updates
+  for update in updates:
+    assert step.unmixed.op in _ancestors(update.op), update.name
+
+
+def _ancestors(op):
+  found, waiting = set(), [op]
+  while waiting:
+    op = waiting.pop()
+    if op not in found:
+      found.add(op)
+      waiting += [*(x.op for x in op.inputs), *op.control_inputs]
+  return found
+
+
 def test_no_pass_is_taken_for_a_remembered_loss():
   step = _build(first_pass_interval_epochs=2)
   options = tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE)
