@@ -1,4 +1,4 @@
-"""What TensorFlow says when an operation fails, on either version."""
+"""TensorFlow of either version: its messages, its settings, how it loads."""
 import os
 import subprocess
 import sys
