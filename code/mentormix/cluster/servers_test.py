@@ -6,6 +6,7 @@ import pytest
 
 from mentormix import config as config_lib
 from mentormix import schedules
+from mentormix.accelerator import flops
 from mentormix.cluster import roles
 from mentormix.cluster import servers
 from mentormix.data import datasets
@@ -73,13 +74,7 @@ def test_each_weight_goes_down_once_and_its_gradient_up_once(sync):
 def test_what_synchronous_training_runs_besides_is_no_step():
   hook = _build(WORKER._replace(task=0), sync_replicas=True).sync_hook
   for op in hook._take_step, hook._initialize, hook._release:
-    kinds, seen, ahead = set(), set(), [getattr(op, 'op', op)]
-    while ahead:
-      op = ahead.pop()
-      if op not in seen:
-        seen.add(op)
-        kinds.add(op.type)
-        ahead += [t.op for t in op.inputs] + list(op.control_inputs)
+    kinds = {x.type for x in flops.behind([getattr(op, 'op', op)])}
     assert 'Conv2D' not in kinds and 'FusedBatchNormV3' not in kinds
 
 

@@ -8,6 +8,7 @@ from mentormix import runtime
 from mentormix import schedules
 from mentormix import settings as settings_lib
 from mentormix import students
+from mentormix.accelerator import flops
 from mentormix.data import datasets
 from mentormix.data import input_pipeline
 from mentormix.messages import UserError
@@ -286,17 +287,7 @@ def test_statistics_move_after_the_first_pass(alpha):
              if 'mentor' not in op.name]
   assert updates
   for update in updates:
-    assert step.unmixed.op in _ancestors(update.op), update.name
-
-
-def _ancestors(op):
-  found, waiting = set(), [op]
-  while waiting:
-    op = waiting.pop()
-    if op not in found:
-      found.add(op)
-      waiting += [*(x.op for x in op.inputs), *op.control_inputs]
-  return found
+    assert step.unmixed.op in flops.behind([update.op]), update.name
 
 
 def test_no_pass_is_taken_for_a_remembered_loss():
