@@ -32,7 +32,7 @@ python=$(scripts/setup_env.sh --runtime="$runtime")
 scripts/sweep.sh --run --python="$python" --datasets=digits \
   --noise_levels=0.4 --methods=cross_entropy,mentormix --seeds="$seeds" \
   --preset=fast --jobs=2 --eval_interval_secs=5 --runs_root=runs/quickstart \
-  -- --studentnet=fast_thin --max_number_of_steps=500 \
+  -- --studentnet=fast_thin --max_number_of_steps=400 \
   --save_interval_steps=50 --save_summaries_secs=1 &
 trap 'kill $!; wait $!; exit 130' INT TERM
 wait $!
