@@ -60,7 +60,8 @@ command -v "$python" >/dev/null || die "--python=$python does not exist"
 "$python" code/prepare_data.py --dataset_name="images_$name" \
   --image_dir="$images" --image_size="$image_size" \
   --max_bad_records="$max_bad_records" --output_dir="$output_dir/data"
-count=$(sed -n 's/^ *"num_examples": \([0-9]*\),*$/\1/p' \
+count=$("$python" -c \
+  'import json, sys; print(json.load(open(sys.argv[1]))["num_examples"])' \
   "$output_dir/data/0/noise.json")
 steps=$((6 * count / 500))
 "$python" code/cifar_train_mentormix.py --preset=fast --studentnet=fast_thin \

@@ -264,19 +264,19 @@ def _share_of_clean(level):
   return min(0.8, max(0.5, round(1 - level, 2)))
 
 
-def published_accuracy(dataset_name, noise_level, method):
+def published_accuracy(dataset_name, level, method):
   """Clean test accuracy of the full-size student after 200,000 steps.
 
   Args:
     dataset_name: cifar10, cifar100 or mini_imagenet_red, at 32 x 32; for others
       nothing is published.
-    noise_level: rate of symmetric noise, or of web labels (red), a float.
+    level: rate of symmetric noise, or of web labels (red), a float.
     method: one of config.METHODS.
 
   Returns:
     (paper, published code), percent, each None where there is no figure.
   """
   paper, code = _ACCURACY.get((dataset_name, method), (None, None))
-  at = [k for k, level in enumerate(LEVELS) if abs(level - noise_level) < 1e-6]
+  at = [k for k, known in enumerate(LEVELS) if abs(known - level) < 1e-6]
   return tuple(column[at[0]] if at and column else None
                for column in (paper, code))

@@ -68,9 +68,7 @@ def export(config, directory):
   if dataset.photographs:
     raise UserError(f'--data_dir={config.data_dir} holds photographs of any '
                     'size; only sets of small images can be exported')
-  students.check_size(config.studentnet, dataset.image_size)
-  students.check_first_pass(config.studentnet, dataset.image_size,
-                            config.first_pass)
+  students.check_size(config.studentnet, dataset.image_size, config.first_pass)
   network = _load_mentornet(config)
   source = finetuning.find(config)
   data = splits.find(dataset, 'train', config.data_dir, config.image_recipe,

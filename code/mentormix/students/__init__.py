@@ -147,8 +147,14 @@ def get(name):
   return STUDENTS[name]
 
 
-def check_size(name, size):
-  """Raises UserError unless the student takes images of `size` pixels."""
+def check_size(name, size, first_pass='training'):
+  """Raises UserError unless the student takes images of this size.
+
+  Args:
+    name: of the student.
+    size: height and width of the images, pixels.
+    first_pass: one of `settings.FIRST_PASSES`; `half` halves the images.
+  """
   student = get(name)
   if not student.takes(size):
     multiple = (f'a multiple of {student.size_multiple}, '
@@ -156,17 +162,7 @@ def check_size(name, size):
     raise UserError(f'--studentnet={name} does not take images of {size}x{size}'
                     f' pixels; their size must be {multiple}at least '
                     f'{student.smallest_size}')
-
-
-def check_first_pass(name, size, first_pass):
-  """Raises UserError unless the student takes what a --first_pass gives it.
-
-  Args:
-    name: of the student.
-    size: height and width of the images.
-    first_pass: one of `settings.FIRST_PASSES`.
-  """
-  if first_pass == 'half' and not get(name).takes(size // 2):
+  if first_pass == 'half' and not student.takes(size // 2):
     raise UserError(f'--first_pass=half: --studentnet={name} does not take '
                     f'images of {size // 2}x{size // 2} pixels; choose another '
                     '--first_pass or a larger --image_size')

@@ -82,9 +82,7 @@ def _load(config, task):
   dataset = splits.dataset(
       config.dataset_name, config.data_dir, students.get(config.studentnet),
       config.image_size)
-  students.check_size(config.studentnet, dataset.image_size)
-  students.check_first_pass(config.studentnet, dataset.image_size,
-                            config.first_pass)
+  students.check_size(config.studentnet, dataset.image_size, config.first_pass)
   schedules.dropout_table(config.example_dropout_rates)
   if config.learning_rate_schedule == 'steps':
     schedules.decay_epochs(config.decay_epochs)

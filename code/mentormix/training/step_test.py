@@ -306,11 +306,11 @@ def test_no_pass_is_taken_for_a_remembered_loss():
 
 
 def test_half_the_size_must_fit():
-  students.check_first_pass('resnet8_thin', 32, 'half')
-  students.check_first_pass('fast', 20, 'inference')
+  students.check_size('resnet8_thin', 32, 'half')
+  students.check_size('fast', 20, 'inference')
   with pytest.raises(UserError, match='--first_pass=half: --studentnet=fast '
                      'does not take images of 10x10'):
-    students.check_first_pass('fast', 20, 'half')
+    students.check_size('fast', 20, 'half')
 
 
 @pytest.mark.skipif(runtime.IS_1_15, reason='1.15 has no bfloat16 arithmetic')
