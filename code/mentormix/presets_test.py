@@ -244,7 +244,7 @@ def test_the_fast_preset(tmp_path, count, size, rate):
   assert config.max_number_of_steps == 70 * steps
   assert config.warmup_steps == 14 * steps
   assert config.first_pass_interval_epochs == 2
-  assert config.loss_p_percentile == 0.2 and config.burn_in_epoch == 5
+  assert config.loss_p_percentile == 0.5 and config.burn_in_epoch == 5
   assert (config.studentnet, config.augmentation) == ('fast', 'light')
   assert config.learning_rate_schedule == 'linear' and config.nesterov
   assert 'ours' in line
