@@ -196,9 +196,8 @@ def _recipe_settings(preset, config, level, facts, given):
   recipe = _RECIPES[preset]
   settings = dict(loss_p_percentile=_share_of_clean(level))
   if recipe.adapts:
-    settings = noise_level.settings(level)
-    settings['loss_p_percentile'] = max(_LEAST_PERCENTILE,
-                                        settings['loss_p_percentile'])
+    settings = dict(loss_p_percentile=_share_of_clean(level, highest=1),
+                    burn_in_epoch=noise_level.burn_in(level))
   settings.update(recipe.settings)
   count = facts.get('num_examples')
   if not isinstance(count, int) or count <= 0:
@@ -265,9 +264,9 @@ def _published_row(config, level, facts):
   return rows[min(near, key=lambda row: abs(row - level))]
 
 
-def _share_of_clean(level):
-  """The share of right labels, limited to 0.5 to 0.8."""
-  return min(0.8, max(_LEAST_PERCENTILE, round(1 - level, 2)))
+def _share_of_clean(level, highest=0.8):
+  """The percentile for a noise level, limited to 0.5 to `highest`."""
+  return min(highest, max(_LEAST_PERCENTILE, noise_level.percentile(level)))
 
 
 def published_accuracy(dataset_name, level, method):
