@@ -79,11 +79,6 @@ def burn_in(rate):
   return _BURN_IN_WITH_MUCH_NOISE if rate >= _MUCH_NOISE else BURN_IN
 
 
-def settings(rate):
-  """The settings that follow from a noise rate, name -> value."""
-  return dict(loss_p_percentile=percentile(rate), burn_in_epoch=burn_in(rate))
-
-
 def fill(config, given):
   """Replaces `--loss_p_percentile=auto` by a number.
 
@@ -108,9 +103,9 @@ def fill(config, given):
         f'--loss_p_percentile={AUTO}: nothing says which share of the labels '
         f'in --data_dir={config.data_dir} is wrong; estimate it with '
         'code/estimate_noise.py, or give a number')
-  filled = settings(known.rate)
-  if 'burn_in_epoch' in given:
-    del filled['burn_in_epoch']
+  filled = dict(loss_p_percentile=percentile(known.rate))
+  if 'burn_in_epoch' not in given:
+    filled['burn_in_epoch'] = burn_in(known.rate)
   words = ' '.join(f'--{name}={value}' for name, value in filled.items())
   return config._replace(**filled), (
       f'--loss_p_percentile={AUTO}, noise {known.rate:.3g} ({known.source}): '

@@ -194,10 +194,11 @@ def _baseline_settings(dataset_name, level):
 def _recipe_settings(preset, config, level, facts, given):
   """The settings of a recipe, with its epochs in steps; name -> value."""
   recipe = _RECIPES[preset]
-  settings = dict(loss_p_percentile=_share_of_clean(level))
   if recipe.adapts:
     settings = dict(loss_p_percentile=_share_of_clean(level, highest=1),
                     burn_in_epoch=noise_level.burn_in(level))
+  else:
+    settings = dict(loss_p_percentile=_share_of_clean(level))
   settings.update(recipe.settings)
   count = facts.get('num_examples')
   if not isinstance(count, int) or count <= 0:
